@@ -1,0 +1,29 @@
+"""What the program says when the user's input cannot be used."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input or configuration, put in one sentence that names the culprit and the mend.
+
+    The command line prints the sentence without a traceback and ends with exit code 2.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a phrase that names the closest known word and then all known words.
+
+    Args:
+        word: what the user wrote.
+        known: the valid words, at least one.
+
+    Returns:
+        ``"did you mean 'focal'? (known: ...)"``, or ``"known: ..."`` when nothing is close.
+    """
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    if not close:  # a wrong case or a lost prefix is far for difflib, near for a reader
+        close = [k for k in known if k.lower() == str(word).lower()]
+    listed = ", ".join(known)
+    return f"did you mean '{close[0]}'? (known: {listed})" if close else f"known: {listed}"

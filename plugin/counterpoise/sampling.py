@@ -1,0 +1,101 @@
+"""Choosing which anchors train the RPN. Pure torch.
+
+A label vector holds one value per anchor of one image: 1 positive, 0 negative, -1 ignored. Every
+sampler takes such a vector and returns a new one in which the anchors that it did not choose are
+-1. An ignored anchor stays ignored.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sample_random(labels: Tensor, num_samples: int, positive_fraction: float) -> Tensor:
+    """Choose anchors at random, by Detectron2's rule (and with its random draws).
+
+    At most ``num_samples * positive_fraction`` positives, the rest of the budget negatives.
+
+    Args:
+        labels: (A,), integer, in {-1, 0, 1}.
+        num_samples: budget of the image.
+        positive_fraction: in [0, 1], upper bound of the positives' share.
+
+    Returns:
+        (A,), the dtype of `labels`, in {-1, 0, 1}.
+    """
+    positives = (labels == 1).nonzero().flatten()
+    negatives = (labels == 0).nonzero().flatten()
+    positives = _random_subset(positives, int(num_samples * positive_fraction))
+    negatives = _random_subset(negatives, num_samples - len(positives))
+    sampled = torch.full_like(labels, -1)
+    sampled[positives] = 1
+    sampled[negatives] = 0
+    return sampled
+
+
+def mine_hard_negatives(
+    labels: Tensor,
+    hardness: Tensor,
+    ratio: float = 3.0,
+    max_positives: int = 128,
+    min_negatives: int = 3,
+) -> Tensor:
+    """Keep the positives and the hardest negatives, `ratio` of them for each positive.
+
+    The hard-negative mining of SSD (arXiv:1512.02325, section 2.2) per image, for anchors that
+    may also be ignored.
+
+    Args:
+        labels: (A,), integer, in {-1, 0, 1}.
+        hardness: (A,), any value that grows with the classification loss of a negative. For a
+            binary classifier the logit itself is best: the loss grows with it and, unlike the
+            loss, it does not underflow to ties.
+        ratio: negatives per chosen positive, > 0; the product is rounded down.
+        max_positives: positives kept, a random subset where there are more; -1 keeps all. A bound
+            matters: Detectron2's matcher calls every anchor positive for a ground truth that
+            overlaps none.
+        min_negatives: negatives for an image without positives. Zero would leave the images that
+            show only background without any effect.
+
+    Returns:
+        (A,), the dtype of `labels`, in {-1, 0, 1}. Among negatives of equal hardness the lowest
+        index comes first.
+
+    Raises:
+        ValueError: shapes that differ, or a ratio that is not positive.
+    """
+    if hardness.shape != labels.shape:
+        raise ValueError(
+            f"hardness must have the shape of labels, {tuple(labels.shape)}, "
+            f"got {tuple(hardness.shape)}"
+        )
+    if not ratio > 0:
+        raise ValueError(f"ratio must be > 0, got {ratio}")
+    positives = (labels == 1).nonzero().flatten()
+    negatives = (labels == 0).nonzero().flatten()
+    if max_positives >= 0:
+        positives = _random_subset(positives, max_positives)
+    wanted = math.floor(ratio * len(positives)) if len(positives) else min_negatives
+    negatives = negatives[_top_indices(hardness[negatives].detach(), min(wanted, len(negatives)))]
+    sampled = torch.full_like(labels, -1)
+    sampled[positives] = 1
+    sampled[negatives] = 0
+    return sampled
+
+
+def _random_subset(index: Tensor, size: int) -> Tensor:
+    # The permutation is drawn even when all are kept: so draws Detectron2's subsample_labels, and
+    # equal draws make equal samples under one seed.
+    order = torch.randperm(index.numel(), device=index.device)[:size]
+    return index[order]
+
+
+def _top_indices(values: Tensor, k: int) -> Tensor:
+    """Indices of the k largest values; ties go to the lowest index, which topk does not promise."""
+    if k <= 0:
+        return torch.empty(0, dtype=torch.long, device=values.device)
+    threshold = values.topk(k).values[-1]
+    above = (values > threshold).nonzero().flatten()
+    tied = (values == threshold).nonzero().flatten()
+    return torch.cat([above, tied[: k - len(above)]])

@@ -1,0 +1,23 @@
+"""Imports point downward only: the core knows torch, and nothing of Detectron2."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "plugin" / "counterpoise"
+CORE = {"losses", "class_weights", "sampling"}
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+@pytest.mark.parametrize("module", sorted(CORE))
+def test_the_core_imports_only_torch_and_the_standard_library(module):
+    allowed = {"torch", "math", "warnings", "collections"}
+    assert {name.split(".")[0] for name in imported_modules(PACKAGE / f"{module}.py")} <= allowed

@@ -1,0 +1,349 @@
+"""The softmax focal loss against published identities, golden values and other libraries."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fvcore.nn import sigmoid_focal_loss as fvcore_focal
+from torch.testing import assert_close
+from torchvision.ops import sigmoid_focal_loss as torchvision_focal
+
+from counterpoise.losses import (
+    REDUCTIONS,
+    cross_entropy_loss,
+    softmax_focal_loss,
+    target_probability,
+)
+
+FLAT, MIXED = [0.0, 0, 0, 0], [2.0, 0.5, -1, 0]
+
+# logits, target, weight, gamma, loss, gradient: 60-digit arithmetic, rounded to 12 digits.
+GOLDEN = [
+    (FLAT, 0, 1, 2, 0.77979057813, [-0.811770289065] + [0.270590096355] * 3),
+    (FLAT, 3, 4.5, 2, 3.50905760158, [1.2176554336] * 3 + [-3.65296630079]),
+    (
+        MIXED,
+        0,
+        1,
+        2,
+        0.0287717623334,
+        [-0.0652254505698, 0.0356489300431, 0.00795435146964, 0.0216221690571],
+    ),
+    (
+        MIXED,
+        0,
+        1,
+        0,
+        0.34234958239,
+        [-0.289900077114, 0.158444709515, 0.0353537934087, 0.0961015741901],
+    ),
+    (
+        MIXED,
+        2,
+        6,
+        2,
+        18.6611860848,
+        [4.93597543389, 1.10136498905, -6.70535205634, 0.668011633394],
+    ),
+    (
+        MIXED,
+        1,
+        1,
+        0.5,
+        1.6901037584,
+        [0.764398608619, -0.90590587661, 0.0380571657876, 0.103450102203],
+    ),
+    (
+        MIXED,
+        3,
+        0.25,
+        5,
+        0.353337612722,
+        [0.240496654536, 0.0536620570417, 0.0119736233816, -0.306132334959],
+    ),
+    ([1.0, 2], 0, 1, 2, 0.701868303411, [-0.768234723199, 0.768234723199]),
+    ([10.0, 0, 0, 0], 0, 1, 0.5, 1.58929862042e-6, [-2.38373149552e-6] + [7.94577165172e-7] * 3),
+    ([30.0, 0, 0, 0], 0, 1, 0.5, 1.48740828574e-19, [-2.2311124286e-19] + [7.43704142868e-20] * 3),
+    ([-30.0, 0, 0, 0], 0, 1, 2, 31.0986122887, [-1.0] + [0.333333333334] * 3),
+    (
+        [1000.0, 999, 998],
+        0,
+        2,
+        1,
+        0.272899566156,
+        [-0.405671203601, 0.296569413496, 0.109101790105],
+    ),
+]
+BCCD_WEIGHTS = [1.4973414212127968, 6.1649272593714551, 6.2385896300116386, 4.6336194368652968]
+
+
+def batch(classes=5, samples=64, scale=3.0, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(samples, classes, generator=generator, dtype=dtype)
+    targets = torch.randint(classes, (samples,), generator=generator)
+    weight = torch.rand(classes, generator=generator, dtype=dtype) + 0.1
+    return logits.requires_grad_(), targets, weight
+
+
+def value_and_grad(loss_of, logits):
+    logits = logits.detach().clone().requires_grad_()
+    loss = loss_of(logits)
+    return loss.detach(), torch.autograd.grad(loss, logits)[0]
+
+
+@pytest.mark.parametrize("dtype, rtol", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("logits, target, w, gamma, loss, grad", GOLDEN)
+def test_golden_vectors(logits, target, w, gamma, loss, grad, dtype, rtol):
+    weight = torch.ones(len(logits), dtype=dtype)
+    weight[target] = w
+    value, gradient = value_and_grad(
+        lambda z: softmax_focal_loss(z, torch.tensor([target]), gamma, weight, reduction="sum"),
+        torch.tensor([logits], dtype=dtype),
+    )
+    assert_close(value.double(), torch.tensor(loss, dtype=torch.float64), rtol=rtol, atol=0)
+    assert_close(gradient[0].double(), torch.tensor(grad, dtype=torch.float64), rtol=rtol, atol=0)
+
+
+def test_golden_batch_for_every_reduction():
+    logits = torch.tensor([MIXED] * 4, dtype=torch.float64)
+    targets = torch.tensor([0, 2, 1, 3])
+    weight = torch.tensor(BCCD_WEIGHTS, dtype=torch.float64)
+    expected = {
+        "none": [0.0430811515030259, 19.4032469987612, 8.04387486827787, 8.86770697019055],
+        "sum": 36.3579099887326,
+        "mean": 9.08947749718316,
+        "weight_sum": 1.96163660417747,
+    }
+    for reduction in REDUCTIONS:
+        loss = softmax_focal_loss(logits, targets, 2.0, weight, reduction=reduction)
+        assert_close(
+            loss, torch.tensor(expected[reduction], dtype=torch.float64), rtol=1e-10, atol=0
+        )
+    unweighted = softmax_focal_loss(logits, targets, 2.0, reduction="mean").item()
+    assert unweighted == pytest.approx(1.58938125879201, rel=1e-10)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_gamma_zero_is_cross_entropy_in_value_and_gradient(reduction):
+    logits, targets, _ = batch()
+    ours = value_and_grad(
+        lambda z: softmax_focal_loss(z, targets, 0.0, reduction=reduction).sum(), logits
+    )
+    torchs = value_and_grad(
+        lambda z: F.cross_entropy(z, targets, reduction=reduction).sum(), logits
+    )
+    assert_close(ours, torchs, rtol=1e-12, atol=1e-13)
+
+
+def test_gamma_zero_by_weight_sum_is_weighted_cross_entropy_and_by_mean_is_not():
+    logits, targets, weight = batch()
+    reference = F.cross_entropy(logits, targets, weight=weight)
+    assert_close(softmax_focal_loss(logits, targets, 0.0, weight), reference, rtol=1e-12, atol=0)
+    assert_close(cross_entropy_loss(logits, targets, weight), reference, rtol=1e-12, atol=0)
+    mean = softmax_focal_loss(logits, targets, 0.0, weight, reduction="mean")
+    assert not torch.isclose(mean, reference, rtol=1e-2)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_loss_is_cross_entropy_times_the_focusing_factor(gamma):
+    logits, targets, _ = batch()
+    p_t = logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
+    expected = (1 - p_t) ** gamma * F.cross_entropy(logits, targets, reduction="none")
+    assert_close(softmax_focal_loss(logits, targets, gamma, reduction="none"), expected)
+    assert_close(target_probability(logits, targets), p_t.detach())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_two_classes_equal_torchvision_and_fvcore_sigmoid_focal(gamma):
+    logits, targets, _ = batch(classes=2)
+    margin, labels = logits[:, 1] - logits[:, 0], targets.double()
+    ours = softmax_focal_loss(logits, targets, gamma, reduction="none")
+    assert_close(ours, torchvision_focal(margin, labels, -1, gamma), rtol=1e-11, atol=1e-14)
+    assert_close(ours.float(), fvcore_focal(margin, labels, -1, gamma), rtol=1e-5, atol=1e-6)
+    alpha = torch.tensor([0.75, 0.25], dtype=torch.float64)
+    weighted = softmax_focal_loss(logits, targets, gamma, alpha, reduction="none")
+    assert_close(weighted, torchvision_focal(margin, labels, 0.25, gamma), rtol=1e-11, atol=1e-14)
+
+
+def test_many_classes_equal_torchvision_binary_focal_of_the_margin():
+    logits, targets, _ = batch(classes=7)
+    index = targets[:, None]
+    rest = logits.scatter(1, index, -math.inf).logsumexp(1)
+    margin = logits.gather(1, index).squeeze(1) - rest
+    expected = torchvision_focal(margin, torch.ones_like(margin), -1, 2.0)
+    assert_close(softmax_focal_loss(logits, targets, 2.0, reduction="none"), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.5, 1.0, 1.5, 2.0, 5.0])
+def test_gradcheck(gamma):
+    logits, targets, weight = batch(classes=4, samples=6)
+    targets[0] = -1
+    assert torch.autograd.gradcheck(lambda z: softmax_focal_loss(z, targets, gamma, weight), logits)
+
+
+def test_second_derivative_is_right():
+    logits, targets, weight = batch(classes=4, samples=4)
+    assert torch.autograd.gradgradcheck(
+        lambda z: softmax_focal_loss(z, targets, 2.0, weight), logits
+    )
+
+
+def test_class_weight_scales_loss_and_gradient_and_not_the_focusing_factor():
+    logits, targets, weight = batch()
+    plain = softmax_focal_loss(logits, targets, 2.0, reduction="none")
+    weighted = softmax_focal_loss(logits, targets, 2.0, weight, reduction="none")
+    assert_close(weighted, plain * weight[targets])
+    doubled = value_and_grad(
+        lambda z: softmax_focal_loss(z, targets, 2.0, 2 * weight, reduction="sum"), logits
+    )
+    once = value_and_grad(
+        lambda z: softmax_focal_loss(z, targets, 2.0, weight, reduction="sum"), logits
+    )
+    assert_close(doubled, tuple(2 * x for x in once))
+
+
+def test_class_weights_follow_the_order_of_the_logits():
+    logits, targets, weight = batch()
+    order = torch.tensor([3, 1, 4, 0, 2])
+    permuted = softmax_focal_loss(
+        logits[:, order], order.argsort()[targets], 2.0, weight[order], reduction="none"
+    )
+    assert_close(permuted, softmax_focal_loss(logits, targets, 2.0, weight, reduction="none"))
+    unpermuted_weight = softmax_focal_loss(
+        logits[:, order], order.argsort()[targets], 2.0, weight, reduction="none"
+    )
+    assert not torch.allclose(permuted, unpermuted_weight)
+
+
+def test_gradient_rows_sum_to_zero_and_a_common_shift_changes_nothing():
+    logits, targets, weight = batch()
+    value, grad = value_and_grad(lambda z: softmax_focal_loss(z, targets, 2.0, weight), logits)
+    assert_close(grad.sum(1), torch.zeros(len(grad), dtype=grad.dtype), atol=1e-15, rtol=0)
+    assert_close(softmax_focal_loss(logits + 100, targets, 2.0, weight).detach(), value)
+
+
+def test_loss_is_never_above_cross_entropy_and_its_gradient_is_for_hard_samples():
+    logits = torch.tensor([[-2.0, 0.0], [4.0, 0.0]], dtype=torch.float64)
+    targets = torch.tensor([0, 0])
+    focal, focal_grad = value_and_grad(
+        lambda z: softmax_focal_loss(z, targets, 2.0, reduction="sum"), logits
+    )
+    entropy, entropy_grad = value_and_grad(
+        lambda z: F.cross_entropy(z, targets, reduction="sum"), logits
+    )
+    assert focal < entropy
+    assert focal_grad[0, 0].abs() > entropy_grad[0, 0].abs()
+    assert focal_grad[1, 0].abs() < 0.1 * entropy_grad[1, 0].abs()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize(
+    "dtype, largest",
+    [
+        (torch.float16, 65504.0),
+        (torch.bfloat16, 1e30),
+        (torch.float32, 1e30),
+        (torch.float64, 1e30),
+    ],
+)
+def test_extreme_logits_give_the_right_loss_and_finite_gradients(gamma, dtype, largest):
+    logits = torch.tensor(
+        [[largest, -largest, 0], [-largest, largest, 0], [largest, largest, largest]], dtype=dtype
+    )
+    leaf = logits.clone().requires_grad_()
+    loss = softmax_focal_loss(leaf, torch.tensor([0, 0, 0]), gamma, reduction="none")
+    loss.sum().backward()
+    exact = logits.double()
+    expected = torch.stack(
+        [
+            exact.new_tensor(0.0),
+            exact[1, 1] - exact[1, 0],
+            exact.new_tensor((2 / 3) ** gamma * math.log(3)),
+        ]
+    )
+    assert_close(loss.double(), expected, rtol=1e-6, atol=1e-12)
+    assert leaf.grad.isfinite().all()
+    assert leaf.grad[1, 0].item() == pytest.approx(-1.0, rel=1e-3)
+
+
+def test_gradient_is_not_clamped_away_for_the_hardest_samples():
+    logits = torch.tensor([[-50.0, 0.0, 0.0]], requires_grad=True)
+    softmax_focal_loss(logits, torch.tensor([0]), 2.0).backward()
+    assert logits.grad[0, 0].item() == pytest.approx(-1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_logits_are_computed_in_float32_also_under_autocast(dtype):
+    logits, targets, weight = batch(dtype=torch.float32)
+    half = logits.detach().to(dtype)
+    expected = softmax_focal_loss(half.float(), targets, 2.0, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = softmax_focal_loss(half, targets, 2.0, weight)
+    assert loss.dtype == torch.float32
+    assert_close(loss, expected, rtol=0, atol=0)
+    assert_close(softmax_focal_loss(half, targets, 2.0, weight), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "weight_sum"])
+@pytest.mark.parametrize("samples, target", [(0, 0), (3, -1)])
+def test_nothing_to_learn_from_gives_zero_that_keeps_the_graph(reduction, samples, target):
+    logits = torch.randn(samples, 4, requires_grad=True)
+    loss = softmax_focal_loss(
+        logits, torch.full((samples,), target), 2.0, torch.rand(4), reduction=reduction
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert_close(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "weight_sum"])
+@pytest.mark.parametrize("ignore_index", [-1, 255])
+def test_ignored_targets_leave_the_sum_and_the_divisor(reduction, ignore_index):
+    logits, targets, weight = batch()
+    targets[::3] = ignore_index
+    kept = targets != ignore_index
+    loss = softmax_focal_loss(logits, targets, 2.0, weight, ignore_index, reduction)
+    expected = softmax_focal_loss(logits[kept], targets[kept], 2.0, weight, reduction=reduction)
+    assert_close(loss, expected)
+
+
+def test_dense_maps_equal_the_flattened_batch():
+    logits, targets, weight = batch(classes=3, samples=2 * 4 * 5)
+    dense = logits.detach().reshape(2, 4, 5, 3).movedim(-1, 1)
+    dense_targets = targets.reshape(2, 4, 5)
+    for reduction in ("sum", "mean", "weight_sum"):
+        assert_close(
+            softmax_focal_loss(dense, dense_targets, 2.0, weight, reduction=reduction),
+            softmax_focal_loss(logits, targets, 2.0, weight, reduction=reduction).detach(),
+        )
+    assert softmax_focal_loss(dense, dense_targets, reduction="none").shape == (2, 4, 5)
+
+
+@pytest.mark.parametrize("classes", [2, 1204])
+def test_one_class_and_lvis_sized_class_lists(classes):
+    logits, targets, weight = batch(classes=classes, samples=16)
+    loss, grad = value_and_grad(lambda z: softmax_focal_loss(z, targets, 2.0, weight), logits)
+    assert loss.isfinite() and grad.isfinite().all() and grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"gamma": -1.0}, "gamma"),
+        ({"gamma": math.nan}, "gamma"),
+        ({"reduction": "avg"}, "reduction"),
+        ({"targets": torch.tensor([0, 4])}, "targets"),
+        ({"targets": torch.tensor([0, -2])}, "targets"),
+        ({"targets": torch.tensor([0.0, 1.0])}, "targets"),
+        ({"targets": torch.tensor([0])}, "targets"),
+        ({"logits": torch.zeros(2, 1)}, "logits"),
+        ({"weight": torch.ones(3)}, "weight"),
+        ({"weight": torch.tensor([1.0, 1, 1, -1])}, "weight"),
+        ({"weight": torch.tensor([1.0, 1, 1, math.nan])}, "weight"),
+    ],
+)
+def test_bad_arguments_are_named(change, said):
+    arguments = {"logits": torch.zeros(2, 4), "targets": torch.tensor([0, 1])} | change
+    with pytest.raises(ValueError, match=said):
+        softmax_focal_loss(**arguments)
