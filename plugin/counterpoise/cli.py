@@ -1,0 +1,184 @@
+"""The command line of ``train_net.py``."""
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessRaisedException
+
+from counterpoise.config import load_config
+from counterpoise.engine import BalancedTrainer, evaluate_checkpoint, prepare
+from counterpoise.errors import UserError
+
+EPILOG = """\
+examples:
+  train with class weights and OHEM on BCCD:
+    python train_net.py --config-file configs/quick/focal_weights_ohem.yaml \\
+        --config-file configs/datasets/bccd.yaml OUTPUT_DIR output/bccd
+  continue after an interruption: the same command with --resume
+  evaluate a checkpoint: the same command with --eval-only MODEL.WEIGHTS output/bccd/model_final.pth
+
+exit codes: 0 done, 2 bad input or config, 1 anything else
+"""
+
+#: What a run leaves in OUTPUT_DIR, removed by --overwrite.
+RUN_FILES = (
+    "model_*.pth", "last_checkpoint", "metrics.json", "events.out.tfevents.*", "evaluation.json",
+)  # fmt: skip
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Parser with Detectron2's flags, several config files, and a flag to overwrite a run."""
+    parser = argparse.ArgumentParser(
+        description="Train Faster R-CNN on class-imbalanced data and evaluate it per class.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file", action="append", default=[], metavar="FILE",
+        help="config file; may be given more than once, later files override earlier ones",
+    )  # fmt: skip
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace the run that OUTPUT_DIR holds"
+    )
+    group.add_argument(
+        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; needs no training data"
+    )
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine (default 1)")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines (default 1)")
+    parser.add_argument("--machine-rank", type=int, default=0, help="rank of this machine")
+    parser.add_argument(
+        "--dist-url", default="auto", help="address of machine 0 for several machines"
+    )
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="config overrides, such as SOLVER.BASE_LR 0.01"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None for those of the process.
+
+    Returns:
+        exit code: 0 done, 2 bad input or config. Any other failure raises.
+    """
+    args = argument_parser().parse_intermixed_args(arguments)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    warnings.filterwarnings("ignore", message=r"torch\.meshgrid")
+    try:
+        gpus = torch.cuda.device_count()
+        if args.num_gpus > max(gpus, 1):
+            raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs")
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except UserError as error:
+        return _refuse(error)
+    except ProcessRaisedException as error:
+        if UserError.__name__ not in str(error).strip().splitlines()[-1]:
+            raise
+        return _refuse(error)
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or evaluate in one process.
+
+    Args:
+        args: parsed by :func:`argument_parser`.
+
+    Raises:
+        UserError: bad input or config.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    if not args.eval_only:
+        _check_output_dir(Path(cfg.OUTPUT_DIR), args)
+    setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
+    with _quiet_terminal(cfg.OUTPUT_DIR):
+        prepare(cfg, eval_only=args.eval_only)
+        cfg.freeze()
+        default_setup(cfg, argparse.Namespace(config_file="", eval_only=args.eval_only))
+        trainer = None if args.eval_only else BalancedTrainer(cfg)
+    if trainer is None:
+        results = evaluate_checkpoint(cfg)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
+    """Guard an earlier run in `folder` against being mixed with a new one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {folder} cannot be created: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"OUTPUT_DIR {folder} is not writable: choose another folder")
+    if args.overwrite and comm.is_main_process():
+        for pattern in RUN_FILES:
+            for file in folder.glob(pattern):
+                file.unlink()
+    comm.synchronize()
+    if not args.resume and (folder / "last_checkpoint").exists():
+        raise UserError(
+            f"OUTPUT_DIR {folder} already holds a run: continue it with --resume, replace it with "
+            "--overwrite, or set another OUTPUT_DIR"
+        )
+
+
+@contextlib.contextmanager
+def _quiet_terminal(output_dir: str) -> Iterator[None]:
+    """Send Detectron2's account of the environment, config and model to log.txt alone."""
+    rank = comm.get_rank()
+    # Called as default_setup() calls it: the function is cached by its arguments.
+    loggers = [
+        setup_logger(output_dir, distributed_rank=rank, name="fvcore"),
+        setup_logger(output_dir, distributed_rank=rank),
+    ]
+    terminals = [
+        handler
+        for each in loggers
+        for handler in each.handlers
+        if getattr(handler, "stream", None) is sys.stdout
+    ]
+    levels = [handler.level for handler in terminals]
+    for handler in terminals:
+        handler.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler, level in zip(terminals, levels, strict=True):
+            handler.setLevel(level)
+
+
+def _refuse(error: Exception) -> int:
+    # A loader or GPU process hands its error on with the traceback as text, the sentence last.
+    sentence = str(error).strip().splitlines()[-1]
+    sentence = sentence.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+    print(f"train_net.py: error: {sentence}", file=sys.stderr)
+    return 2

@@ -1,0 +1,280 @@
+"""The config keys of Counterpoise, and loading of config files with answers to mistakes."""
+
+import ast
+import copy
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from counterpoise.datasets.spec import SPEC_DEFAULTS
+from counterpoise.errors import UserError, did_you_mean
+
+#: Keys of a DATASETS.CUSTOM entry whose values are paths.
+PATH_KEYS = ("IMAGES", "ANNOTATIONS", "SPLIT_FILE", "DATA_YAML")
+
+
+def add_counterpoise_config(cfg: CfgNode) -> None:
+    """Add the keys of Counterpoise to a Detectron2 config; no key of Detectron2 is changed."""
+    cfg.BALANCE = CfgNode()
+
+    # Classification loss of the box head (MODEL.ROI_HEADS.NAME: BalancedROIHeads).
+    cfg.BALANCE.ROI_LOSS = CfgNode()
+    # softmax_focal | cross_entropy | a name in ROI_LOSS_REGISTRY.
+    cfg.BALANCE.ROI_LOSS.NAME = "softmax_focal"
+    # Focusing parameter of the focal loss, >= 0; 0 is cross-entropy (arXiv:1708.02002, eq. 4).
+    cfg.BALANCE.ROI_LOSS.GAMMA = 2.0
+    # The summed loss is divided by: weight_sum (summed class weights of the proposals, the
+    # convention of F.cross_entropy) | mean (number of proposals; the weights then scale the whole
+    # loss) | num_pos (number of foreground proposals) | sum (1).
+    cfg.BALANCE.ROI_LOSS.NORMALIZER = "weight_sum"
+    # Factor of the classification loss, > 0.
+    cfg.BALANCE.ROI_LOSS.LOSS_WEIGHT = 1.0
+    # Foreground probability that the classifier starts with, in (0, 1), e.g. 0.25; 0 is off
+    # (arXiv:1708.02002, section 3.3, carried over to softmax).
+    cfg.BALANCE.ROI_LOSS.PRIOR_PROB = 0.0
+
+    # Class weights; they apply to every ROI loss.
+    cfg.BALANCE.CLASS_WEIGHTS = CfgNode()
+    # dataset (counted over DATASETS.TRAIN) | list (VALUES) | none (all 1).
+    cfg.BALANCE.CLASS_WEIGHTS.SOURCE = "dataset"
+    # With f a class's share of all boxes and n its boxes: log 1/ln(LOG_OFFSET + f) |
+    # inverse 1/f | inv_sqrt 1/sqrt(f) | effective_num (1 - BETA)/(1 - BETA^n) (arXiv:1901.05555)
+    # | none 1 | a name in WEIGHT_RULE_REGISTRY.
+    cfg.BALANCE.CLASS_WEIGHTS.RULE = "log"
+    # Offset of the rule log, > 1; 1.10 bounds the weights to [1.35, 10.5] (ESPNet's constant).
+    cfg.BALANCE.CLASS_WEIGHTS.LOG_OFFSET = 1.10
+    # Beta of the rule effective_num, in (0, 1).
+    cfg.BALANCE.CLASS_WEIGHTS.BETA = 0.999
+    # The background's weight from the foreground's: sum_div3 (sum / 3, which is K/3 times their
+    # mean) | mean | mean_div3 | one | min | value (BACKGROUND_VALUE) | frequency (the rule at
+    # BACKGROUND_FRACTION).
+    cfg.BALANCE.CLASS_WEIGHTS.BACKGROUND = "sum_div3"
+    # The background's weight for BACKGROUND value, > 0.
+    cfg.BALANCE.CLASS_WEIGHTS.BACKGROUND_VALUE = 1.0
+    # The background's assumed share of the proposals for BACKGROUND frequency, in (0, 1]; 0.75 is
+    # what ROI_HEADS.POSITIVE_FRACTION 0.25 leaves.
+    cfg.BALANCE.CLASS_WEIGHTS.BACKGROUND_FRACTION = 0.75
+    # none | mean_one (divide the K + 1 weights by their mean).
+    cfg.BALANCE.CLASS_WEIGHTS.NORMALIZE = "none"
+    # Weights for SOURCE list in class order: K numbers (background by BACKGROUND) or K + 1
+    # (background last).
+    cfg.BALANCE.CLASS_WEIGHTS.VALUES = []
+
+    # Which anchors train the RPN (MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN).
+    cfg.BALANCE.ANCHOR_SAMPLER = CfgNode()
+    # random (Detectron2's: RPN.BATCH_SIZE_PER_IMAGE anchors, RPN.POSITIVE_FRACTION positive) |
+    # ohem (all positives and the hardest negatives) | a name in ANCHOR_SAMPLER_REGISTRY.
+    cfg.BALANCE.ANCHOR_SAMPLER.NAME = "random"
+    # ohem: negatives per positive, > 0 (3 in SSD, arXiv:1512.02325).
+    cfg.BALANCE.ANCHOR_SAMPLER.RATIO = 3.0
+    # ohem: positives per image, a random subset where there are more; -1 keeps all.
+    cfg.BALANCE.ANCHOR_SAMPLER.MAX_POSITIVES = 128
+    # ohem: negatives for an image without positives, >= 0.
+    cfg.BALANCE.ANCHOR_SAMPLER.MIN_NEGATIVES = 3
+    # ohem: IoU in [0, 1] above which a negative is a duplicate of a harder one and is chosen last
+    # (0.7 in arXiv:1604.03540); -1 is off.
+    cfg.BALANCE.ANCHOR_SAMPLER.NMS_THRESH = -1.0
+    # The RPN losses are divided by: batch (RPN.BATCH_SIZE_PER_IMAGE x images, Detectron2's) |
+    # num_sampled (sampled anchors; classification only) | num_pos (sampled positives; both).
+    cfg.BALANCE.ANCHOR_SAMPLER.NORMALIZER = "batch"
+
+    # Own datasets, name -> {FORMAT: voc | yolo | coco, IMAGES, ANNOTATIONS, SPLIT_FILE, DATA_YAML,
+    # SPLIT, CLASSES, HOLDOUT}; see the README. Paths are relative to the file that names them.
+    cfg.DATASETS.CUSTOM = CfgNode(new_allowed=True)
+    # Faulty records of custom datasets: skip (leave out and report) | refuse (stop).
+    cfg.DATASETS.BAD_RECORDS = "skip"
+
+    # torchvision backbones (MODEL.BACKBONE.NAME: build_torchvision_fpn_backbone).
+    cfg.MODEL.TORCHVISION = CfgNode()
+    # Name of a torchvision classification model.
+    cfg.MODEL.TORCHVISION.NAME = "mobilenet_v2"
+    # Graph nodes to take features from, one per stride 4, 8, 16, ...; [] finds them.
+    cfg.MODEL.TORCHVISION.FEATURES = []
+    # Freeze everything up to and including the n-th of these features; 0 freezes nothing.
+    cfg.MODEL.TORCHVISION.FREEZE_AT = 0
+
+
+def training_config() -> CfgNode:
+    """Return Detectron2's defaults with the keys of Counterpoise and those of its launcher."""
+    cfg = get_cfg()
+    add_counterpoise_config(cfg)
+    # 0: as many classes as the training set has.
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 0
+    # Random brightness, contrast and saturation in training, each by a factor in
+    # [1 - x, 1 + x], x in [0, 1); 0 is off.
+    cfg.INPUT.COLOR_JITTER = 0.0
+    # Metric of the first test set by which model_best.pth is chosen when TEST.EVAL_PERIOD > 0:
+    # AP | AP50 | AP75 | AP-<class name>.
+    cfg.TEST.BEST_METRIC = "AP"
+    return cfg
+
+
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> CfgNode:
+    """Merge config files and ``KEY VALUE`` overrides into the training defaults.
+
+    Later files override earlier ones, overrides come last. A file may name others under
+    ``_BASE_``. Dataset paths become absolute: relative to the file that names them or, in
+    overrides, to the working directory; environment variables in them are expanded.
+
+    Args:
+        files: YAML files, possibly none.
+        overrides: ``[key, value, key, value, ...]``, keys with dots.
+
+    Returns:
+        a config that is not frozen. Only :func:`check_config` looks into the values.
+
+    Raises:
+        UserError: a file, key or value is not usable; the message names it and the closest one.
+    """
+    cfg = training_config()
+    for file in files:
+        _merge(cfg, read_yaml(Path(file)), str(file))
+    if len(overrides) % 2:
+        raise UserError(
+            f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' stands alone: add its value"
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        tree: Any = value
+        for part in reversed(key.split(".")):
+            tree = {part: tree}
+        _absolute_paths(tree, Path.cwd(), f"override {key}")
+        _merge(cfg, tree, "the command line")
+    return cfg
+
+
+def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a config file over its ``_BASE_`` files, dataset paths made absolute.
+
+    Raises:
+        UserError: a file is missing, is not a YAML mapping, or includes itself.
+    """
+    path = path.expanduser()
+    if path.resolve() in seen:
+        raise UserError(f"{path}: _BASE_ leads back to this file; remove one of the references")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config file {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"config file {path} is not valid YAML: {reason}") from error
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise UserError(f"config file {path} must hold 'KEY: value' pairs, got {tree!r:.40}")
+    bases = tree.pop("_BASE_", [])
+    _absolute_paths(tree, path.resolve().parent, str(path))
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _deep_update(merged, read_yaml(path.parent / base, (*seen, path.resolve())))
+    _deep_update(merged, tree)
+    return merged
+
+
+def _deep_update(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _deep_update(target[key], value)
+        else:
+            target[key] = copy.deepcopy(value)
+
+
+def _absolute_paths(tree: dict[str, Any], folder: Path, origin: str) -> None:
+    """Make the dataset paths of one file absolute, in place."""
+    datasets = tree.get("DATASETS")
+    custom = datasets.get("CUSTOM") if isinstance(datasets, dict) else None
+    for name, entry in (custom or {}).items() if isinstance(custom, dict) else ():
+        for key in PATH_KEYS:
+            if isinstance(entry, dict) and isinstance(entry.get(key), str) and entry[key]:
+                where = f"{origin}: DATASETS.CUSTOM.{name}.{key}"
+                entry[key] = str(folder / _expanded(entry[key], where))
+
+
+def _expanded(path: str, where: str) -> Path:
+    # Detectron2 looks for its datasets in ./datasets where the variable is not set.
+    known = {"DETECTRON2_DATASETS": str(Path("datasets").absolute())} | dict(os.environ)
+
+    def value(match: re.Match[str]) -> str:
+        variable = match[1] or match[2]
+        if variable not in known:
+            raise UserError(
+                f"{where} is {path!r}, but the environment variable {variable} is not set: "
+                f"export it or write the path in full"
+            )
+        return known[variable]
+
+    expanded = Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path)).expanduser()
+    # A relative value of a variable was meant from where the user stands, not from the file.
+    return expanded.absolute() if path.startswith("$") else expanded
+
+
+def _merge(node: CfgNode, tree: Mapping[str, Any], origin: str, prefix: str = "") -> None:
+    for key, value in tree.items():
+        full_key = f"{prefix}{key}"
+        if full_key == "DATASETS.CUSTOM":
+            _merge_custom(node.CUSTOM, value, origin)
+        elif key not in node:
+            raise UserError(f"{origin}: unknown key '{full_key}', {did_you_mean(key, node)}")
+        elif isinstance(node[key], CfgNode):
+            if not isinstance(value, Mapping):
+                raise UserError(
+                    f"{origin}: {full_key} holds keys ({', '.join(node[key])}), got {value!r}"
+                )
+            _merge(node[key], value, origin, f"{full_key}.")
+        else:
+            node[key] = _coerced(value, node[key], f"{origin}: {full_key}")
+
+
+def _merge_custom(custom: CfgNode, value: Any, origin: str) -> None:
+    if not isinstance(value, Mapping):
+        raise UserError(
+            f"{origin}: DATASETS.CUSTOM maps names to datasets, got {value!r}; see the README"
+        )
+    for name, entry in value.items():
+        full_key = f"DATASETS.CUSTOM.{name}"
+        if not isinstance(entry, Mapping):
+            raise UserError(
+                f"{origin}: {full_key} must hold the keys {', '.join(SPEC_DEFAULTS)}, got {entry!r}"
+            )
+        if str(name) not in custom:
+            custom[str(name)] = CfgNode(copy.deepcopy(SPEC_DEFAULTS))
+        _merge(custom[str(name)], entry, origin, f"{full_key}.")
+
+
+def _coerced(value: Any, default: Any, where: str) -> Any:
+    """Give a value the type of the default that it replaces."""
+    if isinstance(default, str):
+        if value is None or isinstance(value, (Mapping, list, tuple)):
+            raise UserError(f"{where} must be a string, got {value!r}")
+        return str(value)
+    if isinstance(value, str):
+        value = _decoded(value)
+    if isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+        raise UserError(f"{where} must be True or False, got {value!r}")
+    if isinstance(default, (tuple, list)):
+        items = value if isinstance(value, (tuple, list)) else [value]
+        return type(default)(items)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, int):
+        if is_number and value % 1 == 0:
+            return int(value)
+        raise UserError(f"{where} must be a whole number, got {value!r}")
+    if isinstance(default, float):
+        if is_number:
+            return float(value)
+        raise UserError(f"{where} must be a number, got {value!r}")
+    return value
+
+
+def _decoded(text: str) -> Any:
+    """Read a string as Detectron2 does: a Python literal where it is one, else itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)

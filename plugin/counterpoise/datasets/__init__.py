@@ -1,0 +1,23 @@
+"""Custom datasets in Pascal VOC, YOLO or COCO form for Detectron2."""
+
+from counterpoise.datasets.counting import ClassCounts, count_classes
+from counterpoise.datasets.loading import read_class_names
+from counterpoise.datasets.registration import dataset_names, dataset_report, register_datasets
+from counterpoise.datasets.report import Fault, Kind, Report
+from counterpoise.datasets.spec import FORMATS, SPEC_DEFAULTS, DatasetSpec, parse_specs
+
+__all__ = [
+    "FORMATS",
+    "SPEC_DEFAULTS",
+    "ClassCounts",
+    "DatasetSpec",
+    "Fault",
+    "Kind",
+    "Report",
+    "count_classes",
+    "dataset_names",
+    "dataset_report",
+    "parse_specs",
+    "read_class_names",
+    "register_datasets",
+]

@@ -1,0 +1,171 @@
+"""The one place that judges images and boxes and makes Detectron2's dataset dicts of them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from counterpoise.datasets.images import UnreadableImageError, read_image_size
+from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
+from counterpoise.datasets.report import Fault, Kind, Report
+from counterpoise.datasets.segmentation import usable_segmentation
+
+# In pixels. Writers round to a few decimals: an overhang below it is not worth counting, and what
+# is thinner than it is no visible part of a box.
+_ROUNDING = 0.01
+
+
+class BadRecordError(Exception):
+    """A record that breaks a rule."""
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def check_records(
+    records: RecordSet, classes: Sequence[str], report: Report
+) -> list[dict[str, Any]]:
+    """Check every image and box; return what is sound as Detectron2 dataset dicts.
+
+    Args:
+        records: the parsed dataset.
+        classes: class names; their order gives the category ids.
+        report: receives the counts, the bad records (those of the parser first) and the notes.
+
+    Returns:
+        Per image ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``; an
+        annotation holds ``bbox`` (XYXY_ABS, pixels, clipped to the image), ``bbox_mode``,
+        ``category_id``, ``iscrowd``, and, where the format has them, ``difficult`` and
+        ``segmentation``. All values are plain Python types.
+    """
+    report.faults += records.faults
+    report.notes += records.notes
+    category_ids = {name: i for i, name in enumerate(classes)}
+    checker = _Checker(records.coordinates, category_ids, report)
+    dicts = []
+    for record in records.images:
+        try:
+            dicts.append(checker.image(record))
+        except BadRecordError as error:
+            fault = Fault(error.kind, record.where, str(error), boxes=len(record.objects))
+            report.faults.append(fault)
+    report.images = len(dicts)
+    report.boxes = sum(len(d["annotations"]) for d in dicts)
+    report.empty_images = sum(not d["annotations"] for d in dicts)
+    if checker.lost_segmentations:
+        report.notes.append(
+            f"{checker.lost_segmentations} boxes kept without their segmentation, which is invalid"
+        )
+    return dicts
+
+
+def clip_box(
+    box: Box, coordinates: Coordinates, width: int, height: int
+) -> tuple[list[float], bool]:
+    """Bring a box into pixels from 0 and clip it to its image.
+
+    Args:
+        box: (x0, y0, x1, y1) as written.
+        coordinates: meaning of these numbers.
+        width: image width in pixels.
+        height: image height in pixels.
+
+    Returns:
+        [x0, y0, x1, y1] in pixels, and whether a part of the box was outside the image.
+
+    Raises:
+        BadRecordError: the box is not finite, has no area as written, or lies wholly outside.
+    """
+    x0, y0, x1, y1 = box
+    if not all(map(math.isfinite, box)):
+        raise BadRecordError(Kind.NOT_FINITE, _as_written(box))
+    if x1 <= x0 or y1 <= y0:
+        raise BadRecordError(Kind.ZERO_SIZE, _as_written(box))
+    if coordinates is Coordinates.PIXELS_FROM_1:  # as in Detectron2: x1 and y1 are inclusive
+        x0, y0 = x0 - 1, y0 - 1
+    elif coordinates is Coordinates.FRACTIONS:
+        x0, y0, x1, y1 = x0 * width, y0 * height, x1 * width, y1 * height
+    clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
+    if clipped[2] - clipped[0] <= _ROUNDING or clipped[3] - clipped[1] <= _ROUNDING:
+        kind = Kind.OUTSIDE if clipped != [x0, y0, x1, y1] else Kind.ZERO_SIZE
+        raise BadRecordError(kind, f"{_as_written(box)} in an image of {width} x {height}")
+    overhang = max(abs(a - b) for a, b in zip(clipped, (x0, y0, x1, y1), strict=True))
+    return clipped, overhang > _ROUNDING
+
+
+def _as_written(box: Box) -> str:
+    return "x {0:g} to {2:g}, y {1:g} to {3:g}".format(*box)
+
+
+class _Checker:
+    def __init__(
+        self, coordinates: Coordinates, category_ids: dict[str, int], report: Report
+    ) -> None:
+        self.coordinates = coordinates
+        self.category_ids = category_ids
+        self.report = report
+        self.seen: dict[int | str, str] = {}
+        self.lost_segmentations = 0
+
+    def image(self, record: ImageRecord) -> dict[str, Any]:
+        if record.id in self.seen:
+            reason = f"id {record.id!r} was used before by {self.seen[record.id]}"
+            raise BadRecordError(Kind.DUPLICATE_IMAGE, reason)
+        self.seen[record.id] = record.where
+        width, height = _image_size(record)
+        annotations = []
+        for obj in record.objects:
+            try:
+                annotations.append(self.box(obj, width, height))
+            except BadRecordError as error:
+                self.report.faults.append(Fault(error.kind, obj.where, str(error)))
+        return {
+            "file_name": str(record.path),
+            "height": height,
+            "width": width,
+            "image_id": record.id,
+            "annotations": annotations,
+        }
+
+    def box(self, obj: ObjectRecord, width: int, height: int) -> dict[str, Any]:
+        if obj.class_name not in self.category_ids:
+            raise BadRecordError(Kind.UNKNOWN_CLASS, self._unknown_class(obj.class_name))
+        bbox, was_outside = clip_box(obj.box, self.coordinates, width, height)
+        self.report.clipped += was_outside
+        annotation = {
+            "bbox": bbox,
+            "bbox_mode": int(BoxMode.XYXY_ABS),
+            "category_id": self.category_ids[obj.class_name],
+            "iscrowd": obj.iscrowd,
+        }
+        if obj.difficult is not None:
+            annotation["difficult"] = obj.difficult
+        if obj.segmentation is not None:
+            segmentation = usable_segmentation(obj.segmentation, width, height)
+            if segmentation is None:
+                self.lost_segmentations += 1
+            else:
+                annotation["segmentation"] = segmentation
+        return annotation
+
+    def _unknown_class(self, name: str) -> str:
+        near = [known for known in self.category_ids if known.lower() == name.lower()]
+        hint = f"; the class list has '{near[0]}', and upper and lower case differ" if near else ""
+        return f"unknown class {name!r}{hint}"
+
+
+def _image_size(record: ImageRecord) -> tuple[int, int]:
+    try:
+        size = read_image_size(record.path)
+    except FileNotFoundError:
+        raise BadRecordError(Kind.NO_IMAGE, f"there is no {record.path}") from None
+    except UnreadableImageError as error:
+        raise BadRecordError(Kind.UNREADABLE_IMAGE, f"{record.path}: {error}") from None
+    if record.stated_size not in (None, size):
+        turned = " (turned by its EXIF orientation)" if record.stated_size == size[::-1] else ""
+        stated, found = ("{} x {}".format(*wh) for wh in (record.stated_size, size))
+        reason = f"stated {stated}, but {record.path.name} is {found}{turned}"
+        raise BadRecordError(Kind.OTHER_SIZE, reason)
+    return size

@@ -1,0 +1,108 @@
+"""Boxes and images per class, in any dataset that Detectron2's catalogue knows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from counterpoise.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Counts per class, all three in the same order.
+
+    Attributes:
+        names: class names, ordered as in the first dataset.
+        images: images that hold at least one box of the class.
+        boxes: boxes of the class. Crowd regions count in neither.
+        num_images: images in all.
+        num_empty: images without any box.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[int, ...]
+    boxes: tuple[int, ...]
+    num_images: int = 0
+    num_empty: int = 0
+
+
+def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
+    """Count non-crowd boxes per class over the datasets together.
+
+    Classes are matched by name, so that datasets may number them differently.
+
+    Args:
+        dataset_names: names in Detectron2's ``DatasetCatalog``, at least one.
+
+    Raises:
+        UserError: an unknown dataset, one that cannot be read, one without ``thing_classes``, or
+            datasets with different class names.
+    """
+    if not dataset_names:
+        raise UserError("there is no dataset to count classes in: name one in DATASETS.TRAIN.")
+    images: dict[str, int] = {}
+    boxes: dict[str, int] = {}
+    num_images = num_empty = 0
+    for dataset_name in dataset_names:
+        dicts = _load(dataset_name)
+        names = _thing_classes(dataset_name)
+        if not boxes:
+            images, boxes = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        elif set(names) != set(boxes):
+            raise UserError(_difference(dataset_names[0], set(boxes), dataset_name, set(names)))
+        for record in dicts:
+            found = [_class_name(a, names, dataset_name) for a in _plain_annotations(record)]
+            for name in found:
+                boxes[name] += 1
+            for name in set(found):
+                images[name] += 1
+            num_images += 1
+            num_empty += not found
+    return ClassCounts(
+        tuple(boxes), tuple(images.values()), tuple(boxes.values()), num_images, num_empty
+    )
+
+
+def _load(dataset_name: str) -> list[dict[str, Any]]:
+    if dataset_name not in DatasetCatalog:
+        hint = did_you_mean(dataset_name, DatasetCatalog.list())
+        raise UserError(f"there is no dataset named '{dataset_name}'; {hint}.")
+    try:
+        return DatasetCatalog.get(dataset_name)
+    except OSError as error:
+        raise UserError(f"dataset '{dataset_name}' cannot be read: {error}.") from error
+
+
+def _thing_classes(dataset_name: str) -> list[str]:
+    # Asked for after loading: loaders of COCO files set the names only then.
+    names = MetadataCatalog.get(dataset_name).get("thing_classes")
+    if not names:
+        raise UserError(
+            f"dataset '{dataset_name}' has no class names: set "
+            f"MetadataCatalog.get('{dataset_name}').thing_classes where it is registered."
+        )
+    return list(names)
+
+
+def _plain_annotations(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+
+
+def _class_name(annotation: Mapping[str, Any], names: list[str], dataset_name: str) -> str:
+    index = annotation["category_id"]
+    if not 0 <= index < len(names):
+        raise UserError(
+            f"dataset '{dataset_name}' holds a box of category_id {index}, but its thing_classes "
+            f"are {len(names)} names (0 to {len(names) - 1})."
+        )
+    return names[index]
+
+
+def _difference(first: str, known: set[str], other: str, found: set[str]) -> str:
+    return (
+        f"datasets '{first}' and '{other}' must have the same class names, but "
+        f"{sorted(known - found)} are only in '{first}' and {sorted(found - known)} only in "
+        f"'{other}': give both the same class list."
+    )

@@ -1,0 +1,116 @@
+"""Finding and reading a dataset's files; every failure becomes one clear sentence."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from counterpoise.errors import UserError
+
+# Registered with Pillow, but stubs without a decoder, documents or videos.
+_NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+
+
+def image_suffixes() -> frozenset[str]:
+    """Lower-case file name endings that Pillow, and so Detectron2, can read as images."""
+    registered = Image.registered_extensions().items()
+    readable = {
+        suffix for suffix, fmt in registered if fmt in Image.OPEN and fmt not in _NOT_IMAGES
+    }
+    return frozenset(readable | {".mpo"})  # read by the JPEG plugin, which does not register it
+
+
+def require_folder(path: Path, what: str) -> Path:
+    """Return ``path``.
+
+    Raises:
+        UserError: it is no folder; ``what`` names the config key.
+    """
+    if not os.path.isdir(path):
+        found = "a file" if os.path.exists(path) else "not there"
+        raise UserError(f"{what} must be a folder, but {path} is {found}.")
+    return path
+
+
+def require_file(path: Path, what: str) -> Path:
+    """Return ``path``.
+
+    Raises:
+        UserError: it is no file; ``what`` names the config key.
+    """
+    if not os.path.isfile(path):
+        found = "a folder" if os.path.isdir(path) else "not there"
+        raise UserError(f"{what} must be a file, but {path} is {found}.")
+    return path
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return the text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        UserError: the file is missing or not readable as text; ``what`` names the config key.
+    """
+    require_file(path, what)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path} cannot be read as UTF-8 text: {error}.") from error
+
+
+def find_files(root: Path, wanted: Callable[[str], bool]) -> list[Path]:
+    """List the files under ``root`` whose lower-case suffix is wanted, sorted.
+
+    Links to folders are followed, each folder once. Hidden names are left out: ``._a.jpg`` of
+    macOS and ``.ipynb_checkpoints`` hold copies, not data.
+    """
+    return sorted(Path(p) for p in _walk(root) if wanted(os.path.splitext(p)[1].lower()))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}.")
+
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=fail):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
+        yield from (os.path.join(folder, f) for f in files if not f.startswith("."))
+
+
+class ImageIndex:
+    """All images under a folder, by file name and by stem, from one walk of it.
+
+    Args:
+        root: folder to search recursively.
+
+    Raises:
+        UserError: a folder under it cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._suffixes = image_suffixes()
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        for path in find_files(root, self._suffixes.__contains__):
+            self._by_name[path.name].append(path)
+            self._by_stem[path.stem].append(path)
+
+    def named(self, file_name: str) -> list[Path]:
+        """Images of exactly this file name."""
+        return self._by_name.get(file_name, [])
+
+    def with_stem(self, stem: str) -> list[Path]:
+        """Images of this stem, whatever their extension."""
+        return self._by_stem.get(stem, [])
+
+    def stem_of(self, file_name: str) -> str:
+        """Cut off an image extension; a dot that is part of the stem stays."""
+        stem, suffix = os.path.splitext(file_name)
+        return stem if suffix.lower() in self._suffixes else file_name

@@ -1,0 +1,63 @@
+"""The size of an image as Detectron2 will read it, from its header, and whether it is whole."""
+
+import os
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+_TAIL = 4096  # bytes; cameras and converters pad a file behind its end marker
+_END_MARKERS = {
+    "JPEG": b"\xff\xd9",
+    "MPO": b"\xff\xd9",
+    "PNG": b"IEND\xaeB`\x82",
+}
+_SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
+
+
+class UnreadableImageError(Exception):
+    """An image that training could not read; the message is the reason."""
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) in pixels with the EXIF orientation applied.
+
+    ``detectron2.data.detection_utils.read_image`` applies it too, so this is the size that the
+    data loader sees. JPEG and PNG are not decoded: a file whose end marker stands near its end is
+    whole. Where it does not (cut off, or much data behind it), and for formats without
+    such a marker, decoding decides.
+
+    Raises:
+        UnreadableImageError: no image, or a truncated one.
+        FileNotFoundError: there is no such file.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(path)
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            width, height = image.size
+            tail = _tail(path)
+            sideways = _orientation(image, tail) in _SIDEWAYS
+            marker = _END_MARKERS.get(image.format or "")
+            if marker is None or marker not in tail:
+                image.load()
+    except Exception as error:  # Pillow's plugins raise anything on broken files
+        reason = str(error).replace(str(path), "").strip() or type(error).__name__
+        raise UnreadableImageError(reason) from error
+    return (height, width) if sideways else (width, height)
+
+
+def _orientation(image: Image.Image, tail: bytes) -> int | None:
+    # PngImageFile.getexif decodes every image to look for EXIF behind the pixels. Nearly all
+    # writers put it before them, where the base class finds it without decoding.
+    behind_pixels = image.format == "PNG" and b"eXIf" in tail
+    try:
+        exif = image.getexif() if behind_pixels else Image.Image.getexif(image)
+        return exif.get(ExifTags.Base.Orientation)
+    except Exception:  # Detectron2 takes broken EXIF data for none
+        return None
+
+
+def _tail(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+        return file.read()

@@ -1,0 +1,122 @@
+"""Custom datasets in Detectron2's catalogues: registered at once, read on first use."""
+
+from collections.abc import Mapping, Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from counterpoise.datasets.loading import DatasetDicts, Source
+from counterpoise.datasets.report import Report
+from counterpoise.datasets.spec import DatasetSpec, check_class_names
+from counterpoise.errors import UserError, did_you_mean
+
+BAD_RECORDS = ("skip", "refuse")
+
+
+def dataset_names(specs: Mapping[str, DatasetSpec]) -> list[str]:
+    """Names that may stand in ``DATASETS.TRAIN`` and ``DATASETS.TEST``."""
+    return [part for spec in specs.values() for part in spec.parts]
+
+
+def register_datasets(
+    specs: Mapping[str, DatasetSpec], *, classes: Sequence[str] | None, bad_records: str = "skip"
+) -> None:
+    """Register every dataset in Detectron2's ``DatasetCatalog`` and ``MetadataCatalog``.
+
+    Nothing is read until a dataset is asked for. It is then read and checked once per process,
+    and a report of it is logged. Registering a name again with other settings replaces the
+    earlier entry; with the same settings it does nothing.
+
+    Args:
+        specs: from :func:`counterpoise.datasets.parse_specs`.
+        classes: class list of all datasets; None lets each use its own.
+        bad_records: ``"skip"`` leaves bad records out, ``"refuse"`` raises UserError on loading.
+
+    Raises:
+        UserError: a bad argument, or a name that somebody else has registered.
+    """
+    if bad_records not in BAD_RECORDS:
+        hint = did_you_mean(bad_records, BAD_RECORDS)
+        raise UserError(f"DATASETS.BAD_RECORDS is {bad_records!r}; {hint}.")
+    names = None if classes is None else check_class_names(list(classes), "the class list")
+    if names == ():
+        raise UserError("the class list is empty: name at least one class.")
+    for name in dataset_names(specs):
+        if name in DatasetCatalog and not isinstance(DatasetCatalog[name], _Loader):
+            raise UserError(
+                f"the dataset name '{name}' is already taken in Detectron2's catalogue: rename it "
+                "in DATASETS.CUSTOM."
+            )
+    for spec in specs.values():
+        _register(Source(spec, names, bad_records))
+
+
+def dataset_report(name: str) -> Report:
+    """Return what reading a custom dataset brought to light; reads it if nobody has yet.
+
+    Args:
+        name: a registered name, or that of a whole source with a holdout. The report of a held
+            out part has counts of its own and the bad records of the whole.
+
+    Raises:
+        UserError: there is no such custom dataset, or it cannot be read.
+    """
+    ours = _ours()
+    for entry in ours:
+        if name in (entry.name, entry.source.spec.name):
+            return entry.source.parts[name].report
+    hint = did_you_mean(name, [entry.name for entry in ours]) if ours else "none is registered"
+    raise UserError(f"there is no custom dataset named '{name}'; {hint}.")
+
+
+class _Loader:
+    """The function that ``DatasetCatalog`` calls, recognisable as ours."""
+
+    def __init__(self, name: str, source: Source) -> None:
+        self.name = name
+        self.source = source
+
+    def __call__(self) -> DatasetDicts:
+        dicts = self.source.parts[self.name].dicts
+        self.set_metadata()
+        return list(dicts)
+
+    def set_metadata(self) -> None:
+        metadata = MetadataCatalog.get(self.name)
+        values = {
+            "thing_classes": list(self.source.classes),
+            "evaluator_type": "counterpoise",
+            "counterpoise_format": self.source.spec.format,
+        }
+        for key, value in values.items():
+            if metadata.get(key, value) != value:
+                raise UserError(
+                    f"the metadata of dataset '{self.name}' already has {key} "
+                    f"{metadata.get(key)!r}, not {value!r}: rename the dataset in DATASETS.CUSTOM."
+                )
+        metadata.set(**values)
+
+    def unregister(self) -> None:
+        DatasetCatalog.remove(self.name)
+        for key in ("thing_classes", "evaluator_type", "counterpoise_format"):
+            vars(MetadataCatalog.get(self.name)).pop(key, None)
+
+
+def _register(source: Source) -> None:
+    names = source.spec.parts
+    # An earlier holdout of this source leaves more names than its new spec has.
+    earlier = [e for e in _ours() if e.name in names or e.source.spec.name == source.spec.name]
+    if {e.name for e in earlier} == set(names) and all(
+        e.source.settings == source.settings for e in earlier
+    ):
+        return
+    for entry in earlier:
+        entry.unregister()
+    for name in names:
+        loader = _Loader(name, source)
+        if source.classes is not None:
+            loader.set_metadata()
+        DatasetCatalog.register(name, loader)
+
+
+def _ours() -> list[_Loader]:
+    return [entry for entry in DatasetCatalog.values() if isinstance(entry, _Loader)]

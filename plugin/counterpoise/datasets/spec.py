@@ -1,0 +1,183 @@
+"""What the config node ``DATASETS.CUSTOM`` says, checked and put into one dataclass per dataset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from counterpoise.errors import UserError, did_you_mean
+
+FORMATS = ("voc", "yolo", "coco")
+
+SPEC_DEFAULTS: dict[str, Any] = {
+    "FORMAT": "",
+    "IMAGES": "",
+    "ANNOTATIONS": "",
+    "SPLIT_FILE": "",
+    "DATA_YAML": "",
+    "SPLIT": "",
+    "CLASSES": [],
+    "HOLDOUT": 0.0,
+}
+
+_PATH_KEYS = ("IMAGES", "ANNOTATIONS", "SPLIT_FILE", "DATA_YAML")
+
+# Per format: the keys it needs and the further ones it reads. YOLO has two forms: a data.yaml
+# that names everything, or plain folders.
+_KEYS = {
+    "voc": (("IMAGES", "ANNOTATIONS"), ("SPLIT_FILE",)),
+    "coco": (("IMAGES", "ANNOTATIONS"), ()),
+    "yolo with DATA_YAML": (("DATA_YAML", "SPLIT"), ()),
+    "yolo": (("IMAGES", "ANNOTATIONS"), ()),
+}
+_ALWAYS_USED = {"FORMAT", "CLASSES", "HOLDOUT"}
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One custom dataset as configured.
+
+    Attributes:
+        name: name under which it stands in ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
+        format: one of :data:`FORMATS`.
+        images: folder of images, searched recursively.
+        annotations: folder of XML (VOC) or txt (YOLO) files, or the JSON file (COCO).
+        split_file: VOC list of stems; None takes every XML.
+        data_yaml: YOLO ``data.yaml``.
+        split: key of ``data_yaml``, such as ``train`` or ``val``.
+        classes: class names in order; empty takes those that the dataset itself defines.
+        holdout: fraction of images put into ``<name>_val``; 0 keeps the dataset in one piece.
+    """
+
+    name: str
+    format: str
+    images: Path | None
+    annotations: Path | None
+    split_file: Path | None
+    data_yaml: Path | None
+    split: str
+    classes: tuple[str, ...]
+    holdout: float
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names under which the dataset is registered."""
+        return (f"{self.name}_train", f"{self.name}_val") if self.holdout else (self.name,)
+
+
+def parse_specs(custom: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetSpec]:
+    """Check the node ``DATASETS.CUSTOM``; nothing on disk is looked at.
+
+    Args:
+        custom: per dataset name a mapping with keys of :data:`SPEC_DEFAULTS`; missing keys take
+            their default. Paths are absolute.
+
+    Returns:
+        Specs by dataset name, in the order given.
+
+    Raises:
+        UserError: an unknown, missing, unused or ill-typed key, or a name that cannot be used.
+    """
+    specs: dict[str, DatasetSpec] = {}
+    taken: dict[str, str] = {}
+    for raw_name, node in custom.items():
+        spec = _parse_spec(_dataset_name(raw_name), node)
+        for part in spec.parts:
+            if part in taken:
+                raise UserError(
+                    f"DATASETS.CUSTOM.{spec.name} and DATASETS.CUSTOM.{taken[part]} both define "
+                    f"the dataset name '{part}': rename one."
+                )
+            taken[part] = spec.name
+        specs[spec.name] = spec
+    return specs
+
+
+def check_class_names(values: object, where: str) -> tuple[str, ...]:
+    """Return class names stripped, as text.
+
+    Raises:
+        UserError: not a list of names, or a name that is empty, twice there, or read by YAML as
+            something else than text or a number; the message begins with ``where``.
+    """
+    if not isinstance(values, list | tuple):
+        raise UserError(f"{where} must be a list of class names, not {values!r}.")
+    names: list[str] = []
+    for value in values:
+        # YAML reads an unquoted `no` or `on` as a boolean: "False" would be a silent rename.
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UserError(f"{where} holds {value!r}, which is no name: put it in quotes.")
+        name = str(value).strip()
+        if not name:
+            raise UserError(f"{where} holds an empty class name: name or remove it.")
+        if name in names:
+            raise UserError(f"{where} holds the class name '{name}' twice: remove one.")
+        names.append(name)
+    return tuple(names)
+
+
+def _dataset_name(raw: object) -> str:
+    name = str(raw).strip()
+    if not name:
+        raise UserError("DATASETS.CUSTOM holds a dataset without a name: give it one.")
+    if "." in name:
+        raise UserError(
+            f"DATASETS.CUSTOM.{name}: a dataset name must not hold a dot, because KEY VALUE "
+            f"overrides could not address it; try '{name.replace('.', '_')}'."
+        )
+    return name
+
+
+def _parse_spec(name: str, node: object) -> DatasetSpec:
+    at = f"DATASETS.CUSTOM.{name}"
+    if not isinstance(node, Mapping):
+        raise UserError(f"{at} must be a mapping with FORMAT and further keys, not {node!r}.")
+    for key in node:
+        if key not in SPEC_DEFAULTS:
+            raise UserError(f"{at}.{key} is no known key; {did_you_mean(key, SPEC_DEFAULTS)}.")
+    values = {**SPEC_DEFAULTS, **node}
+    for key in (*_PATH_KEYS, "FORMAT", "SPLIT"):
+        if isinstance(values[key], Path):
+            values[key] = str(values[key])
+        if not isinstance(values[key], str):
+            raise UserError(f"{at}.{key} must be text, not {values[key]!r}.")
+    if values["FORMAT"] not in FORMATS:
+        written = values["FORMAT"]
+        raise UserError(f"{at}.FORMAT is '{written}'; {did_you_mean(written, FORMATS)}.")
+    _check_keys_fit(at, values)
+    paths = {key.lower(): Path(values[key]) if values[key] else None for key in _PATH_KEYS}
+    return DatasetSpec(
+        name=name,
+        format=values["FORMAT"],
+        split=values["SPLIT"],
+        classes=check_class_names(values["CLASSES"], f"{at}.CLASSES"),
+        holdout=_holdout(at, values["HOLDOUT"]),
+        **paths,
+    )
+
+
+def _check_keys_fit(at: str, values: Mapping[str, Any]) -> None:
+    form = values["FORMAT"]
+    if form == "yolo" and (values["DATA_YAML"] or values["SPLIT"]):
+        form = "yolo with DATA_YAML"
+    needed, optional = _KEYS[form]
+    for key in SPEC_DEFAULTS:
+        if key in needed and not values[key]:
+            alternative = "; or give DATA_YAML and SPLIT" if form == "yolo" else ""
+            raise UserError(
+                f"{at}.{key} is missing: FORMAT {form} needs {' and '.join(needed)}{alternative}."
+            )
+        if values[key] and key not in _ALWAYS_USED.union(needed, optional):
+            raise UserError(
+                f"{at}.{key} is set, but FORMAT {form} does not use it (it uses "
+                f"{', '.join((*needed, *optional, 'CLASSES', 'HOLDOUT'))}): remove it."
+            )
+
+
+def _holdout(at: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise UserError(
+            f"{at}.HOLDOUT is {value!r}: expected the fraction of images to hold out, at least 0 "
+            "and less than 1."
+        )
+    return float(value)

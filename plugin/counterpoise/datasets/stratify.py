@@ -1,0 +1,123 @@
+"""Splitting multi-label images so that rare classes stand on both sides."""
+
+import random
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+_BACKGROUND = -1  # stands for "no box": such images are spread over both sides as well
+
+
+def stratified_holdout(
+    ids: Sequence[Hashable], labels: Sequence[frozenset[int]], fraction: float
+) -> frozenset[Hashable]:
+    """Choose the images to hold out by iterative stratification with a fixed seed.
+
+    The rarest remaining class is dealt out first, each image to the side that lacks it most. A
+    class of at least two images is given at least one on each side. Dealing alone cannot promise
+    that, nor the exact size, for images of several classes: single images are moved afterwards.
+
+    The result depends on the ids and labels only, not on their order.
+
+    Source: Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD
+    2011, algorithm 1.
+
+    Args:
+        ids: unique image ids.
+        labels: classes of each image.
+        fraction: wanted share of held-out images, in (0, 1).
+
+    Returns:
+        Ids held out: ``round(fraction * len(ids))`` of them, at least one, unless classes on both
+        sides need another number.
+    """
+    order = sorted(range(len(ids)), key=lambda i: (str(type(ids[i])), ids[i]))
+    random.Random(0).shuffle(order)  # so that no side gets the first frames of all videos
+    marks = [labels[i] or frozenset({_BACKGROUND}) for i in order]
+    sides = _Sides(marks, fraction)
+    sides.deal()
+    sides.cover()
+    sides.balance()
+    return frozenset(ids[i] for i, held in zip(order, sides.held, strict=True) if held)
+
+
+class _Sides:
+    """Images dealt to two sides: ``held[i]`` is True where image i is held out."""
+
+    def __init__(self, marks: list[frozenset[int]], fraction: float) -> None:
+        self.marks = marks
+        self.fraction = fraction
+        self.members: dict[int, list[int]] = {}
+        for i, mark in enumerate(marks):
+            for label in sorted(mark):
+                self.members.setdefault(label, []).append(i)
+        self.size = {label: len(images) for label, images in self.members.items()}
+        self.wanted = {label: self._share(n) for label, n in self.size.items()}
+        self.wanted_images = self._share(len(marks))
+        self.held: list[bool] = [False] * len(marks)
+        self.have: Counter[int] = Counter()  # held-out images per label
+
+    def _share(self, n: int) -> int:
+        return min(max(round(self.fraction * n), 1), n - 1)
+
+    def deal(self) -> None:
+        """Algorithm 1: the rarest remaining label first, each image where it is lacking most."""
+        left = set(range(len(self.marks)))
+        remaining = dict(self.size)
+        dealt: Counter[int] = Counter()
+        held_images = 0
+        while left:
+            label = min((n, k) for k, n in remaining.items() if n)[1]
+            for i in self.members[label]:
+                if i not in left:
+                    continue
+                lacking = self.wanted[label] - self.have[label]
+                lacking_other = self.size[label] - self.wanted[label] - dealt[label]
+                lacking_other += self.have[label]
+                lacking_images = self.wanted_images - held_images
+                other_images = len(left) - lacking_images
+                self.held[i] = (lacking, lacking_images) > (lacking_other, other_images)
+                held_images += self.held[i]
+                left.remove(i)
+                for mark in self.marks[i]:
+                    remaining[mark] -= 1
+                    dealt[mark] += 1
+                    self.have[mark] += self.held[i]
+
+    def cover(self) -> None:
+        """Move an image for each class that one side lacks, where no other class suffers."""
+        for label in sorted(self.members, key=lambda k: (self.size[k], k)):
+            if self.size[label] < 2 or 0 < self.have[label] < self.size[label]:
+                continue
+            movable = [i for i in self.members[label] if not self._uncovers(i)]
+            if movable:
+                self._move(min(movable, key=self._excess_after))
+
+    def balance(self) -> None:
+        """Move images until the number held out is as wanted or nothing can be moved."""
+        while (surplus := sum(self.held) - self.wanted_images) != 0:
+            candidates = (i for i, held in enumerate(self.held) if held == (surplus > 0))
+            movable = [i for i in candidates if not self._uncovers(i)]
+            if not movable:
+                return
+            self._move(min(movable, key=self._excess_after))
+
+    def _uncovers(self, i: int) -> bool:
+        """Whether a class of image i would vanish from the image's side."""
+        for label in self.marks[i]:
+            here = self.have[label] if self.held[i] else self.size[label] - self.have[label]
+            if here == 1 and self.size[label] > 1:
+                return True
+        return False
+
+    def _excess_after(self, i: int) -> float:
+        """Change of the summed relative deviation from the wanted counts if image i moves."""
+        step = -1 if self.held[i] else 1
+        excess = 0.0
+        for label in self.marks[i]:
+            off = self.have[label] - self.wanted[label]
+            excess += (abs(off + step) - abs(off)) / self.size[label]
+        return excess
+
+    def _move(self, i: int) -> None:
+        self.held[i] = not self.held[i]
+        self.have.update({label: 1 if self.held[i] else -1 for label in self.marks[i]})

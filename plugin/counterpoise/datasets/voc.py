@@ -1,0 +1,174 @@
+"""Pascal VOC: one XML per image, in any folder layout."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from counterpoise.datasets.files import (
+    ImageIndex,
+    find_files,
+    read_text,
+    require_folder,
+)
+from counterpoise.datasets.records import Coordinates, ImageRecord, ObjectRecord, RecordSet
+from counterpoise.datasets.report import Fault, Kind
+from counterpoise.datasets.spec import DatasetSpec
+
+
+def read_voc(spec: DatasetSpec) -> RecordSet:
+    """Parse the XMLs of the split.
+
+    An image is the file under IMAGES that carries the XML's stem or, if there is none, the one
+    that ``<filename>`` names.
+
+    Raises:
+        UserError: a folder or the split file is missing or unreadable.
+    """
+    key = f"DATASETS.CUSTOM.{spec.name}"
+    images = ImageIndex(require_folder(spec.images, f"{key}.IMAGES"))
+    root = require_folder(spec.annotations, f"{key}.ANNOTATIONS")
+    source = str(root) if spec.split_file is None else f"{root}, split {spec.split_file}"
+    records = RecordSet(source=source, coordinates=Coordinates.PIXELS_FROM_1)
+    renamed = 0
+    for path in _split_xmls(spec, root, images, records.faults):
+        where = path.relative_to(root).as_posix()
+        try:
+            tree = parse_xml(path)
+            record = _image_record(tree, path, where, records.faults)
+        except ValueError as error:
+            records.faults.append(Fault(Kind.UNREADABLE_FILE, where, str(error)))
+            continue
+        file_name = _file_name(tree)
+        found = _find_image(images, path.stem, file_name)
+        if len(found) > 1:
+            fitting = ", ".join(p.relative_to(images.root).as_posix() for p in found)
+            records.faults.append(
+                Fault(Kind.AMBIGUOUS_IMAGE, where, f"it could be {fitting}", len(record.objects))
+            )
+            continue
+        record.path = found[0] if found else images.root / (file_name or path.stem)
+        renamed += bool(images.named(file_name)) and record.path.name != file_name
+        records.images.append(record)
+    if renamed:
+        records.notes.append(
+            f"{renamed} XML files name another existing image in <filename>; the image that "
+            "carries the name of the XML was taken"
+        )
+    names = {o.class_name for record in records.images for o in record.objects}
+    records.class_names = tuple(sorted(names))
+    return records
+
+
+def parse_xml(path: Path) -> Element:
+    """Parse one XML file without expanding entities.
+
+    Entity declarations are refused outright: annotations have no use for them, and nested ones
+    grow to any size ("billion laughs"). Expat's own guard lets 8 MiB pass before it stops.
+
+    Raises:
+        ValueError: the file cannot be read or is no well-formed XML; the message says why.
+    """
+
+    def refuse_entity(*_: object) -> None:
+        raise ValueError("it declares an XML entity, which no annotation needs")
+
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.EntityDeclHandler = refuse_entity
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except (expat.ExpatError, OSError, LookupError) as error:
+        raise ValueError(f"no well-formed XML: {error}") from error
+    return builder.close()
+
+
+def _split_xmls(
+    spec: DatasetSpec, root: Path, images: ImageIndex, faults: list[Fault]
+) -> Iterator[Path]:
+    xmls = find_files(root, {".xml"}.__contains__)
+    if spec.split_file is None:
+        yield from xmls
+        return
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in xmls:
+        by_stem[path.stem].append(path)
+    text = read_text(spec.split_file, f"DATASETS.CUSTOM.{spec.name}.SPLIT_FILE")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        # The whole line comes first because a stem may hold spaces; else the rest of the line is
+        # a second column.
+        stems = [_stem(entry, images) for entry in (line.strip(), line.split()[0])]
+        found = by_stem.get(stems[0]) or by_stem.get(stems[1])
+        if not found:
+            where = f"{spec.split_file.name}:{number}"
+            reason = f"{stems[1]!r} is listed, but there is no {stems[1]!r}.xml under {root}"
+            faults.append(Fault(Kind.NO_ANNOTATION_FILE, where, reason))
+        else:
+            yield from found
+
+
+def _stem(entry: str, images: ImageIndex) -> str:
+    name = PurePosixPath(entry.replace("\\", "/")).name
+    return name[:-4] if name.lower().endswith(".xml") else images.stem_of(name)
+
+
+def _image_record(tree: Element, path: Path, where: str, faults: list[Fault]) -> ImageRecord:
+    if tree.tag != "annotation":
+        raise ValueError(f"its root is <{tree.tag}>, expected <annotation>")
+    record = ImageRecord(path=path, id=path.stem, where=where, stated_size=_stated_size(tree))
+    for number, element in enumerate(tree.iterfind("object"), start=1):
+        at = f"{where}, object {number}"
+        try:
+            record.objects.append(_object_record(element, at))
+        except ValueError as error:
+            faults.append(Fault(Kind.UNREADABLE_OBJECT, at, str(error)))
+    return record
+
+
+def _object_record(element: Element, where: str) -> ObjectRecord:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("it has no <name>")
+    x0, y0, x1, y1 = (_number(element, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax"))
+    difficult = (element.findtext("difficult") or "").strip() == "1"
+    return ObjectRecord(name, (x0, y0, x1, y1), where, difficult=int(difficult))
+
+
+def _stated_size(tree: Element) -> tuple[int, int] | None:
+    if tree.find("size") is None:
+        return None
+    width, height = _number(tree, "size/width"), _number(tree, "size/height")
+    if (width, height) == (0, 0):  # some labelling tools write 0 when they do not know the size
+        return None
+    if not (width.is_integer() and height.is_integer()):  # False for NaN and infinity as well
+        raise ValueError(f"<size> is {width:g} x {height:g}")
+    return int(width), int(height)
+
+
+def _number(element: Element, path: str) -> float:
+    text = element.findtext(path)
+    try:
+        return float(text or "")
+    except ValueError:
+        raise ValueError(f"<{path}> is {text!r}, expected a number") from None
+
+
+def _file_name(tree: Element) -> str:
+    written = (tree.findtext("filename") or "").strip()
+    return PurePosixPath(written.replace("\\", "/")).name
+
+
+def _find_image(images: ImageIndex, stem: str, file_name: str) -> list[Path]:
+    # The stem comes first: <filename> goes stale when files are renamed, and may then name
+    # another image of the set.
+    found = images.with_stem(stem)
+    if not found:
+        found = images.named(file_name) or images.with_stem(images.stem_of(file_name))
+    exact = [path for path in found if path.name == file_name]
+    return exact or found

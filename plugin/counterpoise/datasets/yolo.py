@@ -1,0 +1,102 @@
+"""YOLO: one txt per image, one line ``class cx cy w h`` per box in fractions of the image."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
+from counterpoise.datasets.report import Fault, Kind
+from counterpoise.datasets.spec import DatasetSpec
+from counterpoise.datasets.yolo_layout import find_layout
+from counterpoise.datasets.yolo_yaml import yolo_class_names
+
+
+def read_yolo(spec: DatasetSpec) -> RecordSet:
+    """Parse the label files of the split. An image without a label file is background.
+
+    Raises:
+        UserError: a folder, list, split or class list is missing or unusable.
+    """
+    names = yolo_class_names(spec)
+    layout = find_layout(spec)
+    records = RecordSet(
+        source=", ".join(map(str, layout.places)),
+        coordinates=Coordinates.FRACTIONS,
+        class_names=names,
+    )
+    # Labels lie beside the folder of images, so messages name them from one folder above.
+    message_root = (spec.data_yaml or spec.annotations).parent
+    for image, label in layout.pairs:
+        image_id = os.path.splitext(os.path.relpath(image, layout.root))[0].replace(os.sep, "/")
+        record = ImageRecord(path=image, id=image_id, where=os.path.relpath(image, message_root))
+        if label is not None:
+            where = os.path.relpath(label, message_root)
+            try:
+                text = label.read_text(encoding="utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                records.faults.append(Fault(Kind.UNREADABLE_FILE, where, str(error)))
+                continue
+            record.objects.extend(_objects(text, where, names, records.faults))
+        records.images.append(record)
+    for label in layout.orphans:
+        records.faults.append(_orphan(label, os.path.relpath(label, message_root)))
+    return records
+
+
+def _objects(
+    text: str, where: str, names: tuple[str, ...], faults: list[Fault]
+) -> Iterator[ObjectRecord]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        columns = line.split()
+        if not columns:
+            continue
+        at = f"{where}:{number}"
+        try:
+            index, box = parse_line(columns)
+        except ValueError as error:
+            faults.append(Fault(Kind.UNREADABLE_OBJECT, at, str(error)))
+            continue
+        if not 0 <= index < len(names):
+            reason = f"class index {index}, but the {len(names)} classes are 0 to {len(names) - 1}"
+            faults.append(Fault(Kind.UNKNOWN_CLASS, at, reason))
+            continue
+        yield ObjectRecord(class_name=names[index], box=box, where=at)
+
+
+def parse_line(columns: list[str]) -> tuple[int, Box]:
+    """Parse the columns of one line into a class index and (x0, y0, x1, y1).
+
+    Five columns are a box. An odd number of seven or more is the polygon of a segmentation label,
+    of which the bounding box is taken. Six columns are refused, as by Ultralytics: the sixth would
+    be the confidence of a prediction.
+
+    Raises:
+        ValueError: another number of columns, or a column that is no number; the message says
+            which.
+    """
+    count = len(columns)
+    if count != 5 and (count < 7 or count % 2 == 0):
+        confidence = " (is the sixth the confidence of a prediction?)" if count == 6 else ""
+        raise ValueError(
+            f"{count} columns{confidence}, expected class cx cy w h or class x1 y1 x2 y2 x3 y3 ..."
+        )
+    try:
+        label, *values = map(float, columns)
+    except ValueError as error:
+        raise ValueError(f"{error}") from None
+    if not label.is_integer():  # False for NaN and infinity as well
+        raise ValueError(f"class index {columns[0]} is no whole number")
+    if count == 5:
+        cx, cy, w, h = values
+        box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+    else:
+        xs, ys = values[::2], values[1::2]
+        box = (min(xs), min(ys), max(xs), max(ys))
+    if any(value != value for value in values):
+        raise ValueError("a coordinate is NaN")
+    return int(label), box
+
+
+def _orphan(label: Path, where: str) -> Fault:
+    reason = f"no image has the stem {label.stem!r}"
+    return Fault(Kind.LABEL_WITHOUT_IMAGE, where, reason)

@@ -1,0 +1,118 @@
+"""Which image belongs to which YOLO label file."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from counterpoise.datasets.files import find_files, image_suffixes, read_text, require_folder
+from counterpoise.datasets.spec import DatasetSpec
+from counterpoise.datasets.yolo_yaml import split_places
+from counterpoise.errors import UserError
+
+
+@dataclass
+class Layout:
+    """The files of one YOLO split.
+
+    Attributes:
+        root: folder to which image ids are relative.
+        places: the folders and lists that were searched.
+        pairs: (image, its label file or None), in order of discovery.
+        orphans: label files without an image.
+    """
+
+    root: Path
+    places: list[Path]
+    pairs: list[tuple[Path, Path | None]] = field(default_factory=list)
+    orphans: list[Path] = field(default_factory=list)
+
+
+def find_layout(spec: DatasetSpec) -> Layout:
+    """Find images and label files, below IMAGES and ANNOTATIONS or where ``data.yaml`` says.
+
+    Raises:
+        UserError: a folder, list or split is missing, or a split has no labels at all.
+    """
+    if spec.data_yaml is None:
+        return _from_folders(spec)
+    places = split_places(spec)
+    only_folder = len(places) == 1 and os.path.isdir(places[0])
+    layout = Layout(root=places[0] if only_folder else spec.data_yaml.parent, places=places)
+    for place in places:
+        if os.path.isdir(place):
+            _add_folder(layout, place)
+        elif place.suffix.lower() == ".txt":
+            layout.pairs += [(image, _label_on_disk(image)) for image in _listed(place, spec)]
+        else:
+            layout.pairs.append((place, _label_on_disk(place)))
+    return layout
+
+
+def _from_folders(spec: DatasetSpec) -> Layout:
+    key = f"DATASETS.CUSTOM.{spec.name}"
+    images = require_folder(spec.images, f"{key}.IMAGES")
+    labels = require_folder(spec.annotations, f"{key}.ANNOTATIONS")
+    layout = Layout(root=images, places=[images])
+    txts = _label_files(labels)
+    for image in find_files(images, image_suffixes().__contains__):
+        label = labels / image.relative_to(images).with_suffix(".txt")
+        layout.pairs.append((image, label if label in txts else None))
+    layout.orphans = _unpaired(txts, layout)
+    return layout
+
+
+def _add_folder(layout: Layout, folder: Path) -> None:
+    labels = _beside_images(folder)
+    txts = _label_files(folder)
+    if labels is not None and os.path.isdir(labels):
+        txts |= _label_files(labels)
+    elif not txts:
+        raise UserError(
+            f"{folder} has no labels: expected txt files in {labels or folder}; create that "
+            "folder if all images really are background."
+        )
+    for image in find_files(folder, image_suffixes().__contains__):
+        label = next((path for path in _label_candidates(image) if path in txts), None)
+        layout.pairs.append((image, label))
+    layout.orphans += _unpaired(txts, layout)
+
+
+def _listed(listing: Path, spec: DatasetSpec) -> list[Path]:
+    """Images that a txt names, relative to the txt or to the yaml."""
+    images = []
+    lines = read_text(listing, f"the list of images of '{spec.split}'").splitlines()
+    for line in filter(None, map(str.strip, lines)):
+        posix = line.replace("\\", "/")
+        tried = [Path(os.path.normpath(p.parent / posix)) for p in (listing, spec.data_yaml)]
+        images.append(next((path for path in tried if os.path.isfile(path)), tried[0]))
+    return images
+
+
+def _label_files(folder: Path) -> set[Path]:
+    others = ("classes.txt", "readme")
+    txts = find_files(folder, {".txt"}.__contains__)
+    return {path for path in txts if not path.name.lower().startswith(others)}
+
+
+def _unpaired(txts: set[Path], layout: Layout) -> list[Path]:
+    return sorted(txts - {label for _, label in layout.pairs})
+
+
+def _label_on_disk(image: Path) -> Path | None:
+    return next((path for path in _label_candidates(image) if os.path.isfile(path)), None)
+
+
+def _label_candidates(image: Path) -> list[Path]:
+    label = image.with_suffix(".txt")
+    beside_images = _beside_images(label)
+    return [label] if beside_images is None else [beside_images, label]
+
+
+def _beside_images(path: Path) -> Path | None:
+    """The path with its last component ``images`` put to ``labels``; None where it has none."""
+    parts = list(path.parts)
+    for i in reversed(range(len(parts))):
+        if parts[i] == "images":
+            parts[i] = "labels"
+            return Path(*parts)
+    return None

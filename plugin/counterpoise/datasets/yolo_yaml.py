@@ -1,0 +1,149 @@
+"""YOLO's ``data.yaml``: class names, and where a split lies."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from counterpoise.datasets.files import read_text, require_folder
+from counterpoise.datasets.spec import DatasetSpec, check_class_names
+from counterpoise.errors import UserError, did_you_mean
+
+_ALIASES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
+def _load_data_yaml(spec: DatasetSpec) -> dict[str, Any]:
+    """Read ``DATA_YAML``.
+
+    Raises:
+        UserError: the file is missing, no YAML, or no mapping.
+    """
+    what = f"DATASETS.CUSTOM.{spec.name}.DATA_YAML"
+    try:
+        data = yaml.safe_load(read_text(spec.data_yaml, what))
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{what}: {spec.data_yaml} is no readable YAML: {reason}.") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{what}: {spec.data_yaml} must be a mapping with 'names', not {data!r}.")
+    return data
+
+
+def yolo_class_names(spec: DatasetSpec) -> tuple[str, ...]:
+    """Class names by class index.
+
+    They come from ``names`` in ``DATA_YAML``, else from a ``classes.txt`` in or beside the folder
+    of labels, else from CLASSES.
+
+    Raises:
+        UserError: there is no list, or it has gaps or names twice, or ``nc`` disagrees with it.
+    """
+    if spec.data_yaml is not None:
+        data = _load_data_yaml(spec)
+        names = check_class_names(_names_in_order(data, spec), f"'names' in {spec.data_yaml}")
+        if not names:
+            raise UserError(f"'names' in {spec.data_yaml} is empty: list the class names there.")
+        if data.get("nc") is not None and data["nc"] != len(names):
+            raise UserError(
+                f"{spec.data_yaml} says nc: {data['nc']!r}, but lists {len(names)} names: mend "
+                "whichever is wrong."
+            )
+        return names
+    labels = require_folder(spec.annotations, f"DATASETS.CUSTOM.{spec.name}.ANNOTATIONS")
+    for listing in (labels / "classes.txt", labels.parent / "classes.txt"):
+        if os.path.isfile(listing):
+            lines = read_text(listing, "the class list").rstrip().splitlines()
+            return check_class_names(lines, str(listing))
+    if not spec.classes:
+        raise UserError(
+            f"dataset '{spec.name}' has no class list: set DATASETS.CUSTOM.{spec.name}.CLASSES, "
+            f"or put a classes.txt into {labels}."
+        )
+    return spec.classes
+
+
+def _names_in_order(data: Mapping[str, Any], spec: DatasetSpec) -> object:
+    names = data.get("names")
+    if not isinstance(names, dict):
+        return names
+    by_index = {int(k) if str(k).isdecimal() else k: name for k, name in names.items()}
+    missing = [i for i in range(len(by_index)) if i not in by_index]
+    if missing or len(by_index) != len(names):
+        raise UserError(
+            f"'names' in {spec.data_yaml} must number the classes from 0 without gaps: "
+            f"{missing[0] if missing else 'a number'} is {'missing' if missing else 'repeated'}."
+        )
+    return [by_index[i] for i in range(len(by_index))]
+
+
+def split_places(spec: DatasetSpec) -> list[Path]:
+    """Folders, lists (txt) and single images that make up the split.
+
+    A place is looked for as written from the folder that ``path`` names (else from the folder of
+    the yaml), then without leading ``../``, because exporters write ``../train/images`` into a
+    yaml that lies beside ``train``. A split that the yaml does not name is found as a folder of
+    its name there.
+
+    Raises:
+        UserError: the split is not to be found.
+    """
+    data = _load_data_yaml(spec)
+    base = _base(spec, data)
+    aliases = _aliases(spec.split)
+    written = next((data[a] for a in aliases if data.get(a)), None)
+    if written is None:
+        return [_sibling(spec, base, aliases, data)]
+    places = written if isinstance(written, list) else [written]
+    return [_resolve(spec, base, place) for place in places]
+
+
+def _aliases(split: str) -> tuple[str, ...]:
+    group = next((names for names in _ALIASES.values() if split in names), (split,))
+    return (split, *(name for name in group if name != split))
+
+
+def _base(spec: DatasetSpec, data: Mapping[str, Any]) -> Path:
+    folder = spec.data_yaml.parent
+    root = data.get("path")
+    # An exported yaml often keeps the `path` of the machine that wrote it.
+    if isinstance(root, str) and os.path.isdir(folder / root):
+        return folder / root
+    return folder
+
+
+def _resolve(spec: DatasetSpec, base: Path, place: object) -> Path:
+    if not isinstance(place, str):
+        raise UserError(f"'{spec.split}' in {spec.data_yaml} holds {place!r}, expected a path.")
+    posix = place.replace("\\", "/")
+    beside = posix
+    while beside.startswith("../"):
+        beside = beside.removeprefix("../")
+    tried = dict.fromkeys(os.path.normpath(base / p) for p in (posix, beside))
+    for path in tried:
+        if os.path.exists(path):
+            return Path(path)
+    raise UserError(
+        f"'{spec.split}: {place}' in {spec.data_yaml} leads nowhere (tried "
+        f"{' and '.join(tried)}): mend it there, or mend 'path'."
+    )
+
+
+def _sibling(
+    spec: DatasetSpec, base: Path, aliases: tuple[str, ...], data: Mapping[str, Any]
+) -> Path:
+    for name in aliases:
+        for path in (base / name / "images", base / "images" / name):
+            if os.path.isdir(path):
+                return path
+    known = {key for key in data if isinstance(key, str) and key not in ("nc", "names", "path")}
+    raise UserError(
+        f"DATASETS.CUSTOM.{spec.name}.SPLIT is '{spec.split}', but {spec.data_yaml} does not name "
+        f"it and {base} holds neither {aliases[0]}/images nor images/{aliases[0]}; "
+        f"{did_you_mean(spec.split, known | set(_ALIASES))}."
+    )

@@ -1,0 +1,294 @@
+"""Training and evaluation of a config: Detectron2's trainer with the project's parts in place."""
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.evaluation import inference_on_dataset
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, get_event_storage
+from torch import nn
+
+from counterpoise.checkpoint import (
+    RECORD_KEY,
+    BalancedCheckpointer,
+    TrainingRecord,
+    counts_of,
+    read_record,
+)
+from counterpoise.datasets import (
+    ClassCounts,
+    DatasetSpec,
+    dataset_names,
+    parse_specs,
+    read_class_names,
+    register_datasets,
+)
+from counterpoise.errors import UserError, did_you_mean
+from counterpoise.evaluation import PerClassEvaluator, write_evaluations
+from counterpoise.validation import check_config
+from counterpoise.weight_sources import class_table, log_class_table
+
+logger = logging.getLogger(__name__)
+
+BALANCE_METRICS = (
+    "rpn/fg_accuracy",
+    "rpn/bg_accuracy",
+    "roi/p_t_fg",
+    "roi/p_t_bg",
+    "roi/background_loss_share",
+)
+
+
+def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
+    """Check a config, register its custom datasets and fill in what follows from the data.
+
+    It sets ``MODEL.ROI_HEADS.NUM_CLASSES`` where that is 0 and ``MODEL.DEVICE`` where the device is
+    not there.
+
+    Args:
+        cfg: of :func:`counterpoise.config.load_config`; changed in place.
+        eval_only: take the classes from the checkpoint ``MODEL.WEIGHTS`` and do not look at the
+            training data.
+
+    Raises:
+        UserError: a value, a dataset or the checkpoint does not allow to go on.
+    """
+    check_config(cfg)
+    specs = parse_specs(cfg.DATASETS.CUSTOM)
+    used = ("TEST",) if eval_only else ("TRAIN", "TEST")
+    _check_dataset_names(cfg, specs, used)
+    classes = _class_names(cfg, specs, eval_only)
+    register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
+    if classes is None:
+        classes = _catalog_class_names(cfg, used)
+    stated = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if stated not in (0, len(classes)):
+        raise UserError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {stated}, but the data has {len(classes)} classes "
+            f"({', '.join(classes)}): set it to {len(classes)}, or to 0 to follow the data"
+        )
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def _check_dataset_names(cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]) -> None:
+    custom = dataset_names(specs)
+    for split in used:
+        names = cfg.DATASETS[split]
+        if split == "TRAIN" and not names:
+            raise UserError(
+                "DATASETS.TRAIN is empty: add a file of configs/datasets with --config-file, or "
+                "name a dataset"
+            )
+        for name in names:
+            if name not in custom and name not in DatasetCatalog:
+                known = custom or DatasetCatalog.list()
+                raise UserError(f"DATASETS.{split} names '{name}', {did_you_mean(name, known)}")
+
+
+def _class_names(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], eval_only: bool
+) -> list[str] | None:
+    """Class list of the custom datasets; None where none of them is used."""
+    own = {name: spec for spec in specs.values() for name in spec.parts}
+    if eval_only:
+        record = read_record(cfg.MODEL.WEIGHTS)
+        if record is not None:
+            return list(record["class_names"])
+    sources = cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN
+    chosen = list(dict.fromkeys(own[name] for name in sources if name in own))
+    if not chosen:
+        return None
+    return list(dict.fromkeys(name for spec in chosen for name in read_class_names(spec)))
+
+
+def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
+    for split in used:
+        for name in cfg.DATASETS[split]:
+            metadata = MetadataCatalog.get(name)
+            if not hasattr(metadata, "thing_classes"):
+                DatasetCatalog.get(name)  # Detectron2's COCO loader names the classes on reading
+            return list(metadata.thing_classes)
+    raise UserError("DATASETS.TEST is empty: name a dataset to evaluate on")
+
+
+class BalanceMetricPrinter(EventWriter):
+    """Prints this project's metrics to the terminal, beside Detectron2's line."""
+
+    def write(self) -> None:
+        """Log the medians over the last 20 iterations."""
+        storage = get_event_storage()
+        histories = storage.histories()
+        parts = [
+            f"{name}: {histories[name].median(20):.3f}"
+            for name in BALANCE_METRICS
+            if name in histories
+        ]
+        if parts:
+            logger.info("  ".join(parts))
+
+
+class CheckedMapper(DatasetMapper):
+    """Detectron2's mapper that names the file of an image it cannot use."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
+        """Read and transform one image, as :class:`DatasetMapper` does.
+
+        Raises:
+            UserError: the image cannot be decoded or has another size than stated.
+        """
+        try:
+            return super().__call__(dataset_dict)
+        except (OSError, SizeMismatchError) as error:
+            raise UserError(
+                f"{dataset_dict['file_name']} cannot be used ({error}): repair the image or take "
+                "it out of the dataset"
+            ) from error
+
+
+class BalancedTrainer(DefaultTrainer):
+    """Detectron2's default trainer with class records, per-class evaluation and best checkpoint."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: prepared by :func:`prepare`, frozen.
+
+        Raises:
+            UserError: the training set or a key does not allow to train.
+        """
+        self.table = class_table(cfg)
+        log_class_table(self.table)
+        _log_schedule(cfg, self.table.counts)
+        super().__init__(cfg)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:  # noqa: ANN401 (as in Detectron2)
+        """Detectron2's loader with the colour augmentation of ``INPUT.COLOR_JITTER``."""
+        mapper = CheckedMapper(cfg, is_train=True)
+        jitter = cfg.INPUT.COLOR_JITTER
+        if jitter > 0:
+            colour = [T.RandomBrightness, T.RandomContrast, T.RandomSaturation]
+            mapper.augmentations.augs[:0] = [augment(1 - jitter, 1 + jitter) for augment in colour]
+        return build_detection_train_loader(cfg, mapper=mapper)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
+        # Detectron2 has no method that builds the checkpointer; the hooks are its first users.
+        self.checkpointer = BalancedCheckpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            **self.checkpointer.checkpointables,
+            **{RECORD_KEY: TrainingRecord(self.table)},
+        )
+        period = self.cfg.TEST.EVAL_PERIOD
+        evaluation: list[HookBase] = [hooks.EvalHook(period, self.evaluate)]
+        if period > 0 and comm.is_main_process():
+            metric = _best_metric(self.cfg, self.table.counts)
+            evaluation.append(hooks.BestCheckpointer(period, self.checkpointer, metric))
+        built = super().build_hooks()
+        at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+        return [*built[:at], *evaluation, *built[at + 1 :]]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers and a terminal line of this project's metrics."""
+        return [*super().build_writers(), BalanceMetricPrinter()]
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate on ``DATASETS.TEST`` and write ``evaluation.json``."""
+        self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+        return self._last_eval_results
+
+
+def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> dict[str, Any]:
+    """Evaluate a model on ``DATASETS.TEST``.
+
+    Prints a table per test set and writes ``OUTPUT_DIR/evaluation.json``.
+
+    Args:
+        cfg: prepared by :func:`prepare`.
+        model: with its weights loaded.
+        training: counts over the training set, for the table.
+
+    Returns:
+        Detectron2's nested results, ``{"bbox": {"AP": ...}}``, by dataset where there are several.
+    """
+    metrics, results = OrderedDict(), {}
+    for name in cfg.DATASETS.TEST:
+        evaluator = PerClassEvaluator(name, training)
+        loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        metrics[name] = inference_on_dataset(model, loader, evaluator)
+        if evaluator.result is not None:
+            results[name] = evaluator.result
+            logger.info("Evaluation on %s (0-100):\n%s", name, evaluator.result)
+    if comm.is_main_process() and results:
+        path = Path(cfg.OUTPUT_DIR, "evaluation.json")
+        write_evaluations(results, path)
+        logger.info("Evaluation written to %s", path)
+    return next(iter(metrics.values())) if len(metrics) == 1 else metrics
+
+
+def evaluate_checkpoint(cfg: CfgNode) -> dict[str, Any]:
+    """Evaluate ``MODEL.WEIGHTS`` on ``DATASETS.TEST`` without looking at the training data.
+
+    Args:
+        cfg: prepared by :func:`prepare` with ``eval_only``.
+
+    Returns:
+        as :func:`evaluate`.
+
+    Raises:
+        UserError: the checkpoint is missing or does not hold the whole model.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
+    model = BalancedTrainer.build_model(cfg)
+    checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.require_all = True
+    record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)
+    return evaluate(cfg, model, counts_of(record) if record else None)
+
+
+def _best_metric(cfg: CfgNode, counts: ClassCounts) -> str:
+    metric = cfg.TEST.BEST_METRIC
+    known = ["AP", "AP50", "AP75", *(f"AP-{name}" for name in counts.names)]
+    if metric not in known:
+        raise UserError(f"TEST.BEST_METRIC is '{metric}', {did_you_mean(metric, known)}")
+    several = len(cfg.DATASETS.TEST) > 1
+    return f"{cfg.DATASETS.TEST[0]}/bbox/{metric}" if several else f"bbox/{metric}"
+
+
+def _log_schedule(cfg: CfgNode, counts: ClassCounts) -> None:
+    images = counts.num_images
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        images -= counts.num_empty
+    if images == 0:
+        raise UserError(
+            f"the training set {', '.join(cfg.DATASETS.TRAIN)} has no image to train on: check its "
+            "report above, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to keep empty images"
+        )
+    epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / images
+    logger.info(
+        "Training on %d images with %d boxes for %d iterations of %d images: %.1f epochs",
+        images, sum(counts.boxes), cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs,
+    )  # fmt: skip
+    if epochs < 3:
+        logger.warning(
+            "Fewer than three epochs: each image is seen %.1f times; raise SOLVER.MAX_ITER", epochs
+        )

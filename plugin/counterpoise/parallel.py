@@ -1,0 +1,24 @@
+"""What several training processes share."""
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Average a tensor without gradient over all training processes.
+
+    DistributedDataParallel averages gradients over processes. A loss divided by the averaged
+    divisor therefore has the gradient of the loss over the joint batch.
+
+    Args:
+        value: any shape, floating point, equal in shape on every process.
+
+    Returns:
+        a new tensor of the same shape; `value` itself where there is one process.
+    """
+    if comm.get_world_size() == 1:
+        return value
+    total = value.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total / comm.get_world_size()

@@ -1,0 +1,143 @@
+"""ROI heads whose box predictor learns with a registered classification loss."""
+
+import math
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, cat
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from counterpoise.classification import ClassificationLoss
+from counterpoise.errors import UserError
+
+
+class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
+    """Box predictor that replaces Detectron2's classification loss and nothing else.
+
+    This is upstream's own answer for a custom loss in the box head: subclass the output layers and
+    pass them as ``box_predictor`` (Detectron2 tutorial "Write Models").
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        cls_loss: ClassificationLoss,
+        cls_loss_weight: float = 1.0,
+        **kwargs,
+    ) -> None:
+        """
+        Args:
+            input_shape: of the box head's output.
+            cls_loss: classification loss over the sampled proposals.
+            cls_loss_weight: factor of the classification loss.
+            kwargs: of :class:`detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
+        """
+        super().__init__(input_shape, **kwargs)
+        self.cls_loss = cls_loss
+        self.cls_loss_weight = cls_loss_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
+        """Arguments of :class:`BalancedFastRCNNOutputLayers` from a config."""
+        for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
+            if cfg.MODEL.ROI_BOX_HEAD[key]:
+                raise UserError(
+                    f"MODEL.ROI_BOX_HEAD.{key} is True, but BalancedROIHeads takes its loss from "
+                    "BALANCE.ROI_LOSS.NAME: set the key to False or use StandardROIHeads"
+                )
+        return super().from_config(cfg, input_shape) | {
+            "cls_loss": ClassificationLoss.from_config(cfg),
+            "cls_loss_weight": float(cfg.BALANCE.ROI_LOSS.LOSS_WEIGHT),
+        }
+
+    def losses(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Detectron2's losses with ``loss_cls`` replaced.
+
+        Args:
+            predictions: logits (R, K + 1) and box deltas (R, 4K) or (R, 4).
+            proposals: per image, R together, with ``gt_classes`` in [0, K] or -1 to ignore.
+
+        Returns:
+            ``loss_cls`` and ``loss_box_reg``, scalars.
+        """
+        predictions, proposals = _drop_ignored(predictions, proposals)
+        losses = super().losses(predictions, proposals)
+        if proposals:
+            logits = predictions[0]
+            gt_classes = cat([p.gt_classes for p in proposals], dim=0)
+            if self.cls_loss.is_plain_cross_entropy:
+                self.cls_loss.log(logits, gt_classes)
+            else:
+                weight = self.loss_weight.get("loss_cls", 1.0)
+                losses["loss_cls"] = weight * self.cls_loss(logits, gt_classes)
+        if self.cls_loss_weight != 1.0:
+            losses["loss_cls"] = self.cls_loss_weight * losses["loss_cls"]
+        return losses
+
+
+@ROI_HEADS_REGISTRY.register()
+class BalancedROIHeads(StandardROIHeads):
+    """Detectron2's ROI heads (FPN and other pooled features) with a balanced box predictor."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments of :class:`StandardROIHeads` from a config, the box predictor replaced."""
+        arguments = super().from_config(cfg, input_shape)
+        arguments["box_predictor"] = balanced_predictor(cfg, arguments["box_predictor"])
+        return arguments
+
+
+def balanced_predictor(
+    cfg: CfgNode, stock: FastRCNNOutputLayers
+) -> BalancedFastRCNNOutputLayers:
+    """Build a balanced predictor with the initial weights of a stock one.
+
+    Args:
+        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+        stock: the predictor that it takes the place of.
+
+    Returns:
+        a predictor with equal parameters, but for the background's bias where
+        ``BALANCE.ROI_LOSS.PRIOR_PROB`` sets it.
+    """
+    # A layer draws random numbers for its own initial weights. Heads that are built later must
+    # start as they would in stock Detectron2 under the same seed.
+    with torch.random.fork_rng(devices=[]):
+        predictor = BalancedFastRCNNOutputLayers(
+            cfg, ShapeSpec(channels=stock.cls_score.in_features)
+        )
+    predictor.load_state_dict(stock.state_dict())
+    if cfg.BALANCE.ROI_LOSS.PRIOR_PROB > 0:
+        _set_prior(predictor.cls_score, float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB))
+    return predictor
+
+
+def _set_prior(cls_score: nn.Linear, prior_prob: float) -> None:
+    """Start with a total foreground probability of `prior_prob` (arXiv:1708.02002, section 3.3).
+
+    There the prior belongs to one sigmoid per class. For a softmax over K classes and a background
+    it becomes a background bias of log(K (1 - pi) / pi).
+    """
+    num_classes = cls_score.out_features - 1
+    with torch.no_grad():
+        cls_score.bias[-1] = math.log(num_classes * (1 - prior_prob) / prior_prob)
+
+
+def _drop_ignored(
+    predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+) -> tuple[tuple[Tensor, Tensor], list[Instances]]:
+    """Take out proposals with class -1, which Detectron2's cross-entropy cannot take."""
+    if not proposals:
+        return predictions, proposals
+    kept = cat([p.gt_classes for p in proposals], dim=0) >= 0
+    if kept.all():
+        return predictions, proposals
+    logits, deltas = predictions
+    return (logits[kept], deltas[kept]), [p[p.gt_classes >= 0] for p in proposals]
