@@ -59,9 +59,7 @@ class TrainingRecord:
 
 def counts_of(state: Mapping[str, Any]) -> ClassCounts:
     """Counts in a checkpoint's record."""
-    return ClassCounts(
-        tuple(state["class_names"]), tuple(state["images"]), tuple(state["boxes"])
-    )
+    return ClassCounts(tuple(state["class_names"]), tuple(state["images"]), tuple(state["boxes"]))
 
 
 def describe_difference(before: ClassCounts, now: ClassCounts) -> str:
@@ -125,9 +123,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
     #: Refuse a checkpoint that lacks any parameter of the model.
     require_all = False
 
-    def load(
-        self, path: str, checkpointables: Sequence[str] | None = None
-    ) -> dict[str, Any]:
+    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
         """Load as :class:`DetectionCheckpointer` does.
 
         Raises:
@@ -181,9 +177,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
         if tuple(record["class_names"]) == own.table.counts.names:
             return []
         fresh = [
-            key
-            for key in checkpoint["model"]
-            if key.rpartition(".")[0].endswith(CLASS_LAYERS)
+            key for key in checkpoint["model"] if key.rpartition(".")[0].endswith(CLASS_LAYERS)
         ]
         for key in fresh:
             del checkpoint["model"][key]

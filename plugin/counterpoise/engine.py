@@ -87,7 +87,9 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
         cfg.MODEL.DEVICE = "cpu"
 
 
-def _check_dataset_names(cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]) -> None:
+def _check_dataset_names(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]
+) -> None:
     custom = dataset_names(specs)
     for split in used:
         names = cfg.DATASETS[split]
@@ -102,9 +104,7 @@ def _check_dataset_names(cfg: CfgNode, specs: dict[str, DatasetSpec], used: tupl
                 raise UserError(f"DATASETS.{split} names '{name}', {did_you_mean(name, known)}")
 
 
-def _class_names(
-    cfg: CfgNode, specs: dict[str, DatasetSpec], eval_only: bool
-) -> list[str] | None:
+def _class_names(cfg: CfgNode, specs: dict[str, DatasetSpec], eval_only: bool) -> list[str] | None:
     """Class list of the custom datasets; None where none of them is used."""
     own = {name: spec for spec in specs.values() for name in spec.parts}
     if eval_only:

@@ -192,7 +192,9 @@ def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
                 }
             )
     return {
-        "images": [{"id": r["image_id"], "height": r["height"], "width": r["width"]} for r in records],
+        "images": [
+            {"id": r["image_id"], "height": r["height"], "width": r["width"]} for r in records
+        ],
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
     }

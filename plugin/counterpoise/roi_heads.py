@@ -44,12 +44,6 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
         """Arguments of :class:`BalancedFastRCNNOutputLayers` from a config."""
-        for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
-            if cfg.MODEL.ROI_BOX_HEAD[key]:
-                raise UserError(
-                    f"MODEL.ROI_BOX_HEAD.{key} is True, but BalancedROIHeads takes its loss from "
-                    "BALANCE.ROI_LOSS.NAME: set the key to False or use StandardROIHeads"
-                )
         return super().from_config(cfg, input_shape) | {
             "cls_loss": ClassificationLoss.from_config(cfg),
             "cls_loss_weight": float(cfg.BALANCE.ROI_LOSS.LOSS_WEIGHT),
@@ -67,16 +61,18 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         Returns:
             ``loss_cls`` and ``loss_box_reg``, scalars.
         """
+        logits, deltas = predictions
+        if not proposals:
+            return {"loss_cls": 0.0 * logits.sum(), "loss_box_reg": 0.0 * deltas.sum()}
         predictions, proposals = _drop_ignored(predictions, proposals)
         losses = super().losses(predictions, proposals)
-        if proposals:
-            logits = predictions[0]
-            gt_classes = cat([p.gt_classes for p in proposals], dim=0)
-            if self.cls_loss.is_plain_cross_entropy:
-                self.cls_loss.log(logits, gt_classes)
-            else:
-                weight = self.loss_weight.get("loss_cls", 1.0)
-                losses["loss_cls"] = weight * self.cls_loss(logits, gt_classes)
+        logits, _ = predictions
+        gt_classes = cat([p.gt_classes for p in proposals], dim=0)
+        if self.cls_loss.is_plain_cross_entropy:
+            self.cls_loss.log(logits, gt_classes)
+        else:
+            weight = self.loss_weight.get("loss_cls", 1.0)
+            losses["loss_cls"] = weight * self.cls_loss(logits, gt_classes)
         if self.cls_loss_weight != 1.0:
             losses["loss_cls"] = self.cls_loss_weight * losses["loss_cls"]
         return losses
@@ -89,14 +85,27 @@ class BalancedROIHeads(StandardROIHeads):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         """Arguments of :class:`StandardROIHeads` from a config, the box predictor replaced."""
+        refuse_other_losses(cfg)
         arguments = super().from_config(cfg, input_shape)
         arguments["box_predictor"] = balanced_predictor(cfg, arguments["box_predictor"])
         return arguments
 
 
-def balanced_predictor(
-    cfg: CfgNode, stock: FastRCNNOutputLayers
-) -> BalancedFastRCNNOutputLayers:
+def refuse_other_losses(cfg: CfgNode) -> None:
+    """Refuse Detectron2's own switches for the classification loss, which would be ignored.
+
+    Raises:
+        UserError: one of them is on.
+    """
+    for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
+        if cfg.MODEL.ROI_BOX_HEAD[key]:
+            raise UserError(
+                f"MODEL.ROI_BOX_HEAD.{key} is True, but {cfg.MODEL.ROI_HEADS.NAME} takes its loss "
+                "from BALANCE.ROI_LOSS.NAME: set the key to False or use StandardROIHeads"
+            )
+
+
+def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFastRCNNOutputLayers:
     """Build a balanced predictor with the initial weights of a stock one.
 
     Args:
@@ -134,8 +143,6 @@ def _drop_ignored(
     predictions: tuple[Tensor, Tensor], proposals: list[Instances]
 ) -> tuple[tuple[Tensor, Tensor], list[Instances]]:
     """Take out proposals with class -1, which Detectron2's cross-entropy cannot take."""
-    if not proposals:
-        return predictions, proposals
     kept = cat([p.gt_classes for p in proposals], dim=0) >= 0
     if kept.all():
         return predictions, proposals

@@ -70,7 +70,7 @@ class PackagedWeightsHandler(PathHandler):
     def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
 
-    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:  # noqa: ANN401
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
         self._check_kwargs(kwargs)
         name = path.removeprefix(self.PREFIX)
         if name not in WEIGHTS:
@@ -86,7 +86,7 @@ class PackagedWeightsHandler(PathHandler):
             _save_atomically(content, checkpoint)
         return str(checkpoint)
 
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:  # noqa: ANN401
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
         return PathManager.open(self._get_local_path(path), mode, buffering, **kwargs)
 
 

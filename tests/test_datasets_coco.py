@@ -1,0 +1,247 @@
+"""COCO: ids, crowds, paths, segmentations, and every kind of bad record."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.data.detection_utils import annotations_to_instances
+from PIL import Image
+
+from counterpoise.datasets import Kind, parse_specs, read_class_names
+from counterpoise.datasets.loading import Part, Source
+from counterpoise.errors import UserError
+
+CATEGORIES = [{"id": 7, "name": " cat "}, {"id": 0, "name": "dog"}]
+
+
+def image(**keys: object) -> dict[str, Any]:
+    return {"id": 1, "file_name": "a.jpg", "width": 40, "height": 20, **keys}
+
+
+def box(**keys: object) -> dict[str, Any]:
+    return {"id": 0, "image_id": 1, "category_id": 7, "bbox": [4, 2, 10, 5], **keys}
+
+
+def without(entry: dict, key: str) -> dict:
+    return {k: v for k, v in entry.items() if k != key}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Folder with the images a.jpg and sub/b.png, both 40 x 20."""
+    (tmp_path / "img" / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "sub/b.png"):
+        Image.effect_noise((40, 20), 90).save(tmp_path / "img" / name)
+    return tmp_path
+
+
+def load(
+    root: Path,
+    annotations: list,
+    images: list | None = None,
+    categories: list = CATEGORIES,
+    mode: str = "skip",
+    **keys: object,
+) -> Part:
+    content = {"images": images or [image()], "annotations": annotations, "categories": categories}
+    (root / "ann.json").write_text(json.dumps(content))
+    return load_file(root, mode, **keys)
+
+
+def load_file(root: Path, mode: str = "skip", **keys: object) -> Part:
+    node = {"IMAGES": str(root / "img"), "ANNOTATIONS": str(root / "ann.json"), "FORMAT": "coco"}
+    return Source(parse_specs({"pets": {**node, **keys}})["pets"], None, mode).parts["pets"]
+
+
+def test_boxes_crowds_and_gapped_category_ids_are_read(root: Path):
+    part = load(root, [box(), box(id=1, category_id=0, iscrowd=1, bbox=[0, 0, 40, 20.0])])
+    assert part.dicts[0]["annotations"] == [
+        {"bbox": [4, 2, 14, 7], "bbox_mode": 0, "category_id": 1, "iscrowd": 0},
+        {"bbox": [0, 0, 40, 20], "bbox_mode": 0, "category_id": 0, "iscrowd": 1},
+    ]
+    assert not part.report.faults
+
+
+def test_class_names_follow_the_category_ids(root: Path):
+    load(root, [])
+    node = {"FORMAT": "coco", "IMAGES": str(root / "img"), "ANNOTATIONS": str(root / "ann.json")}
+    assert read_class_names(parse_specs({"p": node})["p"]) == ["dog", "cat"]
+
+
+def test_classes_reorder_by_name_and_what_they_lack_is_an_unknown_class(root: Path):
+    part = load(root, [box(), box(id=1, category_id=0)], CLASSES=["bird", "cat"])
+    assert [a["category_id"] for a in part.dicts[0]["annotations"]] == [1]
+    assert [str(f) for f in part.report.faults] == [
+        "ann.json, annotation id 1: unknown class 'dog'"
+    ]
+
+
+def test_categories_of_the_same_name_are_one_class(root: Path):
+    part = load(root, [box()], categories=[{"id": 0, "name": "cat"}, {"id": 7, "name": "cat"}])
+    assert part.dicts[0]["annotations"][0]["category_id"] == 0
+    assert "categories of the same name are one class: cat" in part.report.summary()
+
+
+@pytest.mark.parametrize("name", ["sub/b.png", "sub\\b.png", "old/folder/a.jpg", "./a.jpg"])
+def test_an_image_is_found_by_its_file_name(root: Path, name: str):
+    part = load(root, [box()], [image(file_name=name)])
+    assert Path(part.dicts[0]["file_name"]).is_file()
+
+
+def test_missing_annotation_ids_and_sizes_are_no_fault(root: Path):
+    entry = without(without(image(), "width"), "height")
+    part = load(root, [without(box(), "id"), without(box(), "id")], [entry])
+    assert part.report.boxes == 2 and part.dicts[0]["width"] == 40 and not part.report.faults
+
+
+def test_images_are_ordered_by_id(root: Path):
+    entries = [image(id=9), image(id=2, file_name="sub/b.png")]
+    assert [d["image_id"] for d in load(root, [], entries).dicts] == [2, 9]
+
+
+POLYGON = [4, 2, 14, 2, 14, 7.5]
+
+
+@pytest.mark.parametrize(
+    "written, kept",
+    [
+        ([POLYGON], [POLYGON]),
+        ([POLYGON, [1, 2, 3, 4]], [POLYGON]),
+        ([[1, 2, 3, 4, 5]], None),
+        ([[1, 2, 3, 4, 5, None]], None),
+        ([[1, 2, 3, 4, 5, float("nan")]], None),
+        ("polygon", None),
+        ({"size": [20, 40], "counts": [0, 800]}, {"size": [20, 40], "counts": "0Pi0"}),
+        ({"size": [20, 40], "counts": "0Pi0"}, {"size": [20, 40], "counts": "0Pi0"}),
+        ({"size": [20, 40], "counts": [0, 799]}, None),
+        ({"size": [40, 20], "counts": [0, 800]}, None),
+        ({"size": [20, 40], "counts": "0Pi"}, None),  # cut within a number
+        ({"size": [20, 40], "counts": "0Tl0"}, None),  # 900 pixels
+        ({"size": [20, 40], "counts": "~~~"}, None),
+    ],
+)
+def test_an_invalid_segmentation_goes_and_its_box_stays(root: Path, written: Any, kept: Any):
+    part = load(root, [box(segmentation=written)])
+    (annotation,) = part.dicts[0]["annotations"]
+    assert annotation.get("segmentation") == kept
+    noted = "without their segmentation, which is invalid: 1" in part.report.summary()
+    assert noted is (kept is None) and not part.report.faults
+    if kept is not None:
+        form = "bitmask" if isinstance(kept, dict) else "polygon"
+        instances = annotations_to_instances([annotation], (20, 40), mask_format=form)
+        assert torch.equal(instances.gt_classes, torch.tensor([1])) and len(instances.gt_masks) == 1
+
+
+BAD = {
+    "zero size": (box(id=5, bbox=[1, 1, 0, 4]), Kind.ZERO_SIZE, "id 5", "x 1 to 1"),
+    "negative": (box(id=5, bbox=[9, 1, -3, 4]), Kind.ZERO_SIZE, "id 5", "x 9 to 6"),
+    "outside": (box(id=5, bbox=[-9, 1, 9, 4]), Kind.OUTSIDE, "id 5", "x -9 to 0"),
+    "NaN": (box(id=5, bbox=[float("nan"), 1, 9, 4]), Kind.NOT_FINITE, "id 5", "nan"),
+    "huge": (box(id=5, bbox=[10**400, 1, 9, 4]), Kind.UNREADABLE_OBJECT, "id 5", "too large"),
+    "three numbers": (box(id=5, bbox=[1, 1, 9]), Kind.UNREADABLE_OBJECT, "id 5", "[1, 1, 9]"),
+    "words": (box(id=5, bbox=["1", 1, 9, 4]), Kind.UNREADABLE_OBJECT, "id 5", "'1'"),
+    "no bbox": (without(box(id=5), "bbox"), Kind.UNREADABLE_OBJECT, "id 5", "no 'bbox'"),
+    "no image id": (without(box(id=5), "image_id"), Kind.UNREADABLE_OBJECT, "id 5", "image_id"),
+    "no category": (without(box(id=5), "category_id"), Kind.UNREADABLE_OBJECT, "5", "category_id"),
+    "odd crowd": (box(id=5, iscrowd=2), Kind.UNREADABLE_OBJECT, "id 5", "expected 0 or 1"),
+    "no object": ("box", Kind.UNREADABLE_OBJECT, "annotations[1]", "not an object"),
+    "odd id": (box(id=[5]), Kind.UNREADABLE_OBJECT, "annotations[1]", "neither a whole number"),
+    "unknown image": (box(id=5, image_id=3), Kind.UNKNOWN_IMAGE, "id 5", "the id 3"),
+    "unknown category": (box(id=5, category_id=3), Kind.UNKNOWN_CLASS, "id 5", "category id 3"),
+    "duplicate id": (box(), Kind.DUPLICATE_ANNOTATION, "id 0", "annotations[1]"),
+}
+
+
+@pytest.mark.parametrize("mode", ["skip", "refuse"])
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_annotation_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
+    entry, kind, where, reason = BAD[case]
+    check_outcome(root, mode, kind, where, reason, [box(), entry], [image()])
+
+
+BAD_IMAGES = {
+    "missing": (image(id=2, file_name="gone.jpg"), Kind.NO_IMAGE, "id 2", "gone.jpg"),
+    "other size": (image(id=2, width=41), Kind.OTHER_SIZE, "id 2", "41 x 20, but a.jpg is 40 x 20"),
+    "half a size": (image(id=2, width=None), Kind.UNREADABLE_ENTRY, "images[1]", "None x 20"),
+    "no file name": (without(image(id=2), "file_name"), Kind.UNREADABLE_ENTRY, "[1]", "file_name"),
+    "odd file name": (image(id=2, file_name=["a"]), Kind.UNREADABLE_ENTRY, "images[1]", "['a']"),
+    "zero byte": (image(id=2, file_name="a\0b"), Kind.NO_IMAGE, "id 2", "a"),
+    "no id": (without(image(), "id"), Kind.UNREADABLE_ENTRY, "images[1]", "no 'id'"),
+    "no object": (3, Kind.UNREADABLE_ENTRY, "images[1]", "it is 3"),
+    "duplicate id": (image(file_name="sub/b.png"), Kind.DUPLICATE_IMAGE, "image id 1", "before"),
+}
+
+
+@pytest.mark.parametrize("mode", ["skip", "refuse"])
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_a_bad_image_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
+    entry, kind, where, reason = BAD_IMAGES[case]
+    check_outcome(root, mode, kind, where, reason, [box()], [image(), entry])
+
+
+def check_outcome(
+    root: Path, mode: str, kind: Kind, where: str, reason: str, annotations: list, images: list
+) -> None:
+    if mode == "refuse":
+        with pytest.raises(UserError, match=r"DATASETS\.BAD_RECORDS") as error:
+            load(root, annotations, images, mode=mode)
+        told = str(error.value)
+    else:
+        part = load(root, annotations, images, mode=mode)
+        assert [f.kind for f in part.report.faults] == [kind]
+        assert (part.report.images, part.report.boxes) == (1, 1)
+        told = part.report.summary()
+    assert kind in told and where in told and reason in told
+
+
+def test_boxes_of_a_left_out_image_are_counted(root: Path):
+    images = [image(), image(id=2, file_name="gone.jpg")]
+    report = load(root, [box(), box(id=1, image_id=2), box(id=2, image_id=2)], images).report
+    assert "1 bad record, left out: 0 boxes and 1 image with 2 boxes" in report.summary()
+
+
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        ("", "no readable JSON"),
+        ('{"images": [', "no readable JSON"),
+        ("[" * 100_000, "no readable JSON"),
+        ("[]", "no list 'images'"),
+        ('{"images": [], "categories": []}', "no list 'annotations'"),
+        ('{"images": [], "annotations": [], "categories": []}', "defines no class"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "no usable"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "no 'name'"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": ""}]}', "is empty"),
+    ],
+)
+def test_an_unusable_file_is_refused(root: Path, content: str, says: str):
+    (root / "ann.json").write_text(content)
+    with pytest.raises(UserError, match=says) as error:
+        load_file(root)
+    assert "ann.json" in str(error.value)
+
+
+def test_missing_roots_and_repeated_category_ids_are_refused(root: Path):
+    with pytest.raises(UserError, match=r"DATASETS\.CUSTOM\.pets\.ANNOTATIONS.*not there"):
+        load_file(root)
+    with pytest.raises(UserError, match="id 7 is that of 'cat'"):
+        load(root, [], categories=[CATEGORIES[0], {"id": 7, "name": "dog"}])
+    with pytest.raises(UserError, match=r"DATASETS\.CUSTOM\.pets\.IMAGES.*is a file"):
+        load(root, [], IMAGES=str(root / "ann.json"))
+
+
+def test_a_damaged_json_never_raises_anything_but_a_user_error(root: Path):
+    load(root, [box(segmentation=[POLYGON])])
+    whole = (root / "ann.json").read_bytes()
+    rng = random.Random(7)
+    for cut in range(1, len(whole)):
+        damaged = bytearray(whole[:cut] if cut % 4 == 0 else whole)
+        damaged[cut - 1] = rng.choice(b'0 9]}"-n\xff')
+        (root / "ann.json").write_bytes(bytes(damaged))
+        try:
+            load_file(root)
+        except UserError:
+            continue

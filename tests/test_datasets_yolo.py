@@ -1,0 +1,290 @@
+"""YOLO: where a split is found, what a line means, and every kind of bad record."""
+
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from counterpoise.datasets import Kind, parse_specs, read_class_names
+from counterpoise.datasets.loading import Part, Source
+from counterpoise.errors import UserError
+
+LINE = "1 0.5 0.5 0.25 0.5\n"
+
+
+def add(root: Path, image: str, label: str | None = None, text: str = LINE) -> None:
+    """Write an image of 40 x 20 and its label file, by default where YOLO expects it."""
+    path = root / image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 20)).save(path)
+    label = label or str(Path(image.replace("images", "labels")).with_suffix(".txt"))
+    (root / label).parent.mkdir(parents=True, exist_ok=True)
+    (root / label).write_text(text)
+
+
+def load(node: dict, mode: str = "skip", classes: tuple | None = None) -> Part:
+    return Source(parse_specs({"sea": {"FORMAT": "yolo", **node}})["sea"], classes, mode).parts[
+        "sea"
+    ]
+
+
+def from_yaml(root: Path, content: str, split: str = "train", mode: str = "skip") -> Part:
+    (root / "data.yaml").write_text(f"names: [fish, crab]\n{content}")
+    return load({"DATA_YAML": str(root / "data.yaml"), "SPLIT": split}, mode)
+
+
+def from_folders(root: Path, mode: str = "skip", **keys: object) -> Part:
+    node = {"IMAGES": str(root / "images"), "ANNOTATIONS": str(root / "labels")}
+    return load({**node, "CLASSES": ["fish", "crab"], **keys}, mode)
+
+
+def ids(part: Part) -> list[str]:
+    return [d["image_id"] for d in part.dicts]
+
+
+def test_fractions_become_pixels(tmp_path: Path):
+    add(tmp_path, "images/a.jpg")
+    (record,) = from_folders(tmp_path).dicts
+    assert record["annotations"] == [
+        {"bbox": [15.0, 5.0, 25.0, 15.0], "bbox_mode": 0, "category_id": 1, "iscrowd": 0}
+    ]
+    assert (record["height"], record["width"], record["image_id"]) == (20, 40, "a")
+
+
+@pytest.mark.parametrize(
+    "line, bbox, clipped",
+    [
+        ("1 0.1 0.1 0.2 0.4", [0, 0, 8, 6], 1),
+        ("1 0.05 0.5 0.100001 1", [0, 0, 4, 20], 0),  # rounding is no overhang
+        ("1.0 0.5 0.5 1 1", [0, 0, 40, 20], 0),
+        ("1 0.1 0.2 0.5 0.1 0.3 0.9", [4, 2, 20, 18], 0),  # a polygon's bounding box
+        ("1 0.1 0.2 0.5 0.1 0.3 0.9 -0.5 0.3", [0, 2, 20, 18], 1),
+    ],
+)
+def test_a_line_becomes_a_box_within_the_image(tmp_path: Path, line: str, bbox: list, clipped: int):
+    add(tmp_path, "images/a.jpg", text=line)
+    part = from_folders(tmp_path)
+    assert part.dicts[0]["annotations"][0]["bbox"] == pytest.approx(bbox, abs=1e-3)
+    assert part.report.clipped == clipped and not part.report.faults
+
+
+def test_images_without_labels_are_background(tmp_path: Path):
+    for name, text in (("a", LINE), ("blank", "\n \n"), ("none", "")):
+        add(tmp_path, f"images/{name}.jpg", text=text)
+    (tmp_path / "labels" / "none.txt").unlink()
+    part = from_folders(tmp_path)
+    assert [len(d["annotations"]) for d in part.dicts] == [1, 0, 0]
+    assert "2 images without boxes: DATALOADER.FILTER_EMPTY_ANNOTATIONS" in part.report.summary()
+
+
+# The yaml beside the folders, and the images (with labels where YOLO expects them).
+LAYOUTS = {
+    "as written": ("train: train/images", "train/images/a.jpg"),
+    "exported one folder deeper": ("train: ../train/images", "train/images/a.jpg"),
+    "path": ("path: root\ntrain: images/train", "root/images/train/a.jpg"),
+    "path of another machine": ("path: /content/x\ntrain: images/train", "images/train/a.jpg"),
+    "not named": ("", "train/images/a.jpg"),
+    "not named, split below images": ("train:", "images/train/a.jpg"),
+    "folder above images": ("train: ./train", "train/images/a.jpg"),
+    "Windows separators": ("train: .\\train\\images", "train/images/a.jpg"),
+    "list of places": ("train: [one/images, two/images]", "two/images/a.jpg"),
+    "one image": ("train: some/images/a.jpg", "some/images/a.jpg"),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_the_split_is_found(tmp_path: Path, case: str):
+    content, image = LAYOUTS[case]
+    (tmp_path / "one" / "images").mkdir(parents=True)
+    (tmp_path / "one" / "labels").mkdir()
+    add(tmp_path, image)
+    part = from_yaml(tmp_path, content)
+    assert [d["file_name"] for d in part.dicts] == [str(tmp_path / image)]
+    assert part.report.boxes == 1 and not part.report.faults
+
+
+@pytest.mark.parametrize("split", ["val", "valid", "validation"])
+@pytest.mark.parametrize("written", ["val: valid/images", "valid: valid/images", ""])
+def test_val_and_valid_are_the_same_split(tmp_path: Path, split: str, written: str):
+    add(tmp_path, "valid/images/a.jpg")
+    assert ids(from_yaml(tmp_path, written, split)) == ["a"]
+
+
+def test_a_label_may_lie_beside_its_image(tmp_path: Path):
+    add(tmp_path, "train/a.jpg", "train/a.txt")
+    (tmp_path / "train" / "classes.txt").write_text("fish\ncrab\n")
+    part = from_yaml(tmp_path, "train: train")
+    assert part.report.boxes == 1 and not part.report.faults
+
+
+def test_a_list_of_images_is_followed_and_its_missing_ones_reported(tmp_path: Path):
+    add(tmp_path, "pics/images/a.jpg")
+    add(tmp_path, "pics/images/b.jpg")
+    (tmp_path / "lists").mkdir()
+    entries = f"pics/images/a.jpg\r\n{tmp_path}/pics/images/b.jpg\n\n./gone.jpg\n/\n"
+    (tmp_path / "lists" / "train.txt").write_text(entries)
+    part = from_yaml(tmp_path, "train: lists/train.txt")
+    assert ids(part) == ["pics/images/a", "pics/images/b"] and part.report.boxes == 2
+    assert [f.kind for f in part.report.faults] == [Kind.NO_IMAGE] * 2
+
+
+def test_ids_keep_the_sub_folder(tmp_path: Path):
+    add(tmp_path, "images/x/a.rf.1.jpg")
+    add(tmp_path, "images/y/a.rf.1.jpg")
+    assert ids(from_folders(tmp_path)) == ["x/a.rf.1", "y/a.rf.1"]
+
+
+def test_classes_txt_numbers_the_classes_and_classes_orders_them(tmp_path: Path):
+    add(tmp_path, "images/a.jpg")
+    (tmp_path / "labels" / "classes.txt").write_text("crab\nfish\n")
+    part = from_folders(tmp_path)  # index 1 is fish, which CLASSES puts first
+    assert part.dicts[0]["annotations"][0]["category_id"] == 0
+
+
+@pytest.mark.parametrize(
+    "names", ["[fish, 'no']", "{0: fish, 1: no_}", "{'1': x, '0': fish}", "[fish, 7]"]
+)
+def test_names_are_read_by_index(tmp_path: Path, names: str):
+    (tmp_path / "data.yaml").write_text(f"nc: 2\nnames: {names}")
+    node = {"FORMAT": "yolo", "DATA_YAML": str(tmp_path / "data.yaml"), "SPLIT": "val"}
+    assert read_class_names(parse_specs({"sea": node})["sea"])[0] == "fish"
+
+
+# Nested aliases: ten lines that print as a billion words.
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n"
+    for last, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        ("names: [a, b]\nnc: 3", "nc: 3"),
+        ("names: {0: a, 2: b}", "1 is missing"),
+        ("names: {0: a, '0': b}", "without gaps"),
+        ("names: [a, a]", "twice"),
+        ("names: [yes]", "put it in quotes"),
+        ("names: []", "is empty"),
+        ("names: fish", "must be a list"),
+        ("train: x", "must be a list"),
+        ("- a", "must be a mapping"),
+        ("names: [a", "no readable YAML"),
+        ("[" * 1000, "no readable YAML"),
+        ("!!python/object/apply:os.getcwd []", "no readable YAML"),
+        (f"{BOMB}names: *i", "which is no name"),
+        (f"{BOMB}names: [a]\ntrain: *i", "expected a path"),
+        ("names: [a]\ntrain: nowhere", "leads nowhere"),
+        ("names: [a]\ntrain: [3]", "expected a path"),
+        ("names: [a]\nval: x", "does not name it"),
+    ],
+)
+def test_a_bad_data_yaml_is_refused(tmp_path: Path, content: str, says: str):
+    (tmp_path / "data.yaml").write_text(content)
+    with pytest.raises(UserError, match=says) as error:
+        load({"DATA_YAML": str(tmp_path / "data.yaml"), "SPLIT": "train"})
+    assert "data.yaml" in str(error.value)
+
+
+def test_a_misspelt_split_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match="did you mean 'train'"):
+        from_yaml(tmp_path, "train: x", split="trian")
+
+
+def test_missing_folders_and_class_lists_are_refused(tmp_path: Path):
+    add(tmp_path, "images/a.jpg")
+    with pytest.raises(UserError, match=r"no class list.*CLASSES"):
+        from_folders(tmp_path, CLASSES=[])
+    with pytest.raises(UserError, match=r"DATASETS\.CUSTOM\.sea\.ANNOTATIONS.*not there"):
+        from_folders(tmp_path, ANNOTATIONS=str(tmp_path / "gone"))
+    with pytest.raises(UserError, match="no usable image"):
+        from_folders(tmp_path, IMAGES=str(tmp_path / "labels"))
+    add(tmp_path, "train/images/a.jpg", "elsewhere/a.txt")
+    with pytest.raises(UserError, match="has no labels"):
+        from_yaml(tmp_path, "train: train/images")
+
+
+BAD = {
+    "zero size": ("0 0.5 0.5 0 0", Kind.ZERO_SIZE, "x 0.5 to 0.5"),
+    "negative size": ("0 0.5 0.5 -0.1 0.1", Kind.ZERO_SIZE, "x 0.55 to 0.45"),
+    "outside": ("0 1.5 0.5 0.2 0.2", Kind.OUTSIDE, "in an image of 40 x 20"),
+    "pixels": ("0 100 100 20 20", Kind.OUTSIDE, "x 90 to 110"),
+    "infinite": ("0 0.5 0.5 inf 0.1", Kind.NOT_FINITE, "inf"),
+    "NaN": ("0 nan 0.5 0.1 0.1", Kind.UNREADABLE_OBJECT, "NaN"),
+    "NaN in a polygon": ("0 0.1 0.2 0.5 0.1 nan 0.9", Kind.UNREADABLE_OBJECT, "NaN"),
+    "word": ("0 0.5 a 0.1 0.1", Kind.UNREADABLE_OBJECT, "'a'"),
+    "too few": ("0 0.5 0.5 0.1", Kind.UNREADABLE_OBJECT, "4 columns"),
+    "confidence": ("0 0.5 0.5 0.1 0.1 0.9", Kind.UNREADABLE_OBJECT, "confidence"),
+    "half a point": ("0 0 0 1 1 0 1 1", Kind.UNREADABLE_OBJECT, "8 columns"),
+    "half a class": ("0.5 0.5 0.5 0.1 0.1", Kind.UNREADABLE_OBJECT, "no whole number"),
+    "class too high": ("2 0.5 0.5 0.1 0.1", Kind.UNKNOWN_CLASS, "classes are 0 to 1"),
+    "negative class": ("-1 0.5 0.5 0.1 0.1", Kind.UNKNOWN_CLASS, "class index -1"),
+}
+
+
+@pytest.mark.parametrize("mode", ["skip", "refuse"])
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_line_is_reported_and_left_out_or_refused(tmp_path: Path, case: str, mode: str):
+    line, kind, reason = BAD[case]
+    add(tmp_path, "images/a.jpg", text=f"{LINE}{line}\n{LINE}")
+    check_outcome(tmp_path, mode, kind, "labels/a.txt:2", reason, images=1, boxes=2)
+
+
+@pytest.mark.parametrize("mode", ["skip", "refuse"])
+def test_bad_files_are_reported_and_left_out_or_refused(tmp_path: Path, mode: str):
+    add(tmp_path, "images/a.jpg")
+    stray = tmp_path / "labels" / "b.txt"
+    stray.write_text(LINE)
+    check_outcome(tmp_path, mode, Kind.LABEL_WITHOUT_IMAGE, "labels/b.txt", "'b'", 1, 1)
+    stray.unlink()
+    add(tmp_path, "images/a.png")
+    check_outcome(tmp_path, mode, Kind.DUPLICATE_IMAGE, "images/a.png", "images/a.jpg", 1, 1)
+    (tmp_path / "images" / "a.png").unlink()
+    add(tmp_path, "images/c.jpg")
+    (tmp_path / "labels" / "c.txt").write_bytes(b"\xff\xfe0 \x00")
+    check_outcome(tmp_path, mode, Kind.UNREADABLE_FILE, "labels/c.txt", "utf-8", 1, 1)
+
+
+def check_outcome(
+    root: Path, mode: str, kind: Kind, where: str, reason: str, images: int, boxes: int
+) -> None:
+    if mode == "refuse":
+        with pytest.raises(UserError, match=r"DATASETS\.BAD_RECORDS") as error:
+            from_folders(root, mode)
+        told = str(error.value)
+    else:
+        part = from_folders(root, mode)
+        assert [f.kind for f in part.report.faults] == [kind]
+        assert (part.report.images, part.report.boxes) == (images, boxes)
+        told = part.report.summary()
+    assert kind in told and where in told and reason in told
+
+
+def test_more_bad_records_than_are_shown_are_counted(tmp_path: Path):
+    add(tmp_path, "images/a.jpg", text=LINE + "0 0 0 0 0\n" * 8)
+    report = from_folders(tmp_path).report
+    assert len(report.faults) == 8 and report.boxes == 1
+    assert "8 bad records, left out: 8 boxes\n" in report.summary()
+    assert "... and 3 more" in report.summary() and "labels/a.txt:7" not in report.summary()
+    with pytest.raises(UserError, match=r"8 bad records.*; and 3 more"):
+        from_folders(tmp_path, "refuse")
+
+
+def test_damaged_text_never_raises_anything_but_a_user_error(tmp_path: Path):
+    add(tmp_path, "train/images/a.jpg")
+    label, data = tmp_path / "train/labels/a.txt", tmp_path / "data.yaml"
+    texts = {label: LINE.encode() * 3, data: b"names: {0: fish, 1: crab}\ntrain: train/images\n"}
+    node = {"DATA_YAML": str(data), "SPLIT": "train"}
+    rng = random.Random(5)
+    for path, whole in texts.items():
+        for other, text in texts.items():
+            other.write_bytes(text)
+        for cut in range(len(whole)):
+            damaged = bytearray(whole[:cut] if cut % 2 else whole)
+            damaged[cut - 1] = rng.randrange(256)
+            path.write_bytes(bytes(damaged))
+            try:
+                load(node)
+            except UserError:
+                continue

@@ -1,0 +1,64 @@
+"""Under neutral settings every number is stock Detectron2's, to the bit."""
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from models import NEUTRAL, STOCK, batch, build, losses_and_gradients, quick_config
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build(quick_config(*STOCK)), build(quick_config(*NEUTRAL))
+
+
+def assert_equal(ours, stock):
+    assert ours.keys() == stock.keys()
+    for name in stock:
+        assert torch.equal(ours[name], stock[name]), name
+
+
+def test_initial_weights_are_equal_under_one_seed(pair):
+    stock, ours = pair
+    assert_equal(ours.state_dict(), stock.state_dict())
+
+
+@pytest.mark.parametrize("normalizer", ["weight_sum", "mean"])
+@pytest.mark.parametrize("boxes", [(5, 2), (0, 3), (0, 0)])
+def test_losses_and_gradients_are_equal(pair, boxes, normalizer):
+    stock, ours = pair
+    ours.roi_heads.box_predictor.cls_loss.normalizer = normalizer
+    with EventStorage():
+        expected = losses_and_gradients(stock, batch(boxes))
+        actual = losses_and_gradients(ours, batch(boxes))
+    for our_part, stock_part in zip(actual, expected, strict=True):
+        assert_equal(our_part, stock_part)
+
+
+def test_three_steps_of_training_end_in_equal_weights():
+    ends = []
+    for settings in (STOCK, NEUTRAL):
+        model = build(quick_config(*settings))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        with EventStorage():
+            for step in range(3):
+                losses_and_gradients(model, batch(seed=step), seed=step)
+                optimizer.step()
+        ends.append(model.state_dict())
+    assert_equal(*ends)
+
+
+def test_detections_are_equal(pair):
+    stock, ours = (model.eval() for model in pair)
+    with torch.no_grad():
+        expected = stock(batch())
+        actual = ours(batch())
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.equal(a["instances"].pred_boxes.tensor, b["instances"].pred_boxes.tensor)
+        assert torch.equal(a["instances"].scores, b["instances"].scores)
+
+
+def test_a_mask_head_built_after_the_box_head_starts_as_in_stock():
+    mask = ("MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead")
+    stock, ours = build(quick_config(*STOCK, *mask)), build(quick_config(*NEUTRAL, *mask))
+    assert_equal(ours.state_dict(), stock.state_dict())

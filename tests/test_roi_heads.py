@@ -1,0 +1,198 @@
+"""The box head's classification loss inside a detector."""
+
+import math
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch.testing import assert_close
+
+from counterpoise.classification import ClassificationLoss
+from counterpoise.errors import UserError
+from counterpoise.losses import REDUCTIONS, softmax_focal_loss
+from counterpoise.registry import ROI_LOSS_REGISTRY
+from models import batch, build, losses_and_gradients, quick_config
+
+WEIGHTS = ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", "[1,2,3,0.5]")
+UNWEIGHTED = ("BALANCE.CLASS_WEIGHTS.SOURCE", "none")
+
+
+def predictor(*settings, classes=3):
+    return build(quick_config(*settings, classes=classes)).roi_heads.box_predictor
+
+
+def proposals(gt_classes):
+    count = len(gt_classes)
+    instances = Instances((64, 64))
+    instances.proposal_boxes = Boxes(torch.tensor([[4.0, 4, 20, 20]]).repeat(count, 1))
+    instances.gt_boxes = Boxes(torch.tensor([[5.0, 5, 22, 22]]).repeat(count, 1))
+    instances.gt_classes = torch.as_tensor(gt_classes, dtype=torch.long)
+    return instances
+
+
+def predictions(rows, classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, classes + 1, generator=generator).requires_grad_()
+    deltas = torch.randn(rows, 4 * classes, generator=generator).requires_grad_()
+    return logits, deltas
+
+
+def losses_of(head, gt_classes, classes=3):
+    predicted = predictions(sum(map(len, gt_classes)), classes)
+    with EventStorage() as storage:
+        losses = head.losses(predicted, [proposals(g) for g in gt_classes])
+    sum(losses.values()).backward()
+    logs = {name: value for name, (value, _) in storage.latest().items()}
+    return losses, predicted, logs
+
+
+@pytest.mark.parametrize("normalizer", ["weight_sum", "mean", "num_pos", "sum"])
+def test_the_head_computes_the_focal_loss_with_the_weights_of_the_config(normalizer):
+    head = predictor(*WEIGHTS, "BALANCE.ROI_LOSS.NORMALIZER", normalizer)
+    gt_classes = [[0, 1, 3, 3], [2, 3]]
+    losses, (logits, _), _ = losses_of(head, gt_classes)
+    weight, targets = torch.tensor([1, 2, 3, 0.5]), torch.tensor(sum(gt_classes, []))
+    reduction = normalizer if normalizer in REDUCTIONS else "sum"
+    expected = softmax_focal_loss(logits, targets, 2.0, weight, reduction=reduction)
+    if normalizer == "num_pos":
+        expected = expected / 3
+    assert_close(losses["loss_cls"], expected)
+
+
+def test_box_regression_is_stock_whatever_the_classification_loss():
+    gt_classes = [[0, 1, 3, 3]]
+    focal, _, _ = losses_of(predictor(*WEIGHTS), gt_classes)
+    stock, _, _ = losses_of(
+        predictor("MODEL.ROI_HEADS.NAME", "StandardROIHeads", *UNWEIGHTED), gt_classes
+    )
+    assert torch.equal(focal["loss_box_reg"], stock["loss_box_reg"])
+
+
+@pytest.mark.parametrize("name", ["softmax_focal", "cross_entropy"])
+def test_a_class_weight_reaches_the_gradient_of_every_loss(name):
+    gradients = []
+    for values in ("[1,1,1,1]", "[1,5,1,1]"):
+        head = predictor(
+            "BALANCE.ROI_LOSS.NAME", name, "BALANCE.ROI_LOSS.NORMALIZER", "sum",
+            "BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", values,
+        )  # fmt: skip
+        _, (logits, _), _ = losses_of(head, [[0, 1, 3]])
+        gradients.append(logits.grad)
+    assert_close(gradients[1][[0, 2]], gradients[0][[0, 2]])
+    assert_close(gradients[1][1], 5 * gradients[0][1])
+
+
+def test_loss_weight_scales_the_classification_loss_alone():
+    single, _, _ = losses_of(predictor(*WEIGHTS), [[0, 1, 3]])
+    double, _, _ = losses_of(predictor(*WEIGHTS, "BALANCE.ROI_LOSS.LOSS_WEIGHT", "2"), [[0, 1, 3]])
+    assert_close(double["loss_cls"], 2 * single["loss_cls"])
+    assert torch.equal(double["loss_box_reg"], single["loss_box_reg"])
+
+
+def test_a_target_of_minus_one_is_ignored_by_every_loss():
+    for settings in (WEIGHTS, ("BALANCE.ROI_LOSS.NAME", "cross_entropy", *UNWEIGHTED)):
+        head = predictor(*settings)
+        with_ignored, (logits, _), _ = losses_of(head, [[0, 1, -1], [3, -1]])
+        kept = [0, 1, 3]
+        reference = predictions(5)
+        with EventStorage():
+            expected = head.losses(
+                tuple(p[kept] for p in reference), [proposals([0, 1]), proposals([3])]
+            )
+        assert_close(with_ignored, expected)
+        assert (logits.grad[[2, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("normalizer", ["weight_sum", "mean", "num_pos", "sum"])
+@pytest.mark.parametrize("gt_classes", [[], [[]], [[], []], [[3, 3]], [[-1, -1]]], ids=str)
+def test_batches_with_nothing_or_no_foreground_give_finite_losses_with_a_graph(
+    gt_classes, normalizer
+):
+    head = predictor(*WEIGHTS, "BALANCE.ROI_LOSS.NORMALIZER", normalizer)
+    losses, (logits, _), _ = losses_of(head, gt_classes)
+    assert all(value.isfinite() for value in losses.values())
+    assert logits.grad is not None
+
+
+@pytest.mark.parametrize("classes", [1, 1203])
+def test_one_class_and_1203_classes_train(classes):
+    model = build(quick_config(*UNWEIGHTED, classes=classes))
+    with EventStorage():
+        losses, gradients = losses_and_gradients(model, batch(classes=classes))
+    assert all(value.isfinite() for value in losses.values())
+    assert gradients["roi_heads.box_predictor.cls_score.weight"].abs().sum() > 0
+
+
+def test_images_without_objects_train():
+    model = build(quick_config(*WEIGHTS))
+    with EventStorage():
+        losses, gradients = losses_and_gradients(model, batch(boxes=(0, 0)))
+    assert losses["loss_cls"] > 0
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_p_t_and_the_backgrounds_share_of_the_loss_are_logged():
+    head = predictor(*WEIGHTS)
+    _, (logits, _), logs = losses_of(head, [[0, 1, 3, 3]])
+    targets = torch.tensor([0, 1, 3, 3])
+    p_t = logits.softmax(1)[torch.arange(4), targets]
+    loss = softmax_focal_loss(logits, targets, 2.0, torch.tensor([1, 2, 3, 0.5]), reduction="none")
+    assert logs["roi/p_t_fg"] == pytest.approx(p_t[:2].mean().item(), rel=1e-5)
+    assert logs["roi/p_t_bg"] == pytest.approx(p_t[2:].mean().item(), rel=1e-5)
+    share = (loss[2:].sum() / loss.sum()).item()
+    assert logs["roi/background_loss_share"] == pytest.approx(share, rel=1e-5)
+
+
+def test_prior_prob_sets_the_initial_foreground_probability():
+    head = predictor("BALANCE.ROI_LOSS.PRIOR_PROB", "0.25", classes=80)
+    assert head.cls_score.bias[-1].item() == pytest.approx(5.4806, abs=1e-4)
+    assert head.cls_score.bias.softmax(0)[:-1].sum().item() == pytest.approx(0.25)
+    assert predictor(classes=80).cls_score.bias.abs().sum() == 0
+
+
+def test_class_weights_are_worked_out_once_at_the_first_loss():
+    calls = []
+
+    def weights():
+        calls.append(1)
+        return torch.tensor([2.0, 1.0])
+
+    loss = ClassificationLoss(lambda z, t: z.new_ones(len(t)), weights)
+    assert not calls
+    with EventStorage():
+        for _ in range(3):
+            loss(torch.zeros(2, 2), torch.tensor([0, 1]))
+    assert len(calls) == 1
+    assert not loss.state_dict()
+
+
+def test_a_loss_registered_outside_is_chosen_by_name():
+    @ROI_LOSS_REGISTRY.register(name="constant_for_test")
+    def build_constant(cfg):
+        return lambda logits, gt_classes: 0 * logits.sum(1) + 7.0
+
+    losses, _, _ = losses_of(
+        predictor("BALANCE.ROI_LOSS.NAME", "constant_for_test", *UNWEIGHTED), [[0, 3]]
+    )
+    assert losses["loss_cls"].item() == pytest.approx(7.0)
+
+
+def test_an_unknown_loss_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'softmax_focal'"):
+        predictor("BALANCE.ROI_LOSS.NAME", "softmax_focl")
+
+
+@pytest.mark.parametrize("key", ["USE_SIGMOID_CE", "USE_FED_LOSS"])
+def test_detectron2s_own_loss_switches_are_refused_not_ignored(key):
+    with pytest.raises(UserError, match=key):
+        predictor(f"MODEL.ROI_BOX_HEAD.{key}", "True")
+
+
+def test_detectron2s_box_loss_weight_still_works():
+    single, _, _ = losses_of(predictor(*WEIGHTS), [[0, 1, 3]])
+    triple, _, _ = losses_of(
+        predictor(*WEIGHTS, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "3.0"), [[0, 1, 3]]
+    )
+    assert_close(triple["loss_box_reg"], 3 * single["loss_box_reg"])
+    assert math.isclose(triple["loss_cls"].item(), single["loss_cls"].item())

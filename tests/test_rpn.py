@@ -1,0 +1,104 @@
+"""The RPN with hard negatives: which anchors train it, and how its losses are normalised."""
+
+import pytest
+import torch
+from detectron2.structures import Boxes
+from detectron2.utils.events import EventStorage
+from torch.testing import assert_close
+
+from counterpoise.errors import UserError
+from counterpoise.rpn import OHEMSampler
+from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
+
+OHEM = ("BALANCE.ANCHOR_SAMPLER.NAME", "ohem")
+
+
+def rpn_losses(*settings, boxes=(5, 2)):
+    model = build(quick_config(*NEUTRAL, *settings))
+    with EventStorage() as storage:
+        losses, _ = losses_and_gradients(model, batch(boxes))
+    return losses, {name: value for name, (value, _) in storage.latest().items()}
+
+
+def test_ohem_keeps_the_positives_and_takes_three_negatives_for_each():
+    random, random_logs = rpn_losses()
+    ohem, ohem_logs = rpn_losses(*OHEM)
+    assert ohem_logs["rpn/num_pos_anchors"] == random_logs["rpn/num_pos_anchors"] > 0
+    assert ohem_logs["rpn/num_neg_anchors"] == 3 * ohem_logs["rpn/num_pos_anchors"]
+    assert torch.equal(ohem["loss_rpn_loc"], random["loss_rpn_loc"])
+
+
+def test_ohem_negatives_are_the_hardest_ones():
+    hard, hard_logs = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.MAX_POSITIVES", "-1")
+    easy, easy_logs = rpn_losses("MODEL.RPN.POSITIVE_FRACTION", "0.25")
+    assert hard_logs["rpn/num_neg_anchors"] < easy_logs["rpn/num_neg_anchors"]
+    per_hard = hard["loss_rpn_cls"] / (
+        hard_logs["rpn/num_neg_anchors"] + hard_logs["rpn/num_pos_anchors"]
+    )
+    per_easy = easy["loss_rpn_cls"] / (
+        easy_logs["rpn/num_neg_anchors"] + easy_logs["rpn/num_pos_anchors"]
+    )
+    assert per_hard > per_easy
+
+
+def test_images_without_objects_train_on_their_hardest_negatives():
+    losses, logs = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.MIN_NEGATIVES", "7", boxes=(0, 0))
+    assert logs["rpn/num_neg_anchors"] == 7
+    assert logs["rpn/num_pos_anchors"] == 0
+    assert losses["loss_rpn_cls"] > 0
+
+
+def test_normalizers_divide_by_what_they_name():
+    reference, logs = rpn_losses(*OHEM)
+    images, batch_size = 2, 256
+    positives = images * logs["rpn/num_pos_anchors"]
+    sampled = positives + images * logs["rpn/num_neg_anchors"]
+    by_sampled, _ = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.NORMALIZER", "num_sampled")
+    by_positives, _ = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.NORMALIZER", "num_pos")
+    total = {name: value * images * batch_size for name, value in reference.items()}
+    assert_close(by_sampled["loss_rpn_cls"], total["loss_rpn_cls"] / sampled)
+    assert_close(by_sampled["loss_rpn_loc"], reference["loss_rpn_loc"])
+    assert_close(by_positives["loss_rpn_cls"], total["loss_rpn_cls"] / positives)
+    assert_close(by_positives["loss_rpn_loc"], total["loss_rpn_loc"] / positives)
+
+
+def test_normalizers_survive_images_without_objects():
+    for normalizer in ("num_sampled", "num_pos"):
+        losses, _ = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.NORMALIZER", normalizer, boxes=(0,))
+        assert all(value.isfinite() for value in losses.values())
+
+
+def test_accuracy_is_logged_over_all_labelled_anchors_whatever_the_sampler():
+    _, random = rpn_losses()
+    _, ohem = rpn_losses(*OHEM)
+    for name in ("rpn/fg_accuracy", "rpn/bg_accuracy"):
+        assert ohem[name] == random[name]
+        assert 0 <= ohem[name] <= 1
+
+
+def test_nms_spreads_the_negatives_and_refills_when_it_runs_short():
+    crowd = torch.tensor([[0.0, 0, 10, 10], [0, 1, 10, 11], [1, 0, 11, 10]])
+    apart = torch.tensor([[50.0, 50, 60, 60], [90, 90, 100, 100]])
+    anchors = [Boxes(torch.cat([crowd, apart]))]
+    labels, logits = torch.zeros(5, dtype=torch.int8), torch.tensor([5.0, 4, 3, 2, 1])
+
+    def chosen(nms_thresh, negatives):
+        sampler = OHEMSampler(min_negatives=negatives, nms_thresh=nms_thresh)
+        return (sampler(labels, logits, anchors) == 0).nonzero().flatten().tolist()
+
+    assert chosen(-1.0, 3) == [0, 1, 2]
+    assert chosen(0.5, 3) == [0, 3, 4]
+    assert chosen(0.5, 4) == [0, 1, 3, 4]
+
+
+def test_nms_does_not_mix_feature_levels():
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    sampler = OHEMSampler(min_negatives=2, nms_thresh=0.5)
+    anchors = [Boxes(box), Boxes(torch.cat([box, box + 50]))]
+    labels = torch.zeros(3, dtype=torch.int8)
+    assert sampler(labels, torch.tensor([3.0, 2, 1]), anchors).tolist() == [0, 0, -1]
+
+
+def test_an_unknown_sampler_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'ohem'"):
+        build(quick_config("BALANCE.ANCHOR_SAMPLER.NAME", "ohme"))
