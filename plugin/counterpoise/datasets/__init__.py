@@ -1,9 +1,10 @@
 """Custom datasets in Pascal VOC, YOLO or COCO form for Detectron2."""
 
 from counterpoise.datasets.counting import ClassCounts, count_classes
+from counterpoise.datasets.faults import Fault, Kind
 from counterpoise.datasets.loading import read_class_names
 from counterpoise.datasets.registration import dataset_names, dataset_report, register_datasets
-from counterpoise.datasets.report import Fault, Kind, Report
+from counterpoise.datasets.report import Report
 from counterpoise.datasets.spec import FORMATS, SPEC_DEFAULTS, DatasetSpec, parse_specs
 
 __all__ = [

@@ -6,22 +6,15 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
+from counterpoise.datasets.faults import BadRecordError, Fault, Kind
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
-from counterpoise.datasets.report import Fault, Kind, Report
+from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_segmentation
 
 # In pixels. Writers round to a few decimals: an overhang below it is not worth counting, and what
 # is thinner than it is no visible part of a box.
 _ROUNDING = 0.01
-
-
-class BadRecordError(Exception):
-    """A record that breaks a rule."""
-
-    def __init__(self, kind: Kind, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
 
 
 def check_records(
@@ -56,7 +49,7 @@ def check_records(
     report.empty_images = sum(not d["annotations"] for d in dicts)
     if checker.lost_segmentations:
         report.notes.append(
-            f"{checker.lost_segmentations} boxes kept without their segmentation, which is invalid"
+            f"boxes kept without their segmentation, which is invalid: {checker.lost_segmentations}"
         )
     return dicts
 

@@ -6,9 +6,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from counterpoise.datasets.faults import BadRecordError, Fault, Kind
 from counterpoise.datasets.files import read_text, require_folder
-from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
-from counterpoise.datasets.report import Fault, Kind
+from counterpoise.datasets.json_fields import (
+    get_box,
+    get_crowd_flag,
+    get_identifier,
+    get_size,
+    get_text,
+)
+from counterpoise.datasets.records import Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError
 
@@ -41,7 +48,7 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
         records.images.append(record)
         by_id.setdefault(record.id, record)  # a second one is a bad record: it gets no objects
     _attach_annotations(content["annotations"], file, categories, by_id, records.faults)
-    records.images.sort(key=lambda r: (isinstance(r.id, str), r.id))
+    records.images.sort(key=lambda record: _id_order(record.id))
     return records
 
 
@@ -66,9 +73,7 @@ def _categories(entries: list[Any], spec: DatasetSpec) -> dict[int | str, str]:
     names: dict[int | str, str] = {}
     for number, entry in enumerate(entries):
         try:
-            key, name = _identifier(entry, "id"), str(_get(entry, "name")).strip()
-            if not name:
-                raise ValueError("its 'name' is empty")
+            key, name = get_identifier(entry, "id"), get_text(entry, "name")
             if key in names:
                 raise ValueError(f"its id {key!r} is that of '{names[key]}', too")
         except ValueError as error:
@@ -77,23 +82,20 @@ def _categories(entries: list[Any], spec: DatasetSpec) -> dict[int | str, str]:
                 "annotation has a class."
             ) from None
         names[key] = name
-    return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+    return dict(sorted(names.items(), key=lambda item: _id_order(item[0])))
 
 
-def _image_record(entry: Any, file: str, images_root: Path) -> ImageRecord:  # noqa: ANN401
-    image_id, file_name = _identifier(entry, "id"), _get(entry, "file_name")
-    if not isinstance(file_name, str) or not file_name:
-        raise ValueError(f"its 'file_name' is {file_name!r}")
-    size = entry.get("width"), entry.get("height")
-    if size in ((None, None), (0, 0)):
-        size = None
-    elif any(isinstance(side, bool) or not isinstance(side, int | float) for side in size):
-        raise ValueError(f"its size is {size[0]!r} x {size[1]!r}")
+def _id_order(key: int | str) -> tuple[bool, int | str]:
+    return isinstance(key, str), key  # numbers and text do not compare
+
+
+def _image_record(entry: object, file: str, images_root: Path) -> ImageRecord:
+    image_id = get_identifier(entry, "id")
     return ImageRecord(
-        path=_image_path(images_root, file_name),
+        path=_image_path(images_root, get_text(entry, "file_name")),
         id=image_id,
         where=f"{file}, image id {image_id!r}",
-        stated_size=size,
+        stated_size=get_size(entry),
     )
 
 
@@ -116,64 +118,33 @@ def _attach_annotations(
         where = f"{file}, annotations[{number}]"
         try:
             if isinstance(entry, dict) and entry.get("id") is not None:
-                key = _identifier(entry, "id")
+                key = get_identifier(entry, "id")
                 where = f"{file}, annotation id {key!r}"
                 if key in seen:
-                    faults.append(
-                        Fault(Kind.DUPLICATE_ANNOTATION, where, f"also at annotations[{number}]")
-                    )
-                    continue
+                    reason = f"used a second time by annotations[{number}]"
+                    raise BadRecordError(Kind.DUPLICATE_ANNOTATION, reason)
                 seen.add(key)
-            image_id, category_id = (
-                _identifier(entry, "image_id"),
-                _identifier(entry, "category_id"),
-            )
-            box, iscrowd = _box(_get(entry, "bbox")), entry.get("iscrowd", 0)
-            if iscrowd not in (0, 1):
-                raise ValueError(f"its 'iscrowd' is {iscrowd!r}, expected 0 or 1")
+            image_id = get_identifier(entry, "image_id")
+            record = _object_record(entry, where, categories)
+            if image_id not in images:
+                raise BadRecordError(Kind.UNKNOWN_IMAGE, f"no image has the id {image_id!r}")
+        except BadRecordError as error:
+            faults.append(Fault(error.kind, where, str(error)))
         except ValueError as error:
             faults.append(Fault(Kind.UNREADABLE_OBJECT, where, str(error)))
-            continue
-        if image_id not in images:
-            faults.append(Fault(Kind.UNKNOWN_IMAGE, where, f"no image has the id {image_id!r}"))
-        elif category_id not in categories:
-            reason = f"category id {category_id!r} is not among the categories"
-            faults.append(Fault(Kind.UNKNOWN_CLASS, where, reason))
         else:
-            images[image_id].objects.append(
-                ObjectRecord(
-                    class_name=categories[category_id],
-                    box=box,
-                    where=where,
-                    iscrowd=int(iscrowd),
-                    segmentation=entry.get("segmentation") or None,
-                )
-            )
+            images[image_id].objects.append(record)
 
 
-def _get(entry: Any, key: str) -> Any:  # noqa: ANN401
-    if not isinstance(entry, dict):
-        raise ValueError(f"it is {entry!r}, not an object")
-    if key not in entry:
-        raise ValueError(f"it has no '{key}'")
-    return entry[key]
-
-
-def _identifier(entry: Any, key: str) -> int | str:  # noqa: ANN401
-    value = _get(entry, key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"its '{key}' is {value!r}, neither a whole number nor text")
-    return value
-
-
-def _box(value: Any) -> Box:  # noqa: ANN401
-    numbers = value if isinstance(value, list) else []
-    if len(numbers) != 4 or any(
-        isinstance(v, bool) or not isinstance(v, int | float) for v in numbers
-    ):
-        raise ValueError(f"its 'bbox' is {value!r}, expected [x, y, width, height]")
-    try:
-        x, y, width, height = map(float, numbers)
-    except OverflowError:
-        raise ValueError("its 'bbox' holds a number that is too large") from None
-    return x, y, x + width, y + height
+def _object_record(entry: Any, where: str, categories: dict[int | str, str]) -> ObjectRecord:
+    category_id, box = get_identifier(entry, "category_id"), get_box(entry)
+    if category_id not in categories:
+        reason = f"category id {category_id!r} is not among the categories"
+        raise BadRecordError(Kind.UNKNOWN_CLASS, reason)
+    return ObjectRecord(
+        class_name=categories[category_id],
+        box=box,
+        where=where,
+        iscrowd=get_crowd_flag(entry),
+        segmentation=entry.get("segmentation") or None,
+    )

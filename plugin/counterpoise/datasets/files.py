@@ -102,6 +102,9 @@ class ImageIndex:
             self._by_name[path.name].append(path)
             self._by_stem[path.stem].append(path)
 
+    def __len__(self) -> int:
+        return sum(map(len, self._by_name.values()))
+
     def named(self, file_name: str) -> list[Path]:
         """Images of exactly this file name."""
         return self._by_name.get(file_name, [])

@@ -78,7 +78,7 @@ class Source:
     ) -> None:
         self.spec = spec
         self.settings = (spec, classes, bad_records)
-        self.classes = classes  # None until read
+        self.classes = classes  # those of the dataset once it is read
         self._refuse = bad_records == "refuse"
 
     @cached_property
@@ -91,19 +91,22 @@ class Source:
         """
         spec = self.spec
         records = _parsed.pop(spec, None) or _READERS[spec.format](spec)
-        self.classes = self.classes or _own_names(spec, records)
+        classes = self.classes or _own_names(spec, records)
         report = Report(spec.name, spec.format, records.source)
-        dicts = check_records(records, self.classes, report)
+        dicts = check_records(records, classes, report)
         if self._refuse:
             report.refuse()
         report.refuse_if_without_images()
         parts = {spec.name: Part(dicts, report)}
         if spec.holdout:
-            parts |= self._held_out(dicts, report)
+            parts |= self._held_out(dicts, classes, report)
         _logger.log(logging.WARNING if report.faults else logging.INFO, report.summary())
+        self.classes = classes
         return parts
 
-    def _held_out(self, dicts: DatasetDicts, report: Report) -> dict[str, Part]:
+    def _held_out(
+        self, dicts: DatasetDicts, classes: tuple[str, ...], report: Report
+    ) -> dict[str, Part]:
         if len(dicts) < 2:
             raise UserError(
                 f"DATASETS.CUSTOM.{self.spec.name}.HOLDOUT needs at least two usable images, but "
@@ -124,7 +127,12 @@ class Source:
                 empty_images=sum(not d["annotations"] for d in dicts_of_part),
             )
             parts[name] = Part(dicts_of_part, part_report)
-            report.notes.append(
-                f"'{name}' takes {part_report.images} images, {part_report.boxes} boxes of it"
-            )
+            note = f"'{name}' takes {part_report.images} images, {part_report.boxes} boxes of it"
+            if lacking := _classes_in(dicts, classes) - _classes_in(dicts_of_part, classes):
+                note += f", but none of class {', '.join(sorted(lacking))}"
+            report.notes.append(note)
         return parts
+
+
+def _classes_in(dicts: DatasetDicts, classes: tuple[str, ...]) -> set[str]:
+    return {classes[a["category_id"]] for d in dicts for a in d["annotations"]}

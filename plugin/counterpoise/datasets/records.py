@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from counterpoise.datasets.report import Fault
+from counterpoise.datasets.faults import Fault
 
 Box = tuple[float, float, float, float]
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from counterpoise.datasets.class_names import check_class_names
 from counterpoise.datasets.loading import DatasetDicts, Source
 from counterpoise.datasets.report import Report
-from counterpoise.datasets.spec import DatasetSpec, check_class_names
+from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError, did_you_mean
 
 BAD_RECORDS = ("skip", "refuse")

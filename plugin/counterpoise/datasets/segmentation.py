@@ -11,7 +11,7 @@ import pycocotools.mask as mask_util
 _COMPRESSED = re.compile(r"[0-o]*[0-O]")
 
 
-def usable_segmentation(value: Any, width: int, height: int) -> list | dict | None:  # noqa: ANN401
+def usable_segmentation(value: Any, width: int, height: int) -> list | dict | None:
     """Return the polygons or the compressed RLE that Detectron2 can read.
 
     Args:
@@ -31,14 +31,19 @@ def usable_segmentation(value: Any, width: int, height: int) -> list | dict | No
     if isinstance(counts, list):
         if not all(type(n) is int and n >= 0 for n in counts) or sum(counts) != width * height:
             return None
-        rle = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        counts = rle["counts"].decode("ascii")
+        runs = {"size": [height, width], "counts": counts}
+        counts = mask_util.frPyObjects(runs, height, width)["counts"].decode("ascii")
     elif not isinstance(counts, str) or not _COMPRESSED.fullmatch(counts):
         return None
-    return {"size": [height, width], "counts": counts}
+    rle = {"size": [height, width], "counts": counts}
+    try:
+        mask_util.decode(rle)  # refuses runs that do not fill the image
+    except ValueError:
+        return None
+    return rle
 
 
-def _is_polygon(value: Any) -> bool:  # noqa: ANN401
+def _is_polygon(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) >= 6

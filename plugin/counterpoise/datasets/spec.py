@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from counterpoise.datasets.class_names import check_class_names
 from counterpoise.errors import UserError, did_you_mean
 
 FORMATS = ("voc", "yolo", "coco")
@@ -91,29 +92,6 @@ def parse_specs(custom: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetSpe
             taken[part] = spec.name
         specs[spec.name] = spec
     return specs
-
-
-def check_class_names(values: object, where: str) -> tuple[str, ...]:
-    """Return class names stripped, as text.
-
-    Raises:
-        UserError: not a list of names, or a name that is empty, twice there, or read by YAML as
-            something else than text or a number; the message begins with ``where``.
-    """
-    if not isinstance(values, list | tuple):
-        raise UserError(f"{where} must be a list of class names, not {values!r}.")
-    names: list[str] = []
-    for value in values:
-        # YAML reads an unquoted `no` or `on` as a boolean: "False" would be a silent rename.
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise UserError(f"{where} holds {value!r}, which is no name: put it in quotes.")
-        name = str(value).strip()
-        if not name:
-            raise UserError(f"{where} holds an empty class name: name or remove it.")
-        if name in names:
-            raise UserError(f"{where} holds the class name '{name}' twice: remove one.")
-        names.append(name)
-    return tuple(names)
 
 
 def _dataset_name(raw: object) -> str:

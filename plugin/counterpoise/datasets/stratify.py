@@ -120,4 +120,4 @@ class _Sides:
 
     def _move(self, i: int) -> None:
         self.held[i] = not self.held[i]
-        self.have.update({label: 1 if self.held[i] else -1 for label in self.marks[i]})
+        self.have.update(dict.fromkeys(self.marks[i], 1 if self.held[i] else -1))

@@ -3,17 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
-from counterpoise.datasets.files import (
-    ImageIndex,
-    find_files,
-    read_text,
-    require_folder,
-)
+from counterpoise.datasets.faults import Fault, Kind
+from counterpoise.datasets.files import ImageIndex, find_files, read_text, require_folder
 from counterpoise.datasets.records import Coordinates, ImageRecord, ObjectRecord, RecordSet
-from counterpoise.datasets.report import Fault, Kind
+from counterpoise.datasets.safe_xml import parse_xml
 from counterpoise.datasets.spec import DatasetSpec
 
 
@@ -53,38 +48,15 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
         records.images.append(record)
     if renamed:
         records.notes.append(
-            f"{renamed} XML files name another existing image in <filename>; the image that "
-            "carries the name of the XML was taken"
+            "XML files whose <filename> names another existing image than the one of their own "
+            f"name, which was taken: {renamed}"
         )
+    unused = len(images) - len({record.path for record in records.images})
+    if unused > 0 and spec.split_file is None:
+        records.notes.append(f"images under IMAGES without a usable XML, not in the set: {unused}")
     names = {o.class_name for record in records.images for o in record.objects}
     records.class_names = tuple(sorted(names))
     return records
-
-
-def parse_xml(path: Path) -> Element:
-    """Parse one XML file without expanding entities.
-
-    Entity declarations are refused outright: annotations have no use for them, and nested ones
-    grow to any size ("billion laughs"). Expat's own guard lets 8 MiB pass before it stops.
-
-    Raises:
-        ValueError: the file cannot be read or is no well-formed XML; the message says why.
-    """
-
-    def refuse_entity(*_: object) -> None:
-        raise ValueError("it declares an XML entity, which no annotation needs")
-
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.EntityDeclHandler = refuse_entity
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(path.read_bytes(), True)
-    except (expat.ExpatError, OSError, LookupError) as error:
-        raise ValueError(f"no well-formed XML: {error}") from error
-    return builder.close()
 
 
 def _split_xmls(

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from counterpoise.datasets.faults import Fault, Kind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
-from counterpoise.datasets.report import Fault, Kind
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_layout import find_layout
 from counterpoise.datasets.yolo_yaml import yolo_class_names

@@ -103,7 +103,7 @@ def _label_on_disk(image: Path) -> Path | None:
 
 
 def _label_candidates(image: Path) -> list[Path]:
-    label = image.with_suffix(".txt")
+    label = Path(os.path.splitext(image)[0] + ".txt")
     beside_images = _beside_images(label)
     return [label] if beside_images is None else [beside_images, label]
 

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr  # bounded: YAML aliases can make a value of any size
 from typing import Any
 
 import yaml
 
+from counterpoise.datasets.class_names import check_class_names
 from counterpoise.datasets.files import read_text, require_folder
-from counterpoise.datasets.spec import DatasetSpec, check_class_names
+from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError, did_you_mean
 
 _ALIASES = {
@@ -31,7 +33,9 @@ def _load_data_yaml(spec: DatasetSpec) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise UserError(f"{what}: {spec.data_yaml} is no readable YAML: {reason}.") from error
     if not isinstance(data, dict):
-        raise UserError(f"{what}: {spec.data_yaml} must be a mapping with 'names', not {data!r}.")
+        raise UserError(
+            f"{what}: {spec.data_yaml} must be a mapping with 'names', not {repr(data)}."
+        )
     return data
 
 
@@ -51,7 +55,7 @@ def yolo_class_names(spec: DatasetSpec) -> tuple[str, ...]:
             raise UserError(f"'names' in {spec.data_yaml} is empty: list the class names there.")
         if data.get("nc") is not None and data["nc"] != len(names):
             raise UserError(
-                f"{spec.data_yaml} says nc: {data['nc']!r}, but lists {len(names)} names: mend "
+                f"{spec.data_yaml} says nc: {repr(data['nc'])}, but lists {len(names)} names: mend "
                 "whichever is wrong."
             )
         return names
@@ -119,7 +123,7 @@ def _base(spec: DatasetSpec, data: Mapping[str, Any]) -> Path:
 
 def _resolve(spec: DatasetSpec, base: Path, place: object) -> Path:
     if not isinstance(place, str):
-        raise UserError(f"'{spec.split}' in {spec.data_yaml} holds {place!r}, expected a path.")
+        raise UserError(f"'{spec.split}' in {spec.data_yaml} holds {repr(place)}, expected a path.")
     posix = place.replace("\\", "/")
     beside = posix
     while beside.startswith("../"):
@@ -141,7 +145,13 @@ def _sibling(
         for path in (base / name / "images", base / "images" / name):
             if os.path.isdir(path):
                 return path
-    known = {key for key in data if isinstance(key, str) and key not in ("nc", "names", "path")}
+    known = {
+        key
+        for key in data
+        if isinstance(key, str)
+        and isinstance(data[key], str | list)
+        and key not in ("names", "path")
+    }
     raise UserError(
         f"DATASETS.CUSTOM.{spec.name}.SPLIT is '{spec.split}', but {spec.data_yaml} does not name "
         f"it and {base} holds neither {aliases[0]}/images nor images/{aliases[0]}; "
