@@ -162,6 +162,16 @@ class CheckedMapper(DatasetMapper):
             ) from error
 
 
+def training_mapper(cfg: CfgNode) -> CheckedMapper:
+    """Detectron2's augmentations after the colour augmentation of ``INPUT.COLOR_JITTER``."""
+    mapper = CheckedMapper(cfg, is_train=True)
+    jitter = cfg.INPUT.COLOR_JITTER
+    if jitter > 0:
+        colour = [T.RandomBrightness, T.RandomContrast, T.RandomSaturation]
+        mapper.augmentations.augs[:0] = [augment(1 - jitter, 1 + jitter) for augment in colour]
+    return mapper
+
+
 class BalancedTrainer(DefaultTrainer):
     """Detectron2's default trainer with class records, per-class evaluation and best checkpoint."""
 
@@ -180,13 +190,8 @@ class BalancedTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:  # noqa: ANN401 (as in Detectron2)
-        """Detectron2's loader with the colour augmentation of ``INPUT.COLOR_JITTER``."""
-        mapper = CheckedMapper(cfg, is_train=True)
-        jitter = cfg.INPUT.COLOR_JITTER
-        if jitter > 0:
-            colour = [T.RandomBrightness, T.RandomContrast, T.RandomSaturation]
-            mapper.augmentations.augs[:0] = [augment(1 - jitter, 1 + jitter) for augment in colour]
-        return build_detection_train_loader(cfg, mapper=mapper)
+        """Detectron2's loader with :func:`training_mapper`."""
+        return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""

@@ -138,7 +138,10 @@ def evaluate_detections(
 
 
 def _precision(ground_truth: dict[str, Any], detections: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Precision (10 IoU thresholds, 101 recalls, K classes); -1 for a class without boxes."""
+    """Precision (10 IoU thresholds, 101 recalls, K classes); -1 for a class without boxes.
+
+    Classes are in the order of ``categories``.
+    """
     with contextlib.redirect_stdout(None):  # pycocotools reports every step on the terminal
         coco = COCO()
         coco.dataset = {"info": {}, **ground_truth}
@@ -154,11 +157,12 @@ def _precision(ground_truth: dict[str, Any], detections: Sequence[Mapping[str, A
         }
         results.createIndex()
         evaluation = COCOeval(coco, results, iouType="bbox")
-        # pycocotools sorts the category ids; here the classes keep their own order.
-        evaluation.params.catIds = [c["id"] for c in ground_truth["categories"]]
         evaluation.evaluate()
         evaluation.accumulate()
-    return evaluation.eval["precision"][:, :, :, 0, -1]
+    # All sizes of box, at most 100 detections; pycocotools sorts the category ids.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    at = {category_id: i for i, category_id in enumerate(evaluation.params.catIds)}
+    return precision[:, :, [at[c["id"]] for c in ground_truth["categories"]]]
 
 
 def _mean(precision: np.ndarray) -> float | None:
