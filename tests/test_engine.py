@@ -1,5 +1,7 @@
 """Training, resuming, fine-tuning and evaluating through the command line, on small real files."""
 
+import contextlib
+import importlib
 import json
 import logging
 from pathlib import Path
@@ -97,7 +99,9 @@ def checkpoint(path: Path) -> dict:
 
 def test_a_run_leaves_checkpoints_the_best_one_and_an_evaluation(run):
     _, out = run
-    assert {"model_final.pth", "model_0000001.pth", "model_best.pth"} <= {p.name for p in out.iterdir()}
+    assert {"model_final.pth", "model_0000001.pth", "model_best.pth"} <= {
+        p.name for p in out.iterdir()
+    }
     evaluation = json.loads((out / "evaluation.json").read_text())["shapes_val"]
     assert [c["name"] for c in evaluation["per_class"]] == ["disc", "bar"]
     assert sum(c["train_boxes"] + c["test_boxes"] for c in evaluation["per_class"]) == 12
@@ -209,6 +213,39 @@ def test_evaluation_refuses_a_checkpoint_of_another_model(run, tmp_path, capsys)
     arguments = ["MODEL.WEIGHTS", str(out / "model_final.pth"), "MODEL.ROI_BOX_HEAD.FC_DIM", "16"]
     assert train_net(data, tmp_path / "out", "--eval-only", *arguments) == 2
     assert "evaluate with the config that it was trained with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "classes, said",
+    [
+        (["disc", "ring"], "MODEL.WEIGHTS was trained on [disc, bar]"),
+        ([], "no box of the classes [disc, bar]"),
+    ],
+)
+def test_evaluation_refuses_another_class_list(run, tmp_path, capsys, classes, said):
+    _, out = run
+    data = write_dataset(tmp_path / "parts", names=("nut", "bolt"))
+    arguments = ["--eval-only", "MODEL.WEIGHTS", str(out / "model_final.pth")]
+    if classes:
+        arguments += ["DATASETS.CUSTOM.parts.CLASSES", str(classes)]
+    assert train_net(data, tmp_path / "out", *arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_op_of_detectron2s_extension_that_is_missing_is_named_in_a_sentence(
+    run, tmp_path, capsys
+):
+    with contextlib.suppress(ImportError):
+        importlib.import_module("detectron2._C")
+        pytest.skip("this Detectron2 has its compiled extension")
+    data, _ = run
+    deformable = [
+        "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone",
+        "MODEL.RESNETS.OUT_FEATURES", "['res2', 'res3', 'res4', 'res5']",
+        "MODEL.RESNETS.DEFORM_ON_PER_STAGE", "[False, True, True, True]",
+    ]  # fmt: skip
+    assert train_net(data, tmp_path / "out", *deformable, leaf="baseline") == 2
+    assert "compiled extension" in capsys.readouterr().err
 
 
 def test_fine_tuning_for_other_classes_names_the_layers_that_start_fresh(run, tmp_path):

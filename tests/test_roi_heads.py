@@ -52,7 +52,7 @@ def test_the_head_computes_the_focal_loss_with_the_weights_of_the_config(normali
     head = predictor(*WEIGHTS, "BALANCE.ROI_LOSS.NORMALIZER", normalizer)
     gt_classes = [[0, 1, 3, 3], [2, 3]]
     losses, (logits, _), _ = losses_of(head, gt_classes)
-    weight, targets = torch.tensor([1, 2, 3, 0.5]), torch.tensor(sum(gt_classes, []))
+    weight, targets = torch.tensor([1, 2, 3, 0.5]), torch.tensor([0, 1, 3, 3, 2, 3])
     reduction = normalizer if normalizer in REDUCTIONS else "sum"
     expected = softmax_focal_loss(logits, targets, 2.0, weight, reduction=reduction)
     if normalizer == "num_pos":

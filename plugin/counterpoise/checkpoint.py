@@ -135,7 +135,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
         self._path = path
         return super().load(path, checkpointables)
 
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:  # noqa: ANN401 (fvcore's named tuple)
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         model = checkpoint["model"]
         own = self.model.state_dict()
         if not any(key.removeprefix("module.") in own for key in model):

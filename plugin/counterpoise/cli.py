@@ -4,13 +4,13 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -18,7 +18,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessRaisedException
 
 from counterpoise.config import load_config
-from counterpoise.engine import BalancedTrainer, evaluate_checkpoint, prepare
+from counterpoise.engine import BalancedTrainer, evaluate, load_for_evaluation, prepare
 from counterpoise.errors import UserError
 
 EPILOG = """\
@@ -81,8 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit code: 0 done, 2 bad input or config. Any other failure raises.
     """
     args = argument_parser().parse_intermixed_args(arguments)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
-    warnings.filterwarnings("ignore", message=r"torch\.meshgrid")
+    _silence_known_noise()
     try:
         gpus = torch.cuda.device_count()
         if args.num_gpus > max(gpus, 1):
@@ -101,6 +100,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if UserError.__name__ not in str(error).strip().splitlines()[-1]:
             raise
         return _refuse(error)
+    except (ImportError, AttributeError) as error:
+        # What Detectron2 and torch.ops raise for an op of an extension that is not there.
+        if not re.search(r"detectron2\._C|namespace.* 'detectron2'", str(error)):
+            raise
+        return _refuse(
+            UserError(
+                f"this config needs an op of Detectron2's compiled extension, which is not "
+                f"installed here ({error}): build Detectron2 from its sources, or choose a model "
+                "without deformable convolution and rotated boxes"
+            )
+        )
     return 0
 
 
@@ -117,18 +127,21 @@ def run(args: argparse.Namespace) -> None:
     if not args.eval_only:
         _check_output_dir(Path(cfg.OUTPUT_DIR), args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
+    prepare(cfg, eval_only=args.eval_only)
+    cfg.freeze()
     with _quiet_terminal(cfg.OUTPUT_DIR):
-        prepare(cfg, eval_only=args.eval_only)
-        cfg.freeze()
         default_setup(cfg, argparse.Namespace(config_file="", eval_only=args.eval_only))
-        trainer = None if args.eval_only else BalancedTrainer(cfg)
-    if trainer is None:
-        results = evaluate_checkpoint(cfg)
+        if args.eval_only:
+            model, training = load_for_evaluation(cfg)
+        else:
+            trainer = BalancedTrainer(cfg)
+    if args.eval_only:
+        results = evaluate(cfg, model, training)
         if comm.is_main_process():
             verify_results(cfg, results)
-        return
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    else:
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
 
 
 def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
@@ -174,6 +187,14 @@ def _quiet_terminal(output_dir: str) -> Iterator[None]:
     finally:
         for handler, level in zip(terminals, levels, strict=True):
             handler.setLevel(level)
+
+
+def _silence_known_noise() -> None:
+    """Keep what newer versions of torch say of Detectron2's code off the terminal."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    warnings.filterwarnings("ignore", message=r"torch\.meshgrid")
+    for name in ("torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _refuse(error: Exception) -> int:

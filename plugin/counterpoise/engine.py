@@ -107,10 +107,17 @@ def _check_dataset_names(
 def _class_names(cfg: CfgNode, specs: dict[str, DatasetSpec], eval_only: bool) -> list[str] | None:
     """Class list of the custom datasets; None where none of them is used."""
     own = {name: spec for spec in specs.values() for name in spec.parts}
-    if eval_only:
-        record = read_record(cfg.MODEL.WEIGHTS)
-        if record is not None:
-            return list(record["class_names"])
+    if eval_only and (record := read_record(cfg.MODEL.WEIGHTS)) is not None:
+        trained = list(record["class_names"])
+        for name in cfg.DATASETS.TEST:
+            stated = own[name].classes if name in own else ()
+            if stated and set(stated) != set(trained):
+                raise UserError(
+                    f"DATASETS.CUSTOM.{own[name].name}.CLASSES is [{', '.join(stated)}], but "
+                    f"MODEL.WEIGHTS was trained on [{', '.join(trained)}]: leave CLASSES out to "
+                    "take the classes of the checkpoint"
+                )
+        return trained
     sources = cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN
     chosen = list(dict.fromkeys(own[name] for name in sources if name in own))
     if not chosen:
@@ -189,7 +196,7 @@ class BalancedTrainer(DefaultTrainer):
         super().__init__(cfg)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:  # noqa: ANN401 (as in Detectron2)
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader with :func:`training_mapper`."""
         return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
 
@@ -233,9 +240,13 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
 
     Returns:
         Detectron2's nested results, ``{"bbox": {"AP": ...}}``, by dataset where there are several.
+
+    Raises:
+        UserError: a test set has other classes than the model.
     """
     metrics, results = OrderedDict(), {}
     for name in cfg.DATASETS.TEST:
+        _check_test_classes(name, training)
         evaluator = PerClassEvaluator(name, training)
         loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
         metrics[name] = inference_on_dataset(model, loader, evaluator)
@@ -249,14 +260,29 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
     return next(iter(metrics.values())) if len(metrics) == 1 else metrics
 
 
-def evaluate_checkpoint(cfg: CfgNode) -> dict[str, Any]:
-    """Evaluate ``MODEL.WEIGHTS`` on ``DATASETS.TEST`` without looking at the training data.
+def _check_test_classes(name: str, training: ClassCounts | None) -> None:
+    records = DatasetCatalog.get(name)
+    classes = tuple(MetadataCatalog.get(name).thing_classes)
+    if training is not None and classes != training.names:
+        raise UserError(
+            f"test set {name} has the classes [{', '.join(classes)}], but the model was trained on "
+            f"[{', '.join(training.names)}]: give both the same list"
+        )
+    if not any(record.get("annotations") for record in records):
+        raise UserError(
+            f"test set {name} has no box of the classes [{', '.join(classes)}], so there is "
+            "nothing to evaluate: check the class names in its report above"
+        )
+
+
+def load_for_evaluation(cfg: CfgNode) -> tuple[nn.Module, ClassCounts | None]:
+    """Build the model of a config with all its weights from ``MODEL.WEIGHTS``.
 
     Args:
         cfg: prepared by :func:`prepare` with ``eval_only``.
 
     Returns:
-        as :func:`evaluate`.
+        the model, and the counts of the training set where the checkpoint has them.
 
     Raises:
         UserError: the checkpoint is missing or does not hold the whole model.
@@ -267,7 +293,7 @@ def evaluate_checkpoint(cfg: CfgNode) -> dict[str, Any]:
     checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)
     checkpointer.require_all = True
     record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)
-    return evaluate(cfg, model, counts_of(record) if record else None)
+    return model, counts_of(record) if record else None
 
 
 def _best_metric(cfg: CfgNode, counts: ClassCounts) -> str:

@@ -1,6 +1,7 @@
 """ROI heads whose box predictor learns with a registered classification loss."""
 
 import math
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -28,7 +29,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         *,
         cls_loss: ClassificationLoss,
         cls_loss_weight: float = 1.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """
         Args:

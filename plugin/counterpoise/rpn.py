@@ -1,6 +1,7 @@
 """Region proposal network whose anchors are sampled by a registered sampler."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -23,7 +24,7 @@ NORMALIZERS = ("batch", "num_sampled", "num_pos")
 
 @ANCHOR_SAMPLER_REGISTRY.register(name="random")
 def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
-    """Detectron2's own sampling: ``BATCH_SIZE_PER_IMAGE`` anchors, ``POSITIVE_FRACTION`` positive."""
+    """Detectron2's own sampling by ``BATCH_SIZE_PER_IMAGE`` and ``POSITIVE_FRACTION``."""
     num_samples = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
     positive_fraction = cfg.MODEL.RPN.POSITIVE_FRACTION
     return lambda labels, logits, anchors: sample_random(labels, num_samples, positive_fraction)
@@ -113,7 +114,7 @@ class BalancedRPN(RPN):
 
     @configurable
     def __init__(
-        self, *, anchor_sampler: AnchorSampler, loss_normalizer: str = "batch", **kwargs
+        self, *, anchor_sampler: AnchorSampler, loss_normalizer: str = "batch", **kwargs: Any
     ) -> None:
         """
         Args:

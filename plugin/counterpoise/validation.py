@@ -50,7 +50,9 @@ CHOICES: dict[str, Callable[[], Iterable[str]]] = {
     "INPUT.RANDOM_FLIP": lambda: ("horizontal", "vertical", "none"),
     "MODEL.META_ARCHITECTURE": lambda: _names(META_ARCH_REGISTRY),
     "MODEL.BACKBONE.NAME": lambda: _names(BACKBONE_REGISTRY),
-    "MODEL.PROPOSAL_GENERATOR.NAME": lambda: [*_names(PROPOSAL_GENERATOR_REGISTRY), "PrecomputedProposals"],
+    "MODEL.PROPOSAL_GENERATOR.NAME": lambda: [
+        *_names(PROPOSAL_GENERATOR_REGISTRY), "PrecomputedProposals",
+    ],
     "MODEL.ROI_HEADS.NAME": lambda: _names(ROI_HEADS_REGISTRY),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": lambda: ("value", "norm"),
     "SOLVER.LR_SCHEDULER_NAME": lambda: LR_SCHEDULERS,
@@ -70,7 +72,9 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "BALANCE.ANCHOR_SAMPLER.RATIO": (lambda v: v > 0, "> 0"),
     "BALANCE.ANCHOR_SAMPLER.MAX_POSITIVES": (lambda v: v >= -1 and v != 0, ">= 1, or -1 for all"),
     "BALANCE.ANCHOR_SAMPLER.MIN_NEGATIVES": (lambda v: v >= 0, ">= 0"),
-    "BALANCE.ANCHOR_SAMPLER.NMS_THRESH": (lambda v: v == -1 or 0 <= v <= 1, "in [0, 1], or -1 for off"),
+    "BALANCE.ANCHOR_SAMPLER.NMS_THRESH": (
+        lambda v: v == -1 or 0 <= v <= 1, "in [0, 1], or -1 for off",
+    ),
     "INPUT.COLOR_JITTER": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "MODEL.ROI_HEADS.NUM_CLASSES": (lambda v: v >= 0, ">= 0, 0 meaning as many as the data has"),
     "SOLVER.BASE_LR": (lambda v: v > 0, "> 0"),

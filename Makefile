@@ -1,0 +1,42 @@
+# Every target first completes the environment: minutes on a fresh machine, no time afterwards.
+# VENV=PATH   another environment, existing (a venv or conda prefix keeps what it has) or to create
+# PYTHON=PATH the Python that creates it
+# ARGS="..."  arguments for the demo or for pytest
+
+VENV ?= .venv
+ARGS ?=
+
+override VENV := $(patsubst ~/%,$(HOME)/%,$(VENV))
+RUN := "$(VENV)/bin/python"
+# the first of the candidates that the set-up script can run on
+BASE = $(shell for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3); do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; \
+	then echo $$python; break; fi; done)
+
+.PHONY: help install demo test test-slow lint format
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^# \([A-Z]*=\)/  \1/p' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## only complete the environment
+	@$(or $(BASE),$(error Python 3.11 is needed: install it or pass PYTHON=its path)) \
+		tools/setup_env.py "$(VENV)"
+
+demo: install ## train and evaluate on a small task
+	@$(RUN) demo/run.py $(ARGS)
+
+test: install ## run the tests
+	@$(RUN) -m pytest $(ARGS)
+
+test-slow: install ## run the slow tests
+	@$(RUN) -m pytest -m slow $(ARGS)
+
+lint: install ## check style and format
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+format: install ## apply the format and the fixes that ruff knows
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .

@@ -1,0 +1,46 @@
+"""Installs the package ``counterpoise`` from ``plugin/``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INIT = Path(__file__).resolve().parent / "plugin" / "counterpoise" / "__init__.py"
+VERSION = re.search(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8"), re.MULTILINE)
+if VERSION is None:
+    raise RuntimeError(f'{INIT} has no line __version__ = "..."')
+
+setup(
+    name="counterpoise",
+    version=VERSION[1],
+    description="Faster R-CNN on class-imbalanced data: a Detectron2 plugin",
+    license="Apache-2.0",
+    package_dir={"": "plugin"},
+    packages=find_packages("plugin"),
+    python_requires=">=3.10",
+    # Detectron2 itself is absent because PyPI does not have it: bring one, or run `make install`.
+    # tools/setup_env.py reads the two lists below, so they stay plain literals.
+    install_requires=[
+        "numpy",
+        "opencv-python",
+        "Pillow",
+        "pycocotools>=2.0.2",
+        "PyYAML>=5.1",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        # what Detectron2's modules import besides
+        "cloudpickle",
+        "fvcore>=0.1.5,<0.1.6",
+        "hydra-core>=1.1",
+        "iopath>=0.1.7,<0.1.10",
+        "matplotlib",
+        "omegaconf>=2.1,<2.4",
+        "packaging",
+        "tabulate",
+        "tensorboard",
+        "termcolor>=1.1",
+        "tqdm>4.29.0",
+        "yacs>=0.1.8",
+    ],
+    extras_require={"dev": ["pytest>=8", "ruff>=0.9"]},
+)
