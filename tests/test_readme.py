@@ -1,0 +1,41 @@
+"""What the README tells a user to type exists and works."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+
+from counterpoise import ROI_LOSS_REGISTRY
+from counterpoise.config import training_config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_files_that_are_named_exist():
+    named = re.findall(r"(?:configs|plugin|docs|benchmarks|demo)/[\w./]*\w", README)
+    assert named
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_config_keys_that_are_named_exist():
+    cfg = training_config()
+    for key in re.findall(r"`((?:BALANCE|MODEL|DATASETS|INPUT|TEST|SOLVER)\.[A-Z_.]+)", README):
+        node = cfg
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]
+
+
+def test_python_snippets_run():
+    own_script, own_loss, *_ = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    cfg = get_cfg()
+    exec(own_script, {"cfg": cfg})
+    assert cfg.MODEL.ROI_HEADS.NAME == "BalancedROIHeads"
+    exec(own_loss, {})
+    loss = ROI_LOSS_REGISTRY.get("smoothed")(cfg)
+    values = loss(torch.zeros(3, 4), torch.tensor([0, -1, 3]))
+    assert values.tolist() == pytest.approx([1.3863, 0, 1.3863], abs=1e-4)

@@ -1,0 +1,132 @@
+"""Class weights from any dataset of Detectron2's catalog, worked out when first needed."""
+
+import logging
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from detectron2.utils.events import EventStorage
+from models import batch, build, losses_and_gradients, quick_config
+from torch.testing import assert_close
+
+from counterpoise.class_weights import class_weights
+from counterpoise.errors import UserError
+from counterpoise.weight_sources import class_table, class_weight_provider
+
+
+@pytest.fixture
+def catalog():
+    """Registers datasets that are not this project's own, and counts how often they are read."""
+    names, reads = [], []
+
+    def register(name, classes, boxes):
+        """`boxes` maps a class name to its number of boxes; each box gets an image of its own."""
+
+        def load():
+            reads.append(name)
+            return [
+                {
+                    "file_name": f"{name}-{i}",
+                    "image_id": i,
+                    "height": 9,
+                    "width": 9,
+                    "annotations": [
+                        {
+                            "bbox": [0, 0, 5, 5],
+                            "bbox_mode": BoxMode.XYXY_ABS,
+                            "category_id": classes.index(box_class),
+                            "iscrowd": crowd,
+                        }
+                    ],
+                }
+                for i, (box_class, crowd) in enumerate(
+                    (box_class, crowd)
+                    for box_class, number in boxes.items()
+                    for crowd in [0] * number + [1]
+                )
+            ]
+
+        DatasetCatalog.register(name, load)
+        MetadataCatalog.get(name).thing_classes = classes
+        names.append(name)
+
+    register.reads = reads
+    yield register
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_boxes_are_counted_over_all_training_sets_by_class_name_without_crowds(catalog):
+    catalog("first", ["a", "b", "c"], {"a": 5, "b": 2, "c": 1})
+    catalog("second", ["c", "a", "b"], {"a": 3, "c": 4})
+    cfg = quick_config("DATASETS.TRAIN", "('first', 'second')")
+    table = class_table(cfg)
+    assert table.counts.names == ("a", "b", "c")
+    assert table.counts.boxes == (8, 2, 5)
+    assert_close(table.weights, class_weights([8, 2, 5]))
+
+
+def test_a_model_reads_the_training_set_at_its_first_loss_and_never_for_inference(catalog):
+    catalog("first", ["a", "b", "c"], {"a": 5, "b": 2, "c": 1})
+    model = build(quick_config("DATASETS.TRAIN", "first"))
+    with torch.no_grad():
+        model.eval()(batch())
+    assert catalog.reads == []
+    with EventStorage():
+        for _ in range(2):
+            losses_and_gradients(model, batch())
+    assert catalog.reads == ["first"]
+    assert_close(model.roi_heads.box_predictor.cls_loss.weight, class_weights([5, 2, 1]))
+
+
+def test_the_table_lists_names_counts_frequencies_and_weights(catalog, caplog):
+    catalog("first", ["a", "b", "c"], {"a": 6, "b": 3, "c": 1})
+    logging.getLogger("counterpoise").propagate = True
+    with caplog.at_level(logging.INFO, logger="counterpoise"):
+        class_weight_provider(quick_config("DATASETS.TRAIN", "first"))()
+    rows = {line.split()[0]: line.split()[1:] for line in caplog.text.splitlines() if line}
+    weights = class_weights([6, 3, 1]).tolist()
+    assert rows["b"] == ["3", "3", "30.00%", f"{weights[1]:.4g}"]
+    assert rows["(background)"] == [f"{weights[3]:.4g}"]
+
+
+def test_a_list_gives_foreground_weights_or_all_of_them():
+    def weights(values):
+        return class_weight_provider(
+            quick_config(
+                "BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", values
+            )
+        )()
+
+    assert_close(weights("[1, 2, 3]"), torch.tensor([1.0, 2.0, 3.0, 2.0]))
+    assert_close(weights("[1, 2, 3, 0.5]"), torch.tensor([1.0, 2.0, 3.0, 0.5]))
+    with pytest.raises(UserError, match=r"VALUES has 2 numbers, expected 3 .* or 4"):
+        weights("[1, 2]")
+    with pytest.raises(UserError, match="VALUES.*>= 0"):
+        weights("[1, 2, -3]")
+
+
+def test_no_source_means_no_weights_and_no_reading():
+    assert class_weight_provider(quick_config("BALANCE.CLASS_WEIGHTS.SOURCE", "none"))() is None
+
+
+def test_a_class_without_boxes_is_named(catalog):
+    catalog("first", ["a", "b", "c"], {"a": 6, "c": 1})
+    rule = ("BALANCE.CLASS_WEIGHTS.RULE", "inverse")
+    with pytest.raises(UserError, match=r"classes without boxes: b"):
+        class_table(quick_config("DATASETS.TRAIN", "first", *rule))
+
+
+def test_a_class_list_of_another_length_is_refused_with_both_numbers(catalog):
+    catalog("first", ["a", "b"], {"a": 6, "b": 1})
+    with pytest.raises(UserError, match=r"NUM_CLASSES is 3, but .* has 2 classes \(a, b\)"):
+        class_table(quick_config("DATASETS.TRAIN", "first"))
+
+
+def test_training_sets_of_different_classes_are_refused(catalog):
+    catalog("first", ["a", "b", "c"], {"a": 1})
+    catalog("second", ["a", "b", "d"], {"a": 1})
+    with pytest.raises(UserError, match="'c'.*'d'"):
+        class_table(quick_config("DATASETS.TRAIN", "('first', 'second')"))
