@@ -7,12 +7,12 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
-from models import batch, build, losses_and_gradients, quick_config
 from torch.testing import assert_close
 
 from counterpoise.class_weights import class_weights
 from counterpoise.errors import UserError
 from counterpoise.weight_sources import class_table, class_weight_provider
+from models import batch, build, losses_and_gradients, quick_config
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_list_gives_foreground_weights_or_all_of_them():
     assert_close(weights("[1, 2, 3, 0.5]"), torch.tensor([1.0, 2.0, 3.0, 0.5]))
     with pytest.raises(UserError, match=r"VALUES has 2 numbers, expected 3 .* or 4"):
         weights("[1, 2]")
-    with pytest.raises(UserError, match="VALUES.*>= 0"):
+    with pytest.raises(UserError, match=r"VALUES.*>= 0"):
         weights("[1, 2, -3]")
 
 
@@ -128,5 +128,5 @@ def test_a_class_list_of_another_length_is_refused_with_both_numbers(catalog):
 def test_training_sets_of_different_classes_are_refused(catalog):
     catalog("first", ["a", "b", "c"], {"a": 1})
     catalog("second", ["a", "b", "d"], {"a": 1})
-    with pytest.raises(UserError, match="'c'.*'d'"):
+    with pytest.raises(UserError, match=r"'c'.*'d'"):
         class_table(quick_config("DATASETS.TRAIN", "('first', 'second')"))
