@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from counterpoise.checkpoint import BalancedCheckpointer
 from counterpoise.config import load_config
-from counterpoise.engine import BalancedTrainer, prepare
+from counterpoise.engine import BalancedTrainer
 from counterpoise.errors import UserError
+from counterpoise.preparation import prepare
 from make_dataset import DatasetPaths, make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

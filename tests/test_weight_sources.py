@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from counterpoise.class_weights import class_weights
 from counterpoise.errors import UserError
+from counterpoise.registry import WEIGHT_RULE_REGISTRY
 from counterpoise.weight_sources import class_table, class_weight_provider
 from models import batch, build, losses_and_gradients, quick_config
 
@@ -106,6 +107,17 @@ def test_a_list_gives_foreground_weights_or_all_of_them():
         weights("[1, 2]")
     with pytest.raises(UserError, match=r"VALUES.*>= 0"):
         weights("[1, 2, -3]")
+
+
+def test_a_rule_registered_outside_is_chosen_by_name(catalog):
+    @WEIGHT_RULE_REGISTRY.register(name="linear_for_test")
+    def linear(frequency, **_):
+        return 1 - frequency
+
+    catalog("first", ["a", "b", "c"], {"a": 5, "b": 3, "c": 2})
+    rule = ("BALANCE.CLASS_WEIGHTS.RULE", "linear_for_test")
+    weights = class_table(quick_config("DATASETS.TRAIN", "first", *rule)).weights
+    assert_close(weights, torch.tensor([0.5, 0.7, 0.8, 2 / 3]))
 
 
 def test_no_source_means_no_weights_and_no_reading():

@@ -18,8 +18,9 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessRaisedException
 
 from counterpoise.config import load_config
-from counterpoise.engine import BalancedTrainer, evaluate, load_for_evaluation, prepare
+from counterpoise.engine import BalancedTrainer, evaluate, load_for_evaluation
 from counterpoise.errors import UserError
+from counterpoise.preparation import prepare
 
 EPILOG = """\
 examples:

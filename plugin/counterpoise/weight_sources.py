@@ -10,7 +10,7 @@ from detectron2.utils.logger import log_first_n
 from tabulate import tabulate
 from torch import Tensor
 
-from counterpoise.class_weights import append_background, class_weights
+from counterpoise.class_weights import RULES, append_background, class_weights
 from counterpoise.datasets.counting import ClassCounts, count_classes
 from counterpoise.errors import UserError
 from counterpoise.registry import WEIGHT_RULE_REGISTRY
@@ -102,8 +102,9 @@ def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
         return None
     if node.SOURCE == "list":
         return _weights_from_list(node, len(counts.names))
-    rule = node.RULE
-    WEIGHT_RULE_REGISTRY.get(rule)
+    registered = WEIGHT_RULE_REGISTRY.get(node.RULE)
+    # The core knows its own rules by name, and says in its messages which one it was.
+    rule = node.RULE if registered is RULES.get(node.RULE) else registered
     empty = [name for name, boxes in zip(counts.names, counts.boxes, strict=True) if not boxes]
     try:
         with warnings.catch_warnings(record=True) as caught:
