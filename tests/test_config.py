@@ -162,6 +162,7 @@ def test_mistakes_on_the_command_line_are_answered(overrides, said):
         ("- 1", "must hold 'KEY: value' pairs"),
         ("_BASE_: leaf.yaml", "leads back to this file"),
         ("_BASE_: nowhere.yaml", "nowhere.yaml cannot be read"),
+        ("_BASE_: laef.yaml", "did you mean 'leaf.yaml'"),
         ("DATASETS: {CUSTOM: [a]}", "DATASETS.CUSTOM maps names to datasets"),
         ("DATASETS: {CUSTOM: {a: voc}}", "DATASETS.CUSTOM.a must hold the keys"),
         ("BALANCE: {ROI_LOSS: {GAMA: 1}}", "did you mean 'GAMMA'"),

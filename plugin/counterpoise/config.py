@@ -159,7 +159,9 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"config file {path} cannot be read: {error.strerror}") from error
+        siblings = [sibling.name for sibling in path.parent.glob("*.yaml")]
+        hint = f", {did_you_mean(path.name, siblings)}" if siblings else ""
+        raise UserError(f"config file {path} cannot be read: {error.strerror}{hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"config file {path} is not valid YAML: {reason}") from error
