@@ -12,6 +12,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 from counterpoise.losses import (
     REDUCTIONS,
     cross_entropy_loss,
+    sigmoid_focal_loss,
     softmax_focal_loss,
     target_probability,
 )
@@ -347,3 +348,83 @@ def test_bad_arguments_are_named(change, said):
     arguments = {"logits": torch.zeros(2, 4), "targets": torch.tensor([0, 1])} | change
     with pytest.raises(ValueError, match=said):
         softmax_focal_loss(**arguments)
+
+
+def binary_batch(shape=(32, 4), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    targets = torch.randint(2, shape, generator=generator)
+    return logits.requires_grad_(), targets
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", [-1.0, 0.25, 0.75])
+def test_sigmoid_focal_equals_torchvision_in_value_and_gradient(alpha, gamma, reduction):
+    logits, targets = binary_batch()
+    ours = value_and_grad(
+        lambda z: sigmoid_focal_loss(z, targets, alpha, gamma, reduction=reduction).sum(), logits
+    )
+    theirs = value_and_grad(
+        lambda z: torchvision_focal(z, targets.double(), alpha, gamma, reduction).sum(), logits
+    )
+    assert_close(ours, theirs, rtol=1e-11, atol=1e-13)
+
+
+def test_sigmoid_focal_is_finite_where_torchvision_is_not():
+    logits, targets = torch.tensor([30.0, -30.0]), torch.tensor([1.0, 0.0])
+    theirs = value_and_grad(lambda z: torchvision_focal(z, targets, -1, 0.5, "sum"), logits)
+    ours = value_and_grad(
+        lambda z: sigmoid_focal_loss(z, targets, -1, 0.5, reduction="sum"), logits
+    )
+    assert theirs[1].isnan().any()
+    assert ours[1].isfinite().all() and ours[0].isfinite()
+
+
+def test_sigmoid_focal_takes_one_alpha_per_class():
+    logits, targets = binary_batch()
+    alpha = torch.tensor([0.1, 0.25, 0.5, 0.9], dtype=torch.float64)
+    columns = [
+        sigmoid_focal_loss(logits[:, c], targets[:, c], alpha[c].item(), reduction="none")
+        for c in range(4)
+    ]
+    loss = sigmoid_focal_loss(logits, targets, alpha, reduction="none")
+    assert_close(loss, torch.stack(columns, dim=1))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_sigmoid_focal_gradcheck(gamma):
+    logits, targets = binary_batch((3, 2))
+    assert torch.autograd.gradcheck(lambda z: sigmoid_focal_loss(z, targets, 0.3, gamma), logits)
+
+
+def test_sigmoid_focal_of_nothing_is_zero_with_a_graph():
+    logits = torch.zeros(0, 3, requires_grad=True)
+    loss = sigmoid_focal_loss(logits, torch.zeros(0, 3))
+    loss.backward()
+    assert loss.item() == 0
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"gamma": -1.0}, "gamma"),
+        ({"alpha": 1.5}, "alpha"),
+        ({"alpha": torch.tensor([0.5, -0.5])}, "alpha"),
+        ({"targets": torch.zeros(3)}, "targets"),
+        ({"reduction": "weight_sum"}, "reduction"),
+    ],
+)
+def test_sigmoid_focal_names_bad_arguments(change, said):
+    arguments = {"logits": torch.zeros(2, 2), "targets": torch.zeros(2, 2)} | change
+    with pytest.raises(ValueError, match=said):
+        sigmoid_focal_loss(**arguments)
+
+
+def test_weighted_cross_entropy_is_the_alpha_balanced_one():
+    """CE(p_t) = -alpha_t log(p_t), equation 3 of arXiv:1708.02002, for two and for many classes."""
+    for classes in (2, 5):
+        logits, targets, weight = batch(classes=classes)
+        log_p = logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1)
+        loss = cross_entropy_loss(logits, targets, weight, reduction="none")
+        assert_close(loss, -weight[targets] * log_p)

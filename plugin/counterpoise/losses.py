@@ -52,16 +52,69 @@ def softmax_focal_loss(
     Raises:
         ValueError: a shape, class index, gamma, weight or reduction that is not as described.
     """
-    if not (gamma >= 0 and math.isfinite(gamma)):
-        raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
+    _check_gamma(gamma)
     _check_inputs(logits, targets, weight, ignore_index, reduction)
     ignored = targets == ignore_index
     class_ids = targets.long().masked_fill(ignored, 0)
     # Autocast would run logsumexp and logsigmoid in bfloat16 on the CPU.
     with torch.autocast(logits.device.type, enabled=False):
         log_p, log_q = _log_p_and_log_q(_at_least_float32(logits), class_ids)
-        loss = -log_p if gamma == 0 else -torch.exp(gamma * log_q) * log_p
+        loss = _focal(log_p, log_q, gamma)
         return reduce_loss(loss, class_ids, ignored, weight, reduction)
+
+
+def sigmoid_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor = 0.25,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Binary or multi-label focal loss, ``-alpha_t (1 - p_t)^gamma log(p_t)`` per logit.
+
+    Equation 5 of arXiv:1708.02002, computed from the margin as :func:`softmax_focal_loss` is: equal
+    to torchvision's and finite where that gives NaN gradients (gamma < 1).
+
+    Args:
+        logits: any shape, any float dtype. Half types are computed in float32.
+        targets: the shape of `logits`, 0 or 1, of any dtype; for several labels the last dimension
+            is the class.
+        alpha: weight of the positives in [0, 1], 1 - alpha being that of the negatives; a number,
+            or (C,) with one per class of the last dimension; a negative number turns it off.
+        gamma: focusing parameter >= 0; 0 gives (alpha-balanced) binary cross-entropy.
+        weight: broadcastable to `logits`, a further factor; None means 1.
+        reduction: ``none``, ``sum`` or ``mean`` (over all elements, 0 for none at all).
+
+    Returns:
+        float32, or float64 for float64 logits; a scalar unless `reduction` is ``none``.
+
+    Raises:
+        ValueError: a shape, alpha, gamma or reduction that is not as described.
+    """
+    _check_gamma(gamma)
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"targets must have the shape of logits, {tuple(logits.shape)}, "
+            f"got {tuple(targets.shape)}"
+        )
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"reduction must be 'none', 'sum' or 'mean', got {reduction!r}")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = _at_least_float32(logits)
+        targets = targets.to(logits)
+        margin = (2 * targets - 1) * logits
+        loss = _focal(F.logsigmoid(margin), F.logsigmoid(-margin), gamma)
+        alpha = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
+        if not (alpha < 0).all():
+            if not ((alpha >= 0) & (alpha <= 1)).all():
+                raise ValueError(f"alpha must lie in [0, 1], got {alpha.tolist()}")
+            loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+        if weight is not None:
+            loss = loss * weight.to(logits)
+        if reduction == "none":
+            return loss
+        return loss.sum() if reduction == "sum" else loss.sum() / max(loss.numel(), 1)
 
 
 def cross_entropy_loss(
@@ -135,6 +188,15 @@ def _log_p_and_log_q(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     others = logits.scatter(1, index, float("-inf"))
     margin = logits.gather(1, index).squeeze(1) - others.logsumexp(dim=1)
     return F.logsigmoid(margin), F.logsigmoid(-margin)
+
+
+def _focal(log_p: Tensor, log_q: Tensor, gamma: float) -> Tensor:
+    return -log_p if gamma == 0 else -torch.exp(gamma * log_q) * log_p
+
+
+def _check_gamma(gamma: float) -> None:
+    if not (gamma >= 0 and math.isfinite(gamma)):
+        raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
