@@ -12,6 +12,7 @@ from counterpoise.class_weights import (
     RULES,
     ClassWeightWarning,
     append_background,
+    batch_class_weights,
     class_weights,
 )
 
@@ -93,6 +94,18 @@ def test_a_class_without_boxes_warns_under_log_and_raises_under_the_others():
 def test_a_function_may_be_the_rule():
     weights = class_weights([8, 2], rule=lambda f, **_: 1 - f, background="one")
     assert_close(weights, torch.tensor([0.2, 0.8, 1.0]))
+
+
+def test_batch_weights_count_the_background_as_a_class_and_leave_absent_classes_alone():
+    counts = torch.tensor([3.0, 0, 1, 12])
+    weights = batch_class_weights(counts)
+    expected = [1 / math.log(1.10 + n / 16) if n else 1.0 for n in counts.tolist()]
+    assert_close(weights, torch.tensor(expected))
+    normalized = batch_class_weights(counts, normalize="mean_one")
+    assert normalized[counts > 0].mean().item() == pytest.approx(1)
+    assert normalized[1] == 1
+    assert_close(batch_class_weights(torch.tensor([0.0, 0, 7])), torch.ones(3))
+    assert_close(batch_class_weights(torch.zeros(3)), torch.ones(3))
 
 
 def test_given_foreground_weights_get_a_background():

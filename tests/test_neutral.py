@@ -58,6 +58,46 @@ def test_detections_are_equal(pair):
         assert torch.equal(a["instances"].scores, b["instances"].scores)
 
 
+CASCADE = (
+    "MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True",
+)  # fmt: skip
+C4 = (
+    "MODEL.ROI_HEADS.NAME", "Res5ROIHeads",
+    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
+    "MODEL.RESNETS.DEPTH", "18",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", "64",
+    "MODEL.RPN.IN_FEATURES", "res4",
+    "MODEL.ROI_HEADS.IN_FEATURES", "res4",
+    "MODEL.ANCHOR_GENERATOR.SIZES", "[[16, 32]]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("head", [CASCADE, C4], ids=["cascade", "c4"])
+def test_other_heads_are_stock_too(head):
+    _, name, *rest = head
+    balanced = ("MODEL.ROI_HEADS.NAME", f"Balanced{name}", *rest)
+    results = []
+    for settings in ((*STOCK[:2], *head), (*balanced, *NEUTRAL)):
+        model = build(quick_config(*settings))
+        with EventStorage():
+            results.append((model.state_dict(), *losses_and_gradients(model, batch())))
+    for ours, stock in zip(results[1], results[0], strict=True):
+        assert_equal(ours, stock)
+
+
+@pytest.mark.parametrize("head", [CASCADE, C4], ids=["cascade", "c4"])
+def test_other_heads_take_the_loss_flags(head):
+    _, name, *rest = head
+    settings = ("MODEL.ROI_HEADS.NAME", f"Balanced{name}", *rest, *NEUTRAL)
+    with EventStorage():
+        plain, _ = losses_and_gradients(build(quick_config(*settings)), batch())
+        focal = ("BALANCE.ROI_LOSS.NAME", "softmax_focal")
+        focused, _ = losses_and_gradients(build(quick_config(*settings, *focal)), batch())
+    changed = {key for key in plain if not torch.equal(plain[key], focused[key])}
+    assert changed == {key for key in plain if "loss_cls" in key}
+
+
 def test_a_mask_head_built_after_the_box_head_starts_as_in_stock():
     mask = ("MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead")
     stock, ours = build(quick_config(*STOCK, *mask)), build(quick_config(*NEUTRAL, *mask))

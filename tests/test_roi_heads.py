@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
+from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from counterpoise.classification import ClassificationLoss
 from counterpoise.errors import UserError
@@ -176,6 +178,83 @@ def test_a_loss_registered_outside_is_chosen_by_name():
         predictor("BALANCE.ROI_LOSS.NAME", "constant_for_test", *UNWEIGHTED), [[0, 3]]
     )
     assert losses["loss_cls"].item() == pytest.approx(7.0)
+
+
+SIGMOID = ("BALANCE.ROI_LOSS.NAME", "sigmoid_focal", *UNWEIGHTED)
+
+
+def test_sigmoid_focal_sums_one_binary_loss_per_class_and_leaves_the_last_column_out():
+    head = predictor(*SIGMOID, "BALANCE.ROI_LOSS.NORMALIZER", "sum")
+    losses, (logits, _), _ = losses_of(head, [[0, 2, 3, -1]])
+    labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 0]])
+    expected = torchvision_focal(logits[:3, :3], labels, 0.25, 2.0, "sum")
+    assert_close(losses["loss_cls"], expected)
+    assert (logits.grad[:, 3] == 0).all() and (logits.grad[3] == 0).all()
+
+
+def test_sigmoid_focal_takes_an_alpha_per_class():
+    head = predictor(*SIGMOID, "BALANCE.ROI_LOSS.ALPHA", "[0.2, 0.5, 0.9]")
+    losses, (logits, _), _ = losses_of(head, [[0, 2, 3]])
+    labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 0]])
+    expected = sum(
+        torchvision_focal(logits[:, c], labels[:, c], alpha, 2.0, "sum")
+        for c, alpha in enumerate([0.2, 0.5, 0.9])
+    )
+    assert_close(losses["loss_cls"], expected / 3)
+    with pytest.raises(UserError, match="ALPHA has 2 numbers, expected 1 or 3"):
+        predictor(*SIGMOID, "BALANCE.ROI_LOSS.ALPHA", "[0.2, 0.5]")
+
+
+def test_sigmoid_focal_is_tested_with_the_activation_that_it_is_trained_with():
+    head = predictor(*SIGMOID)
+    logits, deltas = predictions(5)
+    probabilities = head.predict_probs((logits, deltas), [proposals([0, 1]), proposals([0, 1, 2])])
+    assert [len(p) for p in probabilities] == [2, 3]
+    assert_close(torch.cat(probabilities)[:, :3], logits[:, :3].sigmoid())
+    prior = predictor(*SIGMOID, "BALANCE.ROI_LOSS.PRIOR_PROB", "0.01")
+    assert_close(prior.cls_score.bias[:3].sigmoid(), torch.full((3,), 0.01))
+
+
+def test_batch_weights_follow_the_proposals_of_each_step():
+    settings = ("BALANCE.CLASS_WEIGHTS.SOURCE", "batch", "BALANCE.ROI_LOSS.NORMALIZER", "sum")
+    head = predictor(*settings)
+    for gt_classes in ([0, 0, 0, 1, 3, 3, 3, 3], [2, 3]):
+        losses, (logits, _), _ = losses_of(head, [gt_classes])
+        targets = torch.tensor(gt_classes)
+        frequency = torch.bincount(targets, minlength=4) / len(targets)
+        weight = 1 / torch.log(1.10 + frequency)
+        expected = softmax_focal_loss(logits, targets, 2.0, weight, reduction="sum")
+        assert_close(losses["loss_cls"], expected)
+
+
+def test_batch_weights_are_one_without_foreground():
+    head = predictor("BALANCE.CLASS_WEIGHTS.SOURCE", "batch", "BALANCE.ROI_LOSS.NORMALIZER", "sum")
+    losses, (logits, _), _ = losses_of(head, [[3, 3, -1]])
+    targets = torch.tensor([3, 3, -1])
+    assert_close(losses["loss_cls"], softmax_focal_loss(logits, targets, 2.0, reduction="sum"))
+
+
+def test_mask_rcnn_trains_two_steps():
+    model = build(
+        quick_config(
+            *WEIGHTS, "MODEL.MASK_ON", "True",
+            "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead",
+            "MODEL.ROI_MASK_HEAD.NUM_CONV", "1",
+            "MODEL.ROI_MASK_HEAD.CONV_DIM", "8",
+        )
+    )  # fmt: skip
+    images = batch()
+    for image in images:
+        boxes = image["instances"].gt_boxes.tensor
+        image["instances"].gt_masks = PolygonMasks(
+            [[np.array([x0, y0, x1, y0, x1, y1, x0, y1])] for x0, y0, x1, y1 in boxes.tolist()]
+        )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with EventStorage():
+        for step in range(2):
+            losses, _ = losses_and_gradients(model, images, seed=step)
+            optimizer.step()
+    assert losses["loss_mask"].isfinite() and losses["loss_cls"].isfinite()
 
 
 def test_an_unknown_loss_is_answered_with_the_nearest():

@@ -30,7 +30,13 @@ if find_spec("detectron2"):
     with warnings.catch_warnings():
         # Detectron2 scripts functions as it is imported, which newer versions of torch deprecate.
         warnings.simplefilter("ignore", FutureWarning)
-        from counterpoise import backbones, classification, roi_heads, rpn  # noqa: F401  (register)
+        from counterpoise import (  # noqa: F401  (register their components)
+            backbones,
+            c4_cascade,
+            classification,
+            roi_heads,
+            rpn,
+        )
     from counterpoise.config import add_counterpoise_config
     from counterpoise.registry import (
         ANCHOR_SAMPLER_REGISTRY,

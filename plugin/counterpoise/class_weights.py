@@ -120,6 +120,41 @@ def class_weights(
     return append_background(foreground, background, normalize, background_value)
 
 
+def batch_class_weights(
+    counts: Tensor,
+    rule: str | WeightRule = "log",
+    log_offset: float = 1.10,
+    normalize: str = "none",
+    beta: float = 0.999,
+) -> Tensor:
+    """Weight the classes of one batch by how rare they are in it.
+
+    The background is counted as a class of its own, so its weight needs no policy. A class that is
+    not in the batch has weight 1 and no part in the normalisation; a batch without foreground has
+    weights of 1 throughout.
+
+    Args:
+        counts: (K + 1,), samples per class in the batch, background last; on any device.
+        rule, log_offset, normalize, beta: as for :func:`class_weights`.
+
+    Returns:
+        float32 (K + 1,), on the device of `counts`.
+
+    Raises:
+        ValueError: an argument that is not as described.
+    """
+    weigh = _checked_rule(rule)
+    _check_choice("normalize", normalize, NORMALIZES)
+    weights = torch.ones(len(counts), dtype=torch.float64, device=counts.device)
+    if counts[:-1].sum() == 0:
+        return weights.float()
+    present, total = counts > 0, counts.sum().item()
+    frequency = counts[present].double() / total
+    found = weigh(frequency, total=total, log_offset=log_offset, beta=beta)
+    weights[present] = found / found.mean() if normalize == "mean_one" else found
+    return weights.float()
+
+
 def append_background(
     foreground: Sequence[float] | Tensor,
     background: str = "sum_div3",

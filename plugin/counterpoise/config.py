@@ -24,10 +24,13 @@ def add_counterpoise_config(cfg: CfgNode) -> None:
 
     # Classification loss of the box head (MODEL.ROI_HEADS.NAME: BalancedROIHeads).
     cfg.BALANCE.ROI_LOSS = CfgNode()
-    # softmax_focal | cross_entropy | a name in ROI_LOSS_REGISTRY.
+    # softmax_focal | cross_entropy | sigmoid_focal | a name in ROI_LOSS_REGISTRY.
     cfg.BALANCE.ROI_LOSS.NAME = "softmax_focal"
     # Focusing parameter of the focal loss, >= 0; 0 is cross-entropy (arXiv:1708.02002, eq. 4).
     cfg.BALANCE.ROI_LOSS.GAMMA = 2.0
+    # sigmoid_focal: weight of the positives in [0, 1], one number or one per class in class order;
+    # [-1] is off (arXiv:1708.02002, eq. 5).
+    cfg.BALANCE.ROI_LOSS.ALPHA = [0.25]
     # The summed loss is divided by: weight_sum (summed class weights of the proposals, the
     # convention of F.cross_entropy) | mean (number of proposals; the weights then scale the whole
     # loss) | num_pos (number of foreground proposals) | sum (1).
@@ -40,7 +43,8 @@ def add_counterpoise_config(cfg: CfgNode) -> None:
 
     # Class weights; they apply to every ROI loss.
     cfg.BALANCE.CLASS_WEIGHTS = CfgNode()
-    # dataset (counted over DATASETS.TRAIN) | list (VALUES) | none (all 1).
+    # dataset (counted over DATASETS.TRAIN) | list (VALUES) | batch (the proposals of each step,
+    # background counted as a class) | none (all 1).
     cfg.BALANCE.CLASS_WEIGHTS.SOURCE = "dataset"
     # With f a class's share of all boxes and n its boxes: log 1/ln(LOG_OFFSET + f) |
     # inverse 1/f | inv_sqrt 1/sqrt(f) | effective_num (1 - BETA)/(1 - BETA^n) (arXiv:1901.05555)

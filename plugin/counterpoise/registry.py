@@ -5,7 +5,9 @@ registry                   what an entry is
 =========================  =====================================================================
 ROI_LOSS_REGISTRY          builder ``(cfg) -> loss``; ``loss(logits, gt_classes)`` maps (R, K+1)
                            and (R,) to unweighted losses (R,), 0 where ``gt_classes`` is -1. Class
-                           weights and the normaliser are applied outside, to every loss alike.
+                           weights and the normaliser are applied outside, to every loss alike. A
+                           loss that does not train a softmax also has ``loss.probabilities``, from
+                           logits to probabilities (R, K+1), which is used at inference.
 WEIGHT_RULE_REGISTRY       function ``(frequency, *, total, log_offset, beta) -> weights``, see
                            :data:`counterpoise.class_weights.WeightRule`
 ANCHOR_SAMPLER_REGISTRY    builder ``(cfg) -> sampler``; ``sampler(labels, logits, anchors)`` takes

@@ -9,7 +9,7 @@ from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from counterpoise.classification import ClassificationLoss
 from counterpoise.errors import UserError
@@ -78,6 +78,14 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             losses["loss_cls"] = self.cls_loss_weight * losses["loss_cls"]
         return losses
 
+    def predict_probs(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> list[Tensor]:
+        """Class probabilities (R_i, K + 1) per image, of the kind that the loss trains."""
+        if not hasattr(self.cls_loss.loss, "probabilities"):
+            return super().predict_probs(predictions, proposals)
+        return list(self.cls_loss.loss.probabilities(predictions[0]).split([*map(len, proposals)]))
+
 
 @ROI_HEADS_REGISTRY.register()
 class BalancedROIHeads(StandardROIHeads):
@@ -121,23 +129,28 @@ def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFas
     # start as they would in stock Detectron2 under the same seed.
     with torch.random.fork_rng(devices=[]):
         predictor = BalancedFastRCNNOutputLayers(
-            cfg, ShapeSpec(channels=stock.cls_score.in_features)
+            cfg,
+            ShapeSpec(channels=stock.cls_score.in_features),
+            box2box_transform=stock.box2box_transform,
         )
     predictor.load_state_dict(stock.state_dict())
     if cfg.BALANCE.ROI_LOSS.PRIOR_PROB > 0:
-        _set_prior(predictor.cls_score, float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB))
+        _set_prior(predictor, float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB))
     return predictor
 
 
-def _set_prior(cls_score: nn.Linear, prior_prob: float) -> None:
-    """Start with a total foreground probability of `prior_prob` (arXiv:1708.02002, section 3.3).
+def _set_prior(predictor: BalancedFastRCNNOutputLayers, prior_prob: float) -> None:
+    """Start with a foreground probability of `prior_prob` (arXiv:1708.02002, section 3.3).
 
-    There the prior belongs to one sigmoid per class. For a softmax over K classes and a background
-    it becomes a background bias of log(K (1 - pi) / pi).
+    There it is the prior of one sigmoid per class. For a softmax over K classes and a background
+    the total over the classes becomes the prior by a background bias of log(K (1 - pi) / pi).
     """
-    num_classes = cls_score.out_features - 1
+    bias, odds = predictor.cls_score.bias, (1 - prior_prob) / prior_prob
     with torch.no_grad():
-        cls_score.bias[-1] = math.log(num_classes * (1 - prior_prob) / prior_prob)
+        if hasattr(predictor.cls_loss.loss, "probabilities"):
+            bias[:-1] = -math.log(odds)
+        else:
+            bias[-1] = math.log(predictor.num_classes * odds)
 
 
 def _drop_ignored(

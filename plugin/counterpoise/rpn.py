@@ -14,7 +14,7 @@ from torch import Tensor
 
 from counterpoise.parallel import mean_over_processes
 from counterpoise.registry import ANCHOR_SAMPLER_REGISTRY
-from counterpoise.sampling import mine_hard_negatives, sample_random
+from counterpoise.sampling import mine_hard_negatives, sample_random, top_indices
 
 #: labels (A,) in {-1, 0, 1}, objectness logits (A,), anchors per level -> sampled labels (A,)
 AnchorSampler = Callable[[Tensor, Tensor, list[Boxes]], Tensor]
@@ -35,7 +35,11 @@ def build_ohem_sampler(cfg: CfgNode) -> AnchorSampler:
     """All positives (up to a bound) and the hardest negatives, see :class:`OHEMSampler`."""
     node = cfg.BALANCE.ANCHOR_SAMPLER
     return OHEMSampler(
-        float(node.RATIO), node.MAX_POSITIVES, node.MIN_NEGATIVES, float(node.NMS_THRESH)
+        float(node.RATIO),
+        node.MAX_POSITIVES,
+        node.MIN_NEGATIVES,
+        float(node.NMS_THRESH),
+        node.TIE_BREAK,
     )
 
 
@@ -56,10 +60,11 @@ class OHEMSampler:
         max_positives: int = 128,
         min_negatives: int = 3,
         nms_thresh: float = -1.0,
+        tie_break: str = "index",
     ) -> None:
         """
         Args:
-            ratio, max_positives, min_negatives: see :func:`mine_hard_negatives`.
+            ratio, max_positives, min_negatives, tie_break: see :func:`mine_hard_negatives`.
             nms_thresh: IoU above which a negative counts as a duplicate of a harder one on its
                 level; duplicates are chosen last. Negative: off.
         """
@@ -67,6 +72,7 @@ class OHEMSampler:
         self.max_positives = max_positives
         self.min_negatives = min_negatives
         self.nms_thresh = nms_thresh
+        self.tie_break = tie_break
 
     def __call__(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
         """
@@ -81,7 +87,7 @@ class OHEMSampler:
         if self.nms_thresh >= 0:
             logits = self._demote_duplicates(labels, logits, anchors)
         return mine_hard_negatives(
-            labels, logits, self.ratio, self.max_positives, self.min_negatives
+            labels, logits, self.ratio, self.max_positives, self.min_negatives, self.tie_break
         )
 
     def _demote_duplicates(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
@@ -90,8 +96,11 @@ class OHEMSampler:
             positives = min(positives, self.max_positives)
         wanted = max(int(self.ratio * positives), self.min_negatives)
         negatives = (labels == 0).nonzero().flatten()
-        hardest = logits[negatives].topk(min(self.NMS_POOL * wanted, len(negatives))).indices
-        pool = negatives[hardest]
+        pool_size = min(self.NMS_POOL * wanted, len(negatives))
+        pool = negatives[top_indices(logits[negatives], pool_size, self.tie_break)]
+        if self.tie_break == "random":
+            # Of equal logits, NMS keeps the one that comes first.
+            pool = pool[torch.randperm(len(pool), device=pool.device)]
         levels = torch.cat(
             [torch.full((len(a),), i, device=labels.device) for i, a in enumerate(anchors)]
         )

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+TIE_BREAKS = ("index", "random")
+
 
 def sample_random(labels: Tensor, num_samples: int, positive_fraction: float) -> Tensor:
     """Choose anchors at random, by Detectron2's rule (and with its random draws).
@@ -40,6 +42,7 @@ def mine_hard_negatives(
     ratio: float = 3.0,
     max_positives: int = 128,
     min_negatives: int = 3,
+    tie_break: str = "index",
 ) -> Tensor:
     """Keep the positives and the hardest negatives, `ratio` of them for each positive.
 
@@ -57,13 +60,13 @@ def mine_hard_negatives(
             overlaps none.
         min_negatives: negatives for an image without positives. Zero would leave the images that
             show only background without any effect.
+        tie_break: which negatives of equal hardness come first, see :func:`top_indices`.
 
     Returns:
-        (A,), the dtype of `labels`, in {-1, 0, 1}. Among negatives of equal hardness the lowest
-        index comes first.
+        (A,), the dtype of `labels`, in {-1, 0, 1}.
 
     Raises:
-        ValueError: shapes that differ, or a ratio that is not positive.
+        ValueError: shapes that differ, a ratio that is not positive, or an unknown `tie_break`.
     """
     if hardness.shape != labels.shape:
         raise ValueError(
@@ -77,11 +80,42 @@ def mine_hard_negatives(
     if max_positives >= 0:
         positives = _random_subset(positives, max_positives)
     wanted = math.floor(ratio * len(positives)) if len(positives) else min_negatives
-    negatives = negatives[_top_indices(hardness[negatives].detach(), min(wanted, len(negatives)))]
+    negatives = negatives[
+        top_indices(hardness[negatives].detach(), min(wanted, len(negatives)), tie_break)
+    ]
     sampled = torch.full_like(labels, -1)
     sampled[positives] = 1
     sampled[negatives] = 0
     return sampled
+
+
+def top_indices(values: Tensor, k: int, tie_break: str = "index") -> Tensor:
+    """Choose the k largest values, with a rule for ties, which :func:`torch.topk` does not have.
+
+    Args:
+        values: (N,), NaN counting as the largest: what is chosen then shows it instead of hiding it.
+        k: in [0, N].
+        tie_break: of equal values ``index`` takes the lowest indices, ``random`` any, drawn from
+            torch's generator. Anchors are in the order of the pixels, so that the lowest index
+            prefers the top left corner of the finest level.
+
+    Returns:
+        (k,), int64, in no order of value.
+
+    Raises:
+        ValueError: an unknown `tie_break`.
+    """
+    if tie_break not in TIE_BREAKS:
+        raise ValueError(f"tie_break must be in {TIE_BREAKS}, got {tie_break!r}")
+    if k == 0:
+        return torch.empty(0, dtype=torch.long, device=values.device)
+    values = values.masked_fill(values.isnan(), math.inf)
+    threshold = values.topk(k).values[-1]
+    above = (values > threshold).nonzero().flatten()
+    tied = (values == threshold).nonzero().flatten()
+    missing = k - len(above)
+    tied = _random_subset(tied, missing) if tie_break == "random" else tied[:missing]
+    return torch.cat([above, tied])
 
 
 def _random_subset(index: Tensor, size: int) -> Tensor:
@@ -89,13 +123,3 @@ def _random_subset(index: Tensor, size: int) -> Tensor:
     # equal draws make equal samples under one seed.
     order = torch.randperm(index.numel(), device=index.device)[:size]
     return index[order]
-
-
-def _top_indices(values: Tensor, k: int) -> Tensor:
-    """Indices of the k largest values; ties go to the lowest index, which topk does not promise."""
-    if k <= 0:
-        return torch.empty(0, dtype=torch.long, device=values.device)
-    threshold = values.topk(k).values[-1]
-    above = (values > threshold).nonzero().flatten()
-    tied = (values == threshold).nonzero().flatten()
-    return torch.cat([above, tied[: k - len(above)]])

@@ -58,8 +58,13 @@ CHOICES: dict[str, Callable[[], Iterable[str]]] = {
     "SOLVER.LR_SCHEDULER_NAME": lambda: LR_SCHEDULERS,
 }  # fmt: skip
 
-#: Components of Detectron2 that a Counterpoise component takes the place of.
-DETECTRON2_COMPONENTS = {"RPN", "StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"}
+#: Components of Detectron2, and the one here that takes the place of each.
+DETECTRON2_COMPONENTS = {
+    "RPN": "BalancedRPN",
+    "StandardROIHeads": "BalancedROIHeads",
+    "Res5ROIHeads": "BalancedRes5ROIHeads",
+    "CascadeROIHeads": "BalancedCascadeROIHeads",
+}
 
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "BALANCE.ROI_LOSS.GAMMA": (lambda v: v >= 0, ">= 0"),
@@ -101,6 +106,11 @@ def check_config(cfg: CfgNode) -> None:
         value = _value(cfg, key)
         if not (math.isfinite(value) and holds(value)):
             raise UserError(f"{key} is {value}, expected a number {wanted}")
+    alphas = cfg.BALANCE.ROI_LOSS.ALPHA
+    if list(alphas) != [-1] and not all(0 <= alpha <= 1 for alpha in alphas):
+        raise UserError(
+            f"BALANCE.ROI_LOSS.ALPHA is {list(alphas)}, expected numbers in [0, 1], or [-1] for off"
+        )
     _check_balance_is_read(cfg)
 
 
@@ -108,17 +118,17 @@ def _check_balance_is_read(cfg: CfgNode) -> None:
     """Refuse BALANCE keys that were changed for components that never look at them."""
     defaults = training_config().BALANCE
     readers = {
-        "ROI_LOSS": ("MODEL.ROI_HEADS.NAME", "BalancedROIHeads"),
-        "CLASS_WEIGHTS": ("MODEL.ROI_HEADS.NAME", "BalancedROIHeads"),
-        "ANCHOR_SAMPLER": ("MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN"),
+        "ROI_LOSS": "MODEL.ROI_HEADS.NAME",
+        "CLASS_WEIGHTS": "MODEL.ROI_HEADS.NAME",
+        "ANCHOR_SAMPLER": "MODEL.PROPOSAL_GENERATOR.NAME",
     }
-    for section, (key, reader) in readers.items():
+    for section, key in readers.items():
         name = _value(cfg, key)
         changed = [k for k, v in cfg.BALANCE[section].items() if v != defaults[section][k]]
         if changed and name in DETECTRON2_COMPONENTS:
             raise UserError(
                 f"BALANCE.{section}.{changed[0]} is set, but {key} is '{name}', which does not "
-                f"read it: set {key} to '{reader}'"
+                f"read it: set {key} to '{DETECTRON2_COMPONENTS[name]}'"
             )
 
 

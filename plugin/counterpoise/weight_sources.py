@@ -1,21 +1,28 @@
-"""Where a loss gets its class weights: nowhere, a list in the config, or the training set."""
+"""Where a loss gets its class weights: a list, the training set, the batch, or nowhere."""
 
 import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
 from tabulate import tabulate
 from torch import Tensor
 
-from counterpoise.class_weights import RULES, append_background, class_weights
+from counterpoise.class_weights import (
+    RULES,
+    WeightRule,
+    append_background,
+    batch_class_weights,
+    class_weights,
+)
 from counterpoise.datasets.counting import ClassCounts, count_classes
 from counterpoise.errors import UserError
 from counterpoise.registry import WEIGHT_RULE_REGISTRY
 
-SOURCES = ("dataset", "list", "none")
+SOURCES = ("dataset", "list", "batch", "none")
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +80,11 @@ def class_weight_provider(cfg: CfgNode) -> Callable[[], Tensor | None]:
         cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
 
     Returns:
-        function without arguments that returns float32 (K + 1,), background last, or None for
-        ``SOURCE: none``; it logs the table of classes and weights.
+        function without arguments that returns float32 (K + 1,), background last, or None where
+        there are no weights that stay the same; it logs the table of classes and weights.
     """
     node = cfg.BALANCE.CLASS_WEIGHTS
-    if node.SOURCE == "none":
+    if node.SOURCE in ("batch", "none"):
         return lambda: None
     if node.SOURCE == "list":
         num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
@@ -91,27 +98,51 @@ def class_weight_provider(cfg: CfgNode) -> Callable[[], Tensor | None]:
     return from_dataset
 
 
+def batch_weight_function(cfg: CfgNode) -> Callable[[Tensor], Tensor] | None:
+    """Return the function from counts (K + 1,) of a batch to its weights (K + 1,).
+
+    Args:
+        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+
+    Returns:
+        the function, or None unless ``SOURCE`` is ``batch``.
+    """
+    node = cfg.BALANCE.CLASS_WEIGHTS
+    if node.SOURCE != "batch":
+        return None
+    return partial(
+        batch_class_weights,
+        rule=_rule(node),
+        log_offset=float(node.LOG_OFFSET),
+        normalize=node.NORMALIZE,
+        beta=float(node.BETA),
+    )
+
+
 def log_class_table(table: ClassTable) -> None:
     """Log a table of classes once, however many parts of the program ask for it."""
     message = f"Classes of the training set and their weights:\n{table}"
     log_first_n(logging.INFO, message, key="message", name=__name__)
 
 
+def _rule(node: CfgNode) -> str | WeightRule:
+    registered = WEIGHT_RULE_REGISTRY.get(node.RULE)
+    # The core knows its own rules by name, and says in its messages which one it was.
+    return node.RULE if registered is RULES.get(node.RULE) else registered
+
+
 def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
-    if node.SOURCE == "none":
+    if node.SOURCE in ("batch", "none"):
         return None
     if node.SOURCE == "list":
         return _weights_from_list(node, len(counts.names))
-    registered = WEIGHT_RULE_REGISTRY.get(node.RULE)
-    # The core knows its own rules by name, and says in its messages which one it was.
-    rule = node.RULE if registered is RULES.get(node.RULE) else registered
     empty = [name for name, boxes in zip(counts.names, counts.boxes, strict=True) if not boxes]
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             weights = class_weights(
                 counts.boxes,
-                rule=rule,
+                rule=_rule(node),
                 log_offset=float(node.LOG_OFFSET),
                 background=node.BACKGROUND,
                 normalize=node.NORMALIZE,
