@@ -42,5 +42,6 @@ setup(
         "tqdm>4.29.0",
         "yacs>=0.1.8",
     ],
+    entry_points={"console_scripts": ["counterpoise = counterpoise.console:main"]},
     extras_require={"dev": ["pytest>=8", "ruff>=0.9"]},
 )

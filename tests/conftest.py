@@ -1,9 +1,13 @@
 """Shared fixtures."""
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
+from detectron2.utils.logger import setup_logger
+
+from runs import train_net, write_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,3 +19,21 @@ def real_data() -> Path:
     if not (root / "bccd").is_dir() or not (root / "aquarium").is_dir():
         pytest.skip("BCCD and Aquarium not found: set COUNTERPOISE_TEST_DATA to their folder")
     return root
+
+
+@pytest.fixture(autouse=True)
+def fresh_loggers():
+    """Detectron2 caches its log handlers, and with them the captured stdout of an earlier test."""
+    yield
+    setup_logger.cache_clear()
+    for name in ("detectron2", "fvcore", "counterpoise"):
+        logging.getLogger(name).handlers.clear()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A finished run: (config of the dataset, OUTPUT_DIR)."""
+    folder = tmp_path_factory.mktemp("run")
+    data = write_dataset(folder / "shapes")
+    assert train_net(data, folder / "out", "TEST.EVAL_PERIOD", "2") == 0
+    return data, folder / "out"

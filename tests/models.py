@@ -24,6 +24,21 @@ STOCK = (
     "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
 )  # fmt: skip
 
+#: Heads of Detectron2 other than the standard ones, with what the quick model needs for them.
+CASCADE = (
+    "MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True",
+)  # fmt: skip
+C4 = (
+    "MODEL.ROI_HEADS.NAME", "Res5ROIHeads",
+    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
+    "MODEL.RESNETS.DEPTH", "18",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", "64",
+    "MODEL.RPN.IN_FEATURES", "res4",
+    "MODEL.ROI_HEADS.IN_FEATURES", "res4",
+    "MODEL.ANCHOR_GENERATOR.SIZES", "[[16, 32]]",
+)  # fmt: skip
+
 
 def quick_config(*overrides: str, classes: int = 3) -> CfgNode:
     """The quick model on the CPU with random weights and a small FPN."""

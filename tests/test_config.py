@@ -40,8 +40,8 @@ def test_only_the_documented_keys_are_added_to_detectron2s():
     assert {k: after[k] for k in before} == before
     sections = {".".join(k.split(".")[:2]) for k in after.keys() - before.keys()}
     assert sections == {
-        "BALANCE.ROI_LOSS", "BALANCE.CLASS_WEIGHTS", "BALANCE.ANCHOR_SAMPLER",
-        "DATASETS.BAD_RECORDS", "MODEL.TORCHVISION",
+        "BALANCE.ROI_LOSS", "BALANCE.DENSE_LOSS", "BALANCE.CLASS_WEIGHTS", "BALANCE.ANCHOR_SAMPLER",
+        "BALANCE.ROI_SAMPLER", "DATASETS.BAD_RECORDS", "MODEL.TORCHVISION",
     }  # fmt: skip
     assert ours.DATASETS.CUSTOM == {}
 
@@ -185,6 +185,12 @@ def test_mistakes_in_files_name_the_file(tmp_path, text, said):
         (["BALANCE.CLASS_WEIGHTS.RULE", "logg"], "did you mean 'log'"),
         (["BALANCE.CLASS_WEIGHTS.BACKGROUND", "sum"], "known: .*sum_div3"),
         (["BALANCE.ANCHOR_SAMPLER.RATIO", "0"], "RATIO is 0.0, expected a number > 0"),
+        (["BALANCE.ANCHOR_SAMPLER.TIE_BREAK", "indx"], "TIE_BREAK is 'indx', did you mean 'index'"),
+        (["BALANCE.ROI_SAMPLER.NAME", "ohme"], "ROI_SAMPLER.NAME is 'ohme', did you mean 'ohem'"),
+        (["BALANCE.ROI_SAMPLER.BUDGET", "0"], "BUDGET is 0, expected a number >= 1"),
+        (["BALANCE.ROI_SAMPLER.NMS_THRESH", "1.5"], "NMS_THRESH is 1.5, expected a number in"),
+        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "BALANCE.ROI_SAMPLER.NAME", "all"],
+         "BALANCE.ROI_SAMPLER.NAME is set, but MODEL.ROI_HEADS.NAME is 'StandardROIHeads'"),
         (["DATASETS.BAD_RECORDS", "drop"], "known: refuse, skip"),
         (["MODEL.ROI_HEADS.NAME", "BalancedRoiHeads"], "did you mean 'BalancedROIHeads'"),
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "BALANCE.ROI_LOSS.GAMMA", "1"],

@@ -3,90 +3,17 @@
 import contextlib
 import importlib
 import json
-import logging
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from detectron2.utils.logger import setup_logger
-from PIL import Image
 
-from counterpoise.cli import main
 from counterpoise.config import load_config
 from counterpoise.datasets import registration
 from counterpoise.engine import training_mapper
 from models import CONFIGS
-
-SMALL = [
-    "MODEL.DEVICE", "cpu",
-    "MODEL.WEIGHTS", "",
-    "MODEL.FPN.OUT_CHANNELS", "16",
-    "MODEL.ROI_BOX_HEAD.FC_DIM", "32",
-    "INPUT.MIN_SIZE_TRAIN", "64",
-    "INPUT.MIN_SIZE_TEST", "64",
-    "DATALOADER.NUM_WORKERS", "0",
-    "SOLVER.MAX_ITER", "3",
-    "SOLVER.STEPS", "()",
-    "SOLVER.CHECKPOINT_PERIOD", "2",
-]  # fmt: skip
-
-
-def write_dataset(folder: Path, names=("disc", "bar"), images=8, seed=0) -> Path:
-    """A COCO dataset of grey images with bright boxes, and the config that names it."""
-    rng = np.random.default_rng(seed)
-    (folder / "images").mkdir(parents=True)
-    records, annotations = [], []
-    for i in range(images):
-        pixels = rng.integers(40, 90, (64, 80, 3), dtype=np.uint8)
-        for k in range(1 + i % 2):
-            x, y = int(rng.integers(0, 50)), int(rng.integers(0, 40))
-            pixels[y : y + 18, x : x + 22] = 160 + 60 * k
-            annotations.append(
-                {"id": len(annotations), "image_id": i, "category_id": k, "bbox": [x, y, 22, 18],
-                 "area": 396, "iscrowd": 0}
-            )  # fmt: skip
-        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
-        records.append({"id": i, "file_name": f"{i}.png", "width": 80, "height": 64})
-    content = {
-        "images": records,
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
-    }
-    (folder / "labels.json").write_text(json.dumps(content))
-    name = folder.name
-    entry = {"FORMAT": "coco", "IMAGES": "images", "ANNOTATIONS": "labels.json", "HOLDOUT": 0.25}
-    config = {
-        "DATASETS": {"CUSTOM": {name: entry}, "TRAIN": [f"{name}_train"], "TEST": [f"{name}_val"]}
-    }
-    (folder / "data.yaml").write_text(yaml.safe_dump(config))
-    return folder / "data.yaml"
-
-
-def train_net(data: Path, out: Path, *arguments: str, leaf="focal_weights_ohem") -> int:
-    flags = [a for a in arguments if a.startswith("--")]
-    overrides = [a for a in arguments if not a.startswith("--")]
-    files = ["--config-file", str(CONFIGS / "quick" / f"{leaf}.yaml"), "--config-file", str(data)]
-    return main([*flags, *files, *SMALL, "OUTPUT_DIR", str(out), *overrides])
-
-
-@pytest.fixture(autouse=True)
-def fresh_loggers():
-    """Detectron2 caches its log handlers, and with them the captured stdout of an earlier test."""
-    yield
-    setup_logger.cache_clear()
-    for name in ("detectron2", "fvcore", "counterpoise"):
-        logging.getLogger(name).handlers.clear()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run: (config of the dataset, OUTPUT_DIR)."""
-    folder = tmp_path_factory.mktemp("run")
-    data = write_dataset(folder / "shapes")
-    assert train_net(data, folder / "out", "TEST.EVAL_PERIOD", "2") == 0
-    return data, folder / "out"
+from runs import SMALL, train_net, write_dataset
 
 
 def metrics(out: Path) -> list[dict]:
@@ -313,3 +240,36 @@ def test_colour_jitter_is_switched_by_its_key(run):
         colour = ["RandomBrightness", "RandomContrast", "RandomSaturation"]
         assert augmentations[:-2] == (colour if jitter else [])
         assert augmentations[-2:] == ["ResizeShortestEdge", "RandomFlip"]
+
+
+OWN_LOSS = """
+import torch.nn.functional as F
+from counterpoise import ROI_LOSS_REGISTRY
+
+@ROI_LOSS_REGISTRY.register(name="smooth_for_test")
+def build_smooth(cfg):
+    return lambda logits, gt_classes: F.cross_entropy(
+        logits, gt_classes, ignore_index=-1, label_smoothing=0.1, reduction="none"
+    )
+"""
+
+
+def test_a_loss_from_a_file_of_the_users_own_trains(run, tmp_path):
+    data, _ = run
+    (tmp_path / "my_losses.py").write_text(OWN_LOSS)
+    flags = [f"--import={tmp_path / 'my_losses.py'}"]
+    assert (
+        train_net(data, tmp_path / "out", *flags, "BALANCE.ROI_LOSS.NAME", "smooth_for_test") == 0
+    )
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [(None, "there is no such file"), ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError")],
+)
+def test_a_file_that_cannot_be_imported_is_refused(run, tmp_path, capsys, content, said):
+    data, _ = run
+    if content:
+        (tmp_path / "mine.py").write_text(content)
+    assert train_net(data, tmp_path / "out", f"--import={tmp_path / 'mine.py'}") == 2
+    assert said in capsys.readouterr().err

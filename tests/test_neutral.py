@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from models import NEUTRAL, STOCK, batch, build, losses_and_gradients, quick_config
+from models import C4, CASCADE, NEUTRAL, STOCK, batch, build, losses_and_gradients, quick_config
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +56,6 @@ def test_detections_are_equal(pair):
     for a, b in zip(actual, expected, strict=True):
         assert torch.equal(a["instances"].pred_boxes.tensor, b["instances"].pred_boxes.tensor)
         assert torch.equal(a["instances"].scores, b["instances"].scores)
-
-
-CASCADE = (
-    "MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
-    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True",
-)  # fmt: skip
-C4 = (
-    "MODEL.ROI_HEADS.NAME", "Res5ROIHeads",
-    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
-    "MODEL.RESNETS.DEPTH", "18",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS", "64",
-    "MODEL.RPN.IN_FEATURES", "res4",
-    "MODEL.ROI_HEADS.IN_FEATURES", "res4",
-    "MODEL.ANCHOR_GENERATOR.SIZES", "[[16, 32]]",
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("head", [CASCADE, C4], ids=["cascade", "c4"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, pairwise_iou
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
@@ -97,6 +97,45 @@ def test_nms_does_not_mix_feature_levels():
     anchors = [Boxes(box), Boxes(torch.cat([box, box + 50]))]
     labels = torch.zeros(3, dtype=torch.int8)
     assert sampler(labels, torch.tensor([3.0, 2, 1]), anchors).tolist() == [0, 0, -1]
+
+
+def sampled_anchors(*settings, seed=0, logits=None):
+    """The quick model's anchors of an image without objects, and those that a sampler takes."""
+    model = build(quick_config(*OHEM, "BALANCE.ANCHOR_SAMPLER.MIN_NEGATIVES", "40", *settings))
+    rpn = model.proposal_generator
+    features = [torch.zeros(1, 1, 24 // 2**i, 24 // 2**i) for i in range(5)]
+    anchors = rpn.anchor_generator(features)
+    total = sum(map(len, anchors))
+    torch.manual_seed(seed)
+    sampled = rpn.anchor_sampler(
+        torch.zeros(total, dtype=torch.int8),
+        torch.zeros(total) if logits is None else logits(total),
+        anchors,
+    )
+    return anchors, (sampled == 0).nonzero().flatten()
+
+
+def test_nms_in_the_config_leaves_no_two_negatives_on_one_place():
+    def overlap(*settings):
+        anchors, chosen = sampled_anchors(*settings, logits=torch.randn)
+        finest = anchors[0].tensor[chosen[chosen < len(anchors[0])]]
+        assert len(chosen) == 40
+        return pairwise_iou(Boxes(finest), Boxes(finest)).fill_diagonal_(0).max()
+
+    assert overlap() > 0.5
+    assert overlap("BALANCE.ANCHOR_SAMPLER.NMS_THRESH", "0.4") <= 0.4
+
+
+def test_a_random_tie_break_in_the_config_follows_the_seed_and_leaves_the_corner():
+    tie_break = ("BALANCE.ANCHOR_SAMPLER.TIE_BREAK", "random")
+    _, by_index = sampled_anchors()
+    assert by_index.tolist() == list(range(40))
+    for nms in ((), ("BALANCE.ANCHOR_SAMPLER.NMS_THRESH", "0.7")):
+        first, again, other = (
+            sampled_anchors(*tie_break, *nms, seed=seed)[1] for seed in (0, 0, 1)
+        )
+        assert torch.equal(first, again) and not torch.equal(first, other)
+        assert len(first) == 40 and first.float().mean() > 200
 
 
 def test_an_unknown_sampler_is_answered_with_the_nearest():

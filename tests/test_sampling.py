@@ -5,7 +5,7 @@ import torch
 from detectron2.modeling.sampling import subsample_labels
 from torch.testing import assert_close
 
-from counterpoise.sampling import mine_hard_negatives, sample_random
+from counterpoise.sampling import mine_hard_negatives, sample_random, top_indices
 
 LABELS = torch.tensor([1, 0, 0, -1, 0, 0, 1, 0, -1, 0, 0, 0])
 HARDNESS = torch.tensor([0.1, 2, -1, 9, 0.5, 0.5, -3, 0.5, 8, -2, 0.5, 0.25])
@@ -44,6 +44,37 @@ def test_mining_equals_a_stable_sort_on_labels_with_many_ties():
     hardest = negatives[order[: int(1.5 * (labels == 1).sum())]]
     assert_close((mined == 0).nonzero().flatten(), hardest.sort().values)
     assert_close(mined == 1, labels == 1)
+
+
+def negatives_under_seed(seed, hardness, **settings):
+    torch.manual_seed(seed)
+    labels = torch.zeros(len(hardness), dtype=torch.int8)
+    mined = mine_hard_negatives(labels, hardness, min_negatives=20, **settings)
+    return (mined == 0).nonzero().flatten().tolist()
+
+
+def test_equally_hard_negatives_come_by_index_or_at_random_under_the_seed():
+    equal = torch.zeros(1000)
+    for seed in (0, 1):
+        assert negatives_under_seed(seed, equal) == list(range(20))
+    random = [negatives_under_seed(seed, equal, tie_break="random") for seed in (0, 1, 0)]
+    assert random[0] == random[2] != random[1]
+    assert all(len(set(chosen)) == 20 and max(chosen) > 500 for chosen in random)
+
+
+def test_a_random_tie_break_never_prefers_an_easier_negative():
+    hardness = torch.zeros(1000)
+    hardness[500:515] = 1.0
+    hardness[515:600] = 0.5
+    chosen = set(negatives_under_seed(0, hardness, tie_break="random"))
+    assert set(range(500, 515)) < chosen
+    assert chosen < set(range(500, 600)) and len(chosen) == 20
+
+
+def test_a_nan_is_chosen_so_that_it_shows():
+    values = torch.tensor([3.0, float("nan"), 2.0, float("inf")])
+    assert sorted(top_indices(values, 2).tolist()) == [1, 3]
+    assert top_indices(torch.full((3,), float("nan")), 2).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -87,3 +118,5 @@ def test_bad_arguments_are_named():
         mine_hard_negatives(LABELS, HARDNESS[:-1])
     with pytest.raises(ValueError, match="ratio"):
         mine_hard_negatives(LABELS, HARDNESS, ratio=0)
+    with pytest.raises(ValueError, match=r"tie_break must be in .*got 'first'"):
+        mine_hard_negatives(LABELS, HARDNESS, tie_break="first")

@@ -20,7 +20,9 @@ from counterpoise.errors import UserError
 __version__ = "0.1.0"
 __all__ = [
     "ANCHOR_SAMPLER_REGISTRY",
+    "DENSE_LOSS_REGISTRY",
     "ROI_LOSS_REGISTRY",
+    "ROI_SAMPLER_REGISTRY",
     "WEIGHT_RULE_REGISTRY",
     "UserError",
     "add_counterpoise_config",
@@ -34,13 +36,16 @@ if find_spec("detectron2"):
             backbones,
             c4_cascade,
             classification,
+            retinanet,
             roi_heads,
             rpn,
         )
     from counterpoise.config import add_counterpoise_config
     from counterpoise.registry import (
         ANCHOR_SAMPLER_REGISTRY,
+        DENSE_LOSS_REGISTRY,
         ROI_LOSS_REGISTRY,
+        ROI_SAMPLER_REGISTRY,
         WEIGHT_RULE_REGISTRY,
     )
     from counterpoise.weights import register_weights

@@ -17,7 +17,7 @@ from counterpoise.weight_sources import ClassTable
 RECORD_KEY = "counterpoise"
 
 #: Parameters whose rows belong to classes, by the end of their module's name.
-CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.predictor")
+CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
 
 logger = logging.getLogger(__name__)
 

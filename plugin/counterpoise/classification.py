@@ -146,6 +146,14 @@ class ClassificationLoss(nn.Module):
         weighted = self.loss(logits, gt_classes) * self._sample_weights(logits, gt_classes)
         self._log(logits, gt_classes, gt_classes == logits.shape[1] - 1, weighted)
 
+    @torch.no_grad()
+    def per_proposal(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """Split :meth:`forward` up into what each proposal (R,) adds to it; logs nothing."""
+        weights = self._sample_weights(logits, gt_classes)
+        background = gt_classes == logits.shape[1] - 1
+        divisor = self._divisor(weights, gt_classes, background)
+        return self.loss(logits, gt_classes) * weights / divisor
+
     def _weight(self) -> Tensor | None:
         if not self._resolved:
             self.weight = self._class_weights()

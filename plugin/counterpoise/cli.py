@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import importlib.util
 import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,6 +62,10 @@ def argument_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; needs no training data"
     )
+    parser.add_argument(
+        "--import", action="append", default=[], dest="imports", metavar="FILE",
+        help="Python file that registers components of your own; may be given more than once",
+    )  # fmt: skip
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine (default 1)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines (default 1)")
     parser.add_argument("--machine-rank", type=int, default=0, help="rank of this machine")
@@ -82,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit code: 0 done, 2 bad input or config. Any other failure raises.
     """
     args = argument_parser().parse_intermixed_args(arguments)
-    _silence_known_noise()
+    silence_known_noise()
     try:
         gpus = torch.cuda.device_count()
         if args.num_gpus > max(gpus, 1):
@@ -96,21 +102,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=(args,),
         )
     except UserError as error:
-        return _refuse(error)
+        return refuse(error, "train_net.py")
     except ProcessRaisedException as error:
         if UserError.__name__ not in str(error).strip().splitlines()[-1]:
             raise
-        return _refuse(error)
+        return refuse(error, "train_net.py")
     except (ImportError, AttributeError) as error:
         # What Detectron2 and torch.ops raise for an op of an extension that is not there.
         if not re.search(r"detectron2\._C|namespace.* 'detectron2'", str(error)):
             raise
-        return _refuse(
+        return refuse(
             UserError(
                 f"this config needs an op of Detectron2's compiled extension, which is not "
                 f"installed here ({error}): build Detectron2 from its sources, or choose a model "
                 "without deformable convolution and rotated boxes"
-            )
+            ),
+            "train_net.py",
         )
     return 0
 
@@ -124,6 +131,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: bad input or config.
     """
+    for file in args.imports:
+        import_file(Path(file))
     cfg = load_config(args.config_file, args.opts)
     if not args.eval_only:
         _check_output_dir(Path(cfg.OUTPUT_DIR), args)
@@ -143,6 +152,25 @@ def run(args: argparse.Namespace) -> None:
     else:
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
+
+
+def import_file(path: Path) -> None:
+    """Run a user's file for the components that it registers.
+
+    Raises:
+        UserError: the file is missing or raises.
+    """
+    if not path.is_file():
+        raise UserError(f"--import {path}: there is no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a user's file may raise anything
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise UserError(
+            f"--import {path} fails in line {line}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
@@ -190,7 +218,7 @@ def _quiet_terminal(output_dir: str) -> Iterator[None]:
             handler.setLevel(level)
 
 
-def _silence_known_noise() -> None:
+def silence_known_noise() -> None:
     """Keep what newer versions of torch say of Detectron2's code off the terminal."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     warnings.filterwarnings("ignore", message=r"torch\.meshgrid")
@@ -198,9 +226,10 @@ def _silence_known_noise() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _refuse(error: Exception) -> int:
+def refuse(error: Exception, program: str) -> int:
+    """Print the sentence of an error as `program` says it, and return exit code 2."""
     # A loader or GPU process hands its error on with the traceback as text, the sentence last.
     sentence = str(error).strip().splitlines()[-1]
     sentence = sentence.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
-    print(f"train_net.py: error: {sentence}", file=sys.stderr)
+    print(f"{program}: error: {sentence}", file=sys.stderr)
     return 2

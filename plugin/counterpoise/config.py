@@ -41,6 +41,35 @@ def add_counterpoise_config(cfg: CfgNode) -> None:
     # (arXiv:1708.02002, section 3.3, carried over to softmax).
     cfg.BALANCE.ROI_LOSS.PRIOR_PROB = 0.0
 
+    # Classification loss of a one-stage detector (MODEL.META_ARCHITECTURE: BalancedRetinaNet). It
+    # is summed and divided by Detectron2's running mean of the number of positive anchors.
+    cfg.BALANCE.DENSE_LOSS = CfgNode()
+    # sigmoid_focal | cross_entropy (alpha-balanced, without GAMMA) | ohem (cross-entropy, without
+    # ALPHA and GAMMA, on the anchors that RATIO and BATCH_SIZE choose) | a name in
+    # DENSE_LOSS_REGISTRY.
+    cfg.BALANCE.DENSE_LOSS.NAME = "sigmoid_focal"
+    # Weight of the positives, in [0, 1]; the negatives weigh 1 - ALPHA. -1 is off. 0.25 is best for
+    # GAMMA 2 and 0.75 for cross-entropy (arXiv:1708.02002, tables 1a and 1b). It takes the place
+    # of Detectron2's RETINANET.FOCAL_LOSS_ALPHA.
+    cfg.BALANCE.DENSE_LOSS.ALPHA = 0.25
+    # fixed (ALPHA for every class) | dataset (per class, counted over DATASETS.TRAIN: the ratio
+    # alpha / (1 - alpha) of a class is that of ALPHA times its weight by CLASS_WEIGHTS.RULE over
+    # the mean weight of all boxes).
+    cfg.BALANCE.DENSE_LOSS.ALPHA_SOURCE = "fixed"
+    # Focusing parameter of sigmoid_focal, >= 0 (arXiv:1708.02002, eq. 5). It takes the place of
+    # Detectron2's RETINANET.FOCAL_LOSS_GAMMA.
+    cfg.BALANCE.DENSE_LOSS.GAMMA = 2.0
+    # ohem: negatives per positive, > 0 (3 in SSD, arXiv:1512.02325); 0 takes the anchors of
+    # highest loss, positive or negative (arXiv:1604.03540), and needs a BATCH_SIZE.
+    cfg.BALANCE.DENSE_LOSS.RATIO = 3.0
+    # ohem: anchors per image, where there are more positives a random subset; 0 sets no bound.
+    cfg.BALANCE.DENSE_LOSS.BATCH_SIZE = 0
+    # ohem with a RATIO: negatives for an image without positives, >= 0.
+    cfg.BALANCE.DENSE_LOSS.MIN_NEGATIVES = 3
+    # ohem: IoU in [0, 1] above which an anchor is a duplicate of one of higher loss and is chosen
+    # last (0.5 and 0.7 in arXiv:1708.02002, table 1d); -1 is off.
+    cfg.BALANCE.DENSE_LOSS.NMS_THRESH = -1.0
+
     # Class weights; they apply to every ROI loss.
     cfg.BALANCE.CLASS_WEIGHTS = CfgNode()
     # dataset (counted over DATASETS.TRAIN) | list (VALUES) | batch (the proposals of each step,
@@ -83,9 +112,24 @@ def add_counterpoise_config(cfg: CfgNode) -> None:
     # ohem: IoU in [0, 1] above which a negative is a duplicate of a harder one and is chosen last
     # (0.7 in arXiv:1604.03540); -1 is off.
     cfg.BALANCE.ANCHOR_SAMPLER.NMS_THRESH = -1.0
+    # ohem: which negatives of equal logit come first: index (the lowest, which is the top left of
+    # the finest level) | random (drawn from torch's generator, so by SEED).
+    cfg.BALANCE.ANCHOR_SAMPLER.TIE_BREAK = "index"
     # The RPN losses are divided by: batch (RPN.BATCH_SIZE_PER_IMAGE x images, Detectron2's) |
     # num_sampled (sampled anchors; classification only) | num_pos (sampled positives; both).
     cfg.BALANCE.ANCHOR_SAMPLER.NORMALIZER = "batch"
+
+    # Which proposals train the box head (MODEL.ROI_HEADS.NAME: BalancedROIHeads).
+    cfg.BALANCE.ROI_SAMPLER = CfgNode()
+    # random (Detectron2's: ROI_HEADS.BATCH_SIZE_PER_IMAGE proposals, ROI_HEADS.POSITIVE_FRACTION
+    # positive) | all (every proposal, up to RPN.POST_NMS_TOPK_TRAIN and the ground truth) |
+    # ohem (those with the largest losses, arXiv:1604.03540) | a name in ROI_SAMPLER_REGISTRY.
+    cfg.BALANCE.ROI_SAMPLER.NAME = "random"
+    # ohem: proposals per image, >= 1 (128 for two images in arXiv:1604.03540).
+    cfg.BALANCE.ROI_SAMPLER.BUDGET = 64
+    # ohem: IoU in [0, 1] above which a proposal is dropped as a duplicate of one with the same
+    # label and a larger loss (0.7 in arXiv:1604.03540); -1 is off.
+    cfg.BALANCE.ROI_SAMPLER.NMS_THRESH = 0.7
 
     # Own datasets, name -> {FORMAT: voc | yolo | coco, IMAGES, ANNOTATIONS, SPLIT_FILE, DATA_YAML,
     # SPLIT, CLASSES, HOLDOUT}; see the README. Paths are relative to the file that names them.
@@ -109,6 +153,7 @@ def training_config() -> CfgNode:
     add_counterpoise_config(cfg)
     # 0: as many classes as the training set has.
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 0
+    cfg.MODEL.RETINANET.NUM_CLASSES = 0
     # Random brightness, contrast and saturation in training, each by a factor in
     # [1 - x, 1 + x], x in [0, 1); 0 is off.
     cfg.INPUT.COLOR_JITTER = 0.0

@@ -15,7 +15,7 @@ from counterpoise.datasets import (
     register_datasets,
 )
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.validation import check_config
+from counterpoise.validation import RETINANETS, check_config
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     """Check a config, register its custom datasets and fill in what follows from the data.
 
-    It sets ``MODEL.ROI_HEADS.NUM_CLASSES`` where that is 0 and ``MODEL.DEVICE`` where the device is
-    not there.
+    It sets the ``NUM_CLASSES`` of ``MODEL.ROI_HEADS`` and ``MODEL.RETINANET``, and ``MODEL.DEVICE``
+    where the device is not there.
 
     Args:
         cfg: of :func:`counterpoise.config.load_config`; changed in place.
@@ -42,13 +42,14 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
     if classes is None:
         classes = _catalog_class_names(cfg, used)
-    stated = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
+    stated = cfg.MODEL[head].NUM_CLASSES
     if stated not in (0, len(classes)):
         raise UserError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {stated}, but the data has {len(classes)} classes "
+            f"MODEL.{head}.NUM_CLASSES is {stated}, but the data has {len(classes)} classes "
             f"({', '.join(classes)}): set it to {len(classes)}, or to 0 to follow the data"
         )
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"

@@ -8,12 +8,21 @@ ROI_LOSS_REGISTRY          builder ``(cfg) -> loss``; ``loss(logits, gt_classes)
                            weights and the normaliser are applied outside, to every loss alike. A
                            loss that does not train a softmax also has ``loss.probabilities``, from
                            logits to probabilities (R, K+1), which is used at inference.
+DENSE_LOSS_REGISTRY        builder ``(cfg) -> loss``; ``loss(logits, labels, anchors, alpha)`` maps
+                           logits (N, R, K), labels (N, R) in [0, K], K the background, or -1 to
+                           ignore, the anchors (Boxes per feature level, R together) and alpha
+                           (number or (K,)) to the summed loss. The normaliser is applied outside.
 WEIGHT_RULE_REGISTRY       function ``(frequency, *, total, log_offset, beta) -> weights``, see
                            :data:`counterpoise.class_weights.WeightRule`
 ANCHOR_SAMPLER_REGISTRY    builder ``(cfg) -> sampler``; ``sampler(labels, logits, anchors)`` takes
                            the labels (A,) in {-1, 0, 1} and objectness logits (A,) of one image
                            and the anchors (Boxes per feature level, A together), and returns new
                            labels (A,)
+ROI_SAMPLER_REGISTRY       builder ``(cfg) -> sampler``; ``sampler(gt_classes, boxes, losses)`` gets
+                           the classes (R,) in [0, K] and the proposals (Boxes) of one image and
+                           returns the indices (S,) of those that train. ``losses`` (R,) are there
+                           if ``sampler.needs_losses`` is true, else None. The builder returns None
+                           where Detectron2 is to sample
 =========================  =====================================================================
 """
 
@@ -58,8 +67,10 @@ class Registry(_Registry):
 
 
 ROI_LOSS_REGISTRY = Registry("ROI_LOSS", "BALANCE.ROI_LOSS.NAME")
+DENSE_LOSS_REGISTRY = Registry("DENSE_LOSS", "BALANCE.DENSE_LOSS.NAME")
 WEIGHT_RULE_REGISTRY = Registry("WEIGHT_RULE", "BALANCE.CLASS_WEIGHTS.RULE")
 ANCHOR_SAMPLER_REGISTRY = Registry("ANCHOR_SAMPLER", "BALANCE.ANCHOR_SAMPLER.NAME")
+ROI_SAMPLER_REGISTRY = Registry("ROI_SAMPLER", "BALANCE.ROI_SAMPLER.NAME")
 
 for _name, _rule in RULES.items():
     WEIGHT_RULE_REGISTRY.register(_rule, name=_name)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from counterpoise.classification import ClassificationLoss
 from counterpoise.errors import UserError
+from counterpoise.roi_sampling import SampledROIHeads
 
 
 class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -88,8 +89,11 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
 
 
 @ROI_HEADS_REGISTRY.register()
-class BalancedROIHeads(StandardROIHeads):
-    """Detectron2's ROI heads (FPN and other pooled features) with a balanced box predictor."""
+class BalancedROIHeads(SampledROIHeads, StandardROIHeads):
+    """Detectron2's ROI heads (FPN and other pooled features) with a balanced box predictor.
+
+    ``BALANCE.ROI_SAMPLER`` says which proposals train them.
+    """
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -98,6 +102,15 @@ class BalancedROIHeads(StandardROIHeads):
         arguments = super().from_config(cfg, input_shape)
         arguments["box_predictor"] = balanced_predictor(cfg, arguments["box_predictor"])
         return arguments
+
+    def predict_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and box deltas of proposals, see :class:`SampledROIHeads`."""
+        pooled = self.box_pooler(
+            [features[f] for f in self.box_in_features], [p.proposal_boxes for p in proposals]
+        )
+        return self.box_predictor(self.box_head(pooled))
 
 
 def refuse_other_losses(cfg: CfgNode) -> None:

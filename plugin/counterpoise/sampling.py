@@ -93,7 +93,7 @@ def top_indices(values: Tensor, k: int, tie_break: str = "index") -> Tensor:
     """Choose the k largest values, with a rule for ties, which :func:`torch.topk` does not have.
 
     Args:
-        values: (N,), NaN counting as the largest: what is chosen then shows it instead of hiding it.
+        values: (N,), floating point; NaN counts as the largest, so that what is chosen shows it.
         k: in [0, N].
         tie_break: of equal values ``index`` takes the lowest indices, ``random`` any, drawn from
             torch's generator. Anchors are in the order of the pixels, so that the lowest index
