@@ -25,7 +25,7 @@ install: ## only complete the environment
 		tools/setup_env.py "$(VENV)"
 
 demo: install ## train and evaluate on a small task
-	@$(RUN) demo/run.py $(ARGS)
+	@$(RUN) -W ignore::FutureWarning demo/run.py $(ARGS)
 
 test: install ## run the tests
 	@$(RUN) -m pytest $(ARGS)

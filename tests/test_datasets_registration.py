@@ -17,12 +17,15 @@ from counterpoise.datasets import (
     parse_specs,
     read_class_names,
     register_datasets,
+    registration,
 )
 from counterpoise.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def clean_catalogues() -> Iterator[None]:
+    for entry in registration._ours():  # of other tests of the session
+        entry.unregister()
     before = set(DatasetCatalog), set(MetadataCatalog)
     yield
     for catalogue, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
