@@ -66,6 +66,21 @@ def test_overwrite_starts_anew(tmp_path):
     assert (tmp_path / "out" / "notes.txt").exists()
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ("SOLVER.MAXITER", "1"),
+        ("DATASETS.TRAIN", "nowhere"),
+        ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", "[1]"),
+    ],
+)
+def test_overwrite_keeps_the_earlier_run_where_the_new_one_cannot_begin(run, mistake):
+    data, out = run
+    before = sorted((p.name, p.stat().st_size) for p in out.iterdir() if p.suffix == ".pth")
+    assert train_net(data, out, "--overwrite", *mistake) == 2
+    assert sorted((p.name, p.stat().st_size) for p in out.iterdir() if p.suffix == ".pth") == before
+
+
 def test_resume_continues_where_the_run_stopped(tmp_path):
     data = write_dataset(tmp_path / "shapes")
     assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "2") == 0

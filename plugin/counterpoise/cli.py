@@ -23,6 +23,7 @@ from counterpoise.config import load_config
 from counterpoise.engine import BalancedTrainer, evaluate, load_for_evaluation
 from counterpoise.errors import UserError
 from counterpoise.preparation import prepare
+from counterpoise.weight_sources import class_table
 
 EPILOG = """\
 examples:
@@ -139,6 +140,9 @@ def run(args: argparse.Namespace) -> None:
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
     prepare(cfg, eval_only=args.eval_only)
     cfg.freeze()
+    if args.overwrite:
+        class_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
+        _remove_run(Path(cfg.OUTPUT_DIR))
     with _quiet_terminal(cfg.OUTPUT_DIR):
         default_setup(cfg, argparse.Namespace(config_file="", eval_only=args.eval_only))
         if args.eval_only:
@@ -181,16 +185,19 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
         raise UserError(f"OUTPUT_DIR {folder} cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"OUTPUT_DIR {folder} is not writable: choose another folder")
-    if args.overwrite and comm.is_main_process():
-        for pattern in RUN_FILES:
-            for file in folder.glob(pattern):
-                file.unlink()
-    comm.synchronize()
-    if not args.resume and (folder / "last_checkpoint").exists():
+    if not (args.resume or args.overwrite) and (folder / "last_checkpoint").exists():
         raise UserError(
             f"OUTPUT_DIR {folder} already holds a run: continue it with --resume, replace it with "
             "--overwrite, or set another OUTPUT_DIR"
         )
+
+
+def _remove_run(folder: Path) -> None:
+    if comm.is_main_process():
+        for pattern in RUN_FILES:
+            for file in folder.glob(pattern):
+                file.unlink()
+    comm.synchronize()
 
 
 @contextlib.contextmanager
