@@ -241,7 +241,7 @@ def main() -> int:
     print("  baseline/, focal_weights_ohem/: checkpoints, logs, evaluation.json")
     print(f"  {data.name}, parts/: the dataset and the config that names it\n")
     print("Train on your own data: describe it as that file does, then")
-    print("  python train_net.py --config-file configs/quick/focal_weights_ohem.yaml \\")
+    print("  .venv/bin/python train_net.py --config-file configs/quick/focal_weights.yaml \\")
     print("      --config-file my_data.yaml OUTPUT_DIR output/mine")
     return 0
 
