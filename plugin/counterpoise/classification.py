@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
@@ -166,7 +167,8 @@ class ClassificationLoss(nn.Module):
         if self._batch_weights is not None:
             counted = gt_classes[gt_classes >= 0]
             counts = torch.bincount(counted, minlength=logits.shape[1]).float()
-            self.weight = self._batch_weights(mean_over_processes(counts))
+            joint = mean_over_processes(counts) * comm.get_world_size()
+            self.weight = self._batch_weights(joint)
         elif self._weight() is None:
             return kept
         self.weight = self.weight.to(logits.device)
