@@ -32,7 +32,7 @@ SYSTEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "sigmoid focal": ("quick/focal", ["BALANCE.ROI_LOSS.NAME", "sigmoid_focal"]),
     "OHEM in the RPN": ("quick/ohem", []),
-    "OHEM in the RPN with NMS": ("quick/ohem", ["BALANCE.ANCHOR_SAMPLER.NMS_THRESH", "0.7"]),
+    "OHEM in the RPN with NMS": ("quick/ohem", ["BALANCE.ANCHOR_SAMPLER.NMS_THRESH", "0.5"]),
     "OHEM in the RPN, all proposals in the head": (
         "quick/ohem", ["BALANCE.ROI_SAMPLER.NAME", "all"],
     ),

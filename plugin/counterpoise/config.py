@@ -109,8 +109,9 @@ def add_counterpoise_config(cfg: CfgNode) -> None:
     cfg.BALANCE.ANCHOR_SAMPLER.MAX_POSITIVES = 128
     # ohem: negatives for an image without positives, >= 0.
     cfg.BALANCE.ANCHOR_SAMPLER.MIN_NEGATIVES = 3
-    # ohem: IoU in [0, 1] above which a negative is a duplicate of a harder one and is chosen last
-    # (0.7 in arXiv:1604.03540); -1 is off.
+    # ohem: IoU in [0, 1] above which a negative is a duplicate of a harder one and is chosen last;
+    # -1 is off. Neighbours among an FPN's anchors overlap by 0.6, so 0.5 thins them out and the 0.7
+    # that arXiv:1604.03540 has for regions does not.
     cfg.BALANCE.ANCHOR_SAMPLER.NMS_THRESH = -1.0
     # ohem: which negatives of equal logit come first: index (the lowest, which is the top left of
     # the finest level) | random (drawn from torch's generator, so by SEED).
