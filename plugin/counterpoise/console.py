@@ -34,7 +34,9 @@ examples:
 
 def argument_parser() -> argparse.ArgumentParser:
     """Parser of ``counterpoise`` and its subcommands."""
-    parser = argparse.ArgumentParser(prog="counterpoise", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="counterpoise", description="Look into losses and trained models."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     curves = commands.add_parser(
         "curves",
