@@ -130,6 +130,10 @@ def check_config(cfg: CfgNode) -> None:
         value = _value(cfg, key)
         if not (math.isfinite(value) and holds(value)):
             raise UserError(f"{key} is {value}, expected a number {wanted}")
+    for key in ("BALANCE.ROI_LOSS.ALPHA", "BALANCE.CLASS_WEIGHTS.VALUES"):
+        for value in _value(cfg, key):
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UserError(f"{key} holds {value!r}, expected finite numbers, such as [1, 2.5]")
     alphas = cfg.BALANCE.ROI_LOSS.ALPHA
     if list(alphas) != [-1] and not all(0 <= alpha <= 1 for alpha in alphas):
         raise UserError(
