@@ -88,20 +88,37 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         return list(self.cls_loss.loss.probabilities(predictions[0]).split([*map(len, proposals)]))
 
 
-@ROI_HEADS_REGISTRY.register()
-class BalancedROIHeads(SampledROIHeads, StandardROIHeads):
-    """Detectron2's ROI heads (FPN and other pooled features) with a balanced box predictor.
+class BalancedHeads(SampledROIHeads):
+    """Mixin: ROI heads with balanced box predictors; comes before Detectron2's heads.
 
     ``BALANCE.ROI_SAMPLER`` says which proposals train them.
     """
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        """Arguments of :class:`StandardROIHeads` from a config, the box predictor replaced."""
+        """Arguments of Detectron2's heads from a config, each box predictor replaced.
+
+        Raises:
+            UserError: the config asks for a loss or sampler that these heads do not take.
+        """
         refuse_other_losses(cfg)
         arguments = super().from_config(cfg, input_shape)
-        arguments["box_predictor"] = balanced_predictor(cfg, arguments["box_predictor"])
+        # One loss for all stages of a cascade: the class weights are counted once.
+        cls_loss = ClassificationLoss.from_config(cfg)
+        if "box_predictors" in arguments:
+            arguments["box_predictors"] = [
+                balanced_predictor(cfg, stock, cls_loss) for stock in arguments["box_predictors"]
+            ]
+        else:
+            arguments["box_predictor"] = balanced_predictor(
+                cfg, arguments["box_predictor"], cls_loss
+            )
         return arguments
+
+
+@ROI_HEADS_REGISTRY.register()
+class BalancedROIHeads(BalancedHeads, StandardROIHeads):
+    """Detectron2's ROI heads (FPN and other pooled features) with a balanced box predictor."""
 
     def predict_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]
@@ -127,12 +144,15 @@ def refuse_other_losses(cfg: CfgNode) -> None:
             )
 
 
-def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFastRCNNOutputLayers:
+def balanced_predictor(
+    cfg: CfgNode, stock: FastRCNNOutputLayers, cls_loss: ClassificationLoss
+) -> BalancedFastRCNNOutputLayers:
     """Build a balanced predictor with the initial weights of a stock one.
 
     Args:
         cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
         stock: the predictor that it takes the place of.
+        cls_loss: its classification loss.
 
     Returns:
         a predictor with equal parameters, but for the background's bias where
@@ -145,6 +165,7 @@ def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFas
             cfg,
             ShapeSpec(channels=stock.cls_score.in_features),
             box2box_transform=stock.box2box_transform,
+            cls_loss=cls_loss,
         )
     predictor.load_state_dict(stock.state_dict())
     if cfg.BALANCE.ROI_LOSS.PRIOR_PROB > 0:
