@@ -17,10 +17,13 @@ setup(
     license="Apache-2.0",
     package_dir={"": "plugin"},
     packages=find_packages("plugin"),
+    package_data={"counterpoise": ["pages/templates/*"]},
     python_requires=">=3.10",
     # Detectron2 itself is absent because PyPI does not have it: bring one, or run `make install`.
     # tools/setup_env.py reads the two lists below, so they stay plain literals.
     install_requires=[
+        "faster-coco-eval>=1.6",
+        "Jinja2>=3.1",
         "numpy",
         "opencv-python",
         "Pillow",

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from counterpoise.datasets import ClassCounts
-from counterpoise.evaluation import evaluate_detections, write_evaluations
+from counterpoise.evaluator import evaluate_detections, write_evaluations
 
 
 def scene(images=20, classes=3, seed=0, first_id=1):

@@ -9,7 +9,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 
-from counterpoise.datasets.counting import ClassCounts
+from counterpoise.class_counts import ClassCounts
 from counterpoise.errors import UserError
 from counterpoise.weight_sources import ClassTable
 

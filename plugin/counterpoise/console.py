@@ -2,57 +2,30 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
-from detectron2.utils.events import EventStorage
-from torch import Tensor
-from tqdm import tqdm
-
-from counterpoise.classification import ClassificationLoss
 from counterpoise.cli import refuse, silence_known_noise
-from counterpoise.config import load_config
-from counterpoise.curves import (
-    GAMMAS,
-    draw_cumulative_shares,
-    draw_loss_curves,
-    save,
-)
-from counterpoise.engine import load_for_evaluation
+from counterpoise.commands import curves
 from counterpoise.errors import UserError
-from counterpoise.preparation import prepare
 
-CURVES_EPILOG = """\
-examples:
-  counterpoise curves --out output/curves
-  counterpoise curves --config-file configs/quick/focal.yaml \\
-      --config-file configs/datasets/bccd.yaml MODEL.WEIGHTS output/bccd/model_final.pth
+COMMANDS = (curves,)
+
+EPILOG = """\
+exit codes: 0 done, 2 bad input, 1 anything else
+`counterpoise COMMAND --help` shows an example of each command
 """
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Parser of ``counterpoise`` and its subcommands."""
     parser = argparse.ArgumentParser(
-        prog="counterpoise", description="Look into losses and trained models."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    curves = commands.add_parser(
-        "curves",
-        help="draw the focal loss, and how a trained model's loss is spread",
-        description="Draw loss and gradient against p_t; with a config and MODEL.WEIGHTS also the "
-        "share of the loss that the easiest foreground and background proposals cause.",
-        epilog=CURVES_EPILOG,
+        prog="counterpoise",
+        description="Look into datasets, losses and trained models.",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    curves.add_argument("--gammas", type=float, nargs="+", default=GAMMAS, metavar="G")
-    curves.add_argument("--alphas", type=float, nargs="*", default=(0.25, 0.75), metavar="A")
-    curves.add_argument("--out", type=Path, default=Path("output/curves"), metavar="DIR")
-    curves.add_argument("--config-file", action="append", default=[], metavar="FILE")
-    curves.add_argument("--images", type=int, default=50, help="of the test set (default 50)")
-    curves.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
-    curves.set_defaults(run=run_curves)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
     return parser
 
 
@@ -70,69 +43,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except UserError as error:
-        return refuse(error, "counterpoise")
+        return refuse(error, f"counterpoise {args.command}")
     return 0
-
-
-def run_curves(args: argparse.Namespace) -> None:
-    """Draw the curves.
-
-    Raises:
-        UserError: a parameter out of its range, or a config or checkpoint that cannot be used.
-    """
-    if wrong := [gamma for gamma in args.gammas if not 0 <= gamma < float("inf")]:
-        raise UserError(f"--gammas has {wrong[0]:g}, expected numbers >= 0")
-    if wrong := [alpha for alpha in args.alphas if not 0 <= alpha <= 1]:
-        raise UserError(f"--alphas has {wrong[0]:g}, expected numbers in [0, 1]")
-    if args.images < 1:
-        raise UserError(f"--images is {args.images}, expected a number >= 1")
-    written = save(draw_loss_curves(args.gammas, args.alphas), args.out, "loss")
-    if args.config_file:
-        cfg = load_config(args.config_file, args.opts)
-        prepare(cfg, eval_only=True)
-        logits, gt_classes = collect_proposals(cfg, args.images)
-        figure = draw_cumulative_shares(logits, gt_classes, args.gammas)
-        written += save(figure, args.out, "cumulative_loss")
-    for path in written:
-        print(path)
-
-
-def collect_proposals(cfg: CfgNode, max_images: int) -> tuple[Tensor, Tensor]:
-    """Run a trained model on test images and sample proposals as training does.
-
-    Args:
-        cfg: prepared for evaluation, with ``MODEL.WEIGHTS``.
-        max_images: number of images to look at.
-
-    Returns:
-        logits (N, K + 1) and classes (N,) of the sampled proposals.
-
-    Raises:
-        UserError: the checkpoint does not fit, or the model has no Counterpoise box head.
-    """
-    model, _ = load_for_evaluation(cfg)
-    head = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
-    if not hasattr(head, "cls_loss"):
-        raise UserError(
-            f"MODEL.ROI_HEADS.NAME is '{cfg.MODEL.ROI_HEADS.NAME}', but the curves of a model need "
-            "BalancedROIHeads or BalancedRes5ROIHeads"
-        )
-    collected: list[tuple[Tensor, Tensor]] = []
-
-    def record(logits: Tensor, gt_classes: Tensor) -> Tensor:
-        kept = gt_classes >= 0
-        collected.append((logits[kept].cpu(), gt_classes[kept].cpu()))
-        return logits.new_zeros(len(logits))
-
-    # Without class weights, which would be counted over the training set.
-    head.cls_loss = ClassificationLoss(record)
-    test = cfg.clone()
-    test.DATASETS.TRAIN, test.DATALOADER.NUM_WORKERS = test.DATASETS.TEST, 0
-    loader = DefaultTrainer.build_train_loader(test)
-    model.train()
-    batches = -(-max_images // cfg.SOLVER.IMS_PER_BATCH)
-    with torch.no_grad(), EventStorage():
-        steps = tqdm(range(batches), desc="proposals", unit="batch")
-        for _, images in zip(steps, loader, strict=False):
-            model(images)
-    return tuple(torch.cat(part) for part in zip(*collected, strict=True))

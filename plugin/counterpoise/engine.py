@@ -24,7 +24,7 @@ from torch import nn
 from counterpoise.checkpoint import RECORD_KEY, BalancedCheckpointer, TrainingRecord, counts_of
 from counterpoise.datasets import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.evaluation import PerClassEvaluator, write_evaluations
+from counterpoise.evaluator import PerClassEvaluator, write_evaluations
 from counterpoise.weight_sources import class_table, log_class_table
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from detectron2.utils.logger import log_first_n
 from tabulate import tabulate
 from torch import Tensor
 
+from counterpoise.class_counts import ClassCounts
 from counterpoise.class_weights import (
     RULES,
     WeightRule,
@@ -18,7 +19,7 @@ from counterpoise.class_weights import (
     batch_class_weights,
     class_weights,
 )
-from counterpoise.datasets.counting import ClassCounts, count_classes
+from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
 from counterpoise.registry import WEIGHT_RULE_REGISTRY
 

@@ -1,31 +1,12 @@
 """Boxes and images per class, in any dataset that Detectron2's catalogue knows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from counterpoise.class_counts import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """Counts per class, all three in the same order.
-
-    Attributes:
-        names: class names, ordered as in the first dataset.
-        images: images that hold at least one box of the class.
-        boxes: boxes of the class. Crowd regions count in neither.
-        num_images: images in all.
-        num_empty: images without any box.
-    """
-
-    names: tuple[str, ...]
-    images: tuple[int, ...]
-    boxes: tuple[int, ...]
-    num_images: int = 0
-    num_empty: int = 0
 
 
 def count_classes(dataset_names: Sequence[str]) -> ClassCounts:

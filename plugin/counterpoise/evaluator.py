@@ -23,7 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
-from counterpoise.datasets.counting import ClassCounts
+from counterpoise.class_counts import ClassCounts
 
 
 @dataclass(frozen=True)

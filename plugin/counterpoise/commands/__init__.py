@@ -1,0 +1,1 @@
+"""The subcommands of ``counterpoise``, one module each: ``add_parser`` and ``run``."""

@@ -1,0 +1,77 @@
+"""Arguments that several subcommands share."""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from detectron2.config import CfgNode
+from tqdm import tqdm
+
+from counterpoise.config import load_config
+from counterpoise.errors import UserError
+
+T = TypeVar("T")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, opts: bool = True) -> None:
+    """Add ``--config-file`` and, as the last positional arguments, ``KEY VALUE`` overrides.
+
+    Args:
+        parser: of a subcommand.
+        opts: False gives the overrides as ``--opts``, for a command that takes many positional
+            arguments of its own.
+    """
+    parser.add_argument(
+        "--config-file", action="append", default=[], metavar="FILE",
+        help="config file; may be given more than once, later files override earlier ones",
+    )  # fmt: skip
+    text = "config overrides, such as MODEL.WEIGHTS output/mine/model_final.pth"
+    if opts:
+        parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)
+    else:
+        parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help=text)
+
+
+def add_run_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--run``, which stands for the config and the last weights of a finished training."""
+    parser.add_argument(
+        "--run", type=Path, dest="run_dir", metavar="DIR",
+        help="OUTPUT_DIR of a training: its config.yaml and model_final.pth",
+    )  # fmt: skip
+
+
+def config_of(args: argparse.Namespace) -> CfgNode:
+    """Load the config that the arguments name; not prepared yet.
+
+    Raises:
+        UserError: a file, key or value is not usable, or ``--run`` names no finished training.
+    """
+    files, overrides = list(args.config_file), list(args.opts)
+    folder = getattr(args, "run_dir", None)
+    if folder is not None:
+        for name in ("config.yaml", "model_final.pth"):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"--run {folder} has no {name}: give the OUTPUT_DIR of a finished training"
+                )
+        files.insert(0, folder / "config.yaml")
+        overrides = ["MODEL.WEIGHTS", str(folder / "model_final.pth"), *overrides]
+    return load_config(files, overrides)
+
+
+def progress(items: Iterable[T], description: str, unit: str, total: int | None = None) -> tqdm:
+    """Show a progress bar with the remaining time on standard error.
+
+    Nothing is shown where standard error is no terminal.
+
+    Args:
+        items: to go through.
+        description: what is done, a word or two.
+        unit: name of one item.
+        total: number of items where `items` has no length.
+    """
+    return tqdm(
+        items, desc=description, unit=unit, total=total, file=sys.stderr, disable=None, leave=False
+    )

@@ -1,0 +1,1 @@
+"""Scoring of detections: pure functions on arrays, without Detectron2."""
