@@ -9,8 +9,6 @@ the machine, to ``<out>/<dataset>.md``.
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -18,6 +16,8 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
+
+from counterpoise.run_record import hardware
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ("baseline", "ohem", "focal", "focal_weights", "focal_weights_ohem", "documents")
@@ -43,18 +43,6 @@ def train(config: str, dataset: str, folder: Path, seed: int) -> float:
     return minutes
 
 
-def machine() -> str:
-    """One line about hardware and versions."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        model = next(
-            (line.split(": ")[1] for line in lines if line.startswith("model name")), model
-        )
-    return f"{os.cpu_count()} x {model}, torch {torch.__version__}, fp32"
-
-
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(
@@ -77,7 +65,8 @@ def main() -> None:
         rows.append([config, result["AP"], result["AP50"], *(c["AP"] for c in per_class), minutes])
     headers = ["config", "AP", "AP50", *names, "minutes"]
     table = tabulate(rows, headers, tablefmt="github", floatfmt=".1f", missingval="-")
-    note = f"{args.dataset}, one seed ({args.seed}), {machine()}"
+    machine = f"{hardware()}, torch {torch.__version__}, fp32"
+    note = f"{args.dataset}, one seed ({args.seed}), {machine}"
     (args.out / f"{args.dataset}.md").write_text(f"{note}\n\n{table}\n")
     print(f"\n{note}\n\n{table}")
 

@@ -1,68 +1,33 @@
 """Per-class average precision: equality with pycocotools, absent classes, id 0, ignored regions."""
 
-import contextlib
 import copy
 import json
 import math
 
-import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from counterpoise.datasets import ClassCounts
-from counterpoise.evaluator import evaluate_detections, write_evaluations
+from counterpoise.class_counts import ClassCounts
+from counterpoise.errors import UserError
+from counterpoise.evaluation import evaluate_detections
+from counterpoise.evaluator import write_evaluations
+from scenes import crowded_scene, pycocotools_stats, scene
 
-
-def scene(images=20, classes=3, seed=0, first_id=1):
-    """Ground truth and detections that are partly right, in COCO form."""
-    rng = np.random.default_rng(seed)
-    annotations, detections = [], []
-    for image in range(images):
-        for _ in range(rng.integers(1, 6)):
-            x, y, w, h = rng.uniform(0, 60), rng.uniform(0, 60), *rng.uniform(8, 30, 2)
-            category = int(rng.integers(classes))
-            annotations.append(
-                {"image_id": image, "category_id": category, "bbox": [x, y, w, h], "iscrowd": 0}
-            )
-            jitter = rng.normal(0, 2, 4)
-            detections.append(
-                {
-                    "image_id": image,
-                    "category_id": category if rng.random() < 0.8 else int(rng.integers(classes)),
-                    "bbox": [x + jitter[0], y + jitter[1], w + abs(jitter[2]), h + abs(jitter[3])],
-                    "score": float(rng.random()),
-                }
-            )
-    for number, annotation in enumerate(annotations, start=first_id):
-        annotation["id"] = number
-        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-    truth = {
-        "info": {},
-        "images": [{"id": i, "height": 100, "width": 100} for i in range(images)],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": f"class {i}"} for i in range(classes)],
-    }
-    return truth, detections
+#: The order of pycocotools' summary.
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 
 
-def pycocotools_stats(truth, detections):
-    with contextlib.redirect_stdout(None):
-        coco = COCO()
-        coco.dataset = copy.deepcopy(truth)
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(detections)), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return 100 * evaluation.stats
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_equals_pycocotools(seed):
-    truth, detections = scene(seed=seed)
+def assert_equals_pycocotools(truth, detections):
     ours, stats = evaluate_detections(truth, detections), pycocotools_stats(truth, detections)
-    assert pytest.approx(tuple(stats[:3]), abs=1e-9) == (ours.AP, ours.AP50, ours.AP75)
+    expected = [None if value == -100 else pytest.approx(value, abs=1e-9) for value in stats[:9]]
+    assert [getattr(ours, name) for name in SUMMARY] == expected
+    return ours
+
+
+@pytest.mark.parametrize("make", [scene, crowded_scene])
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_pycocotools(make, seed):
+    truth, detections = make(seed=seed)
+    ours = assert_equals_pycocotools(truth, detections)
     for k, result in enumerate(ours.per_class):
         alone = copy.deepcopy(truth)
         alone["annotations"] = [a for a in truth["annotations"] if a["category_id"] == k]
@@ -93,11 +58,14 @@ def test_a_class_without_test_boxes_is_absent_and_not_averaged_as_zero():
     assert "Without test boxes" in str(result) and "class 1" in str(result)
 
 
-def test_no_detections_score_zero_and_no_ground_truth_scores_nothing():
+def test_no_detections_score_zero_and_say_so_and_no_ground_truth_is_refused():
     truth, detections = scene()
-    assert evaluate_detections(truth, []).AP == 0
+    result = evaluate_detections(truth, [])
+    assert result.AP == 0 and result.per_class[0].recall == 0
+    assert "There are no predictions at all" in str(result)
     truth["annotations"] = []
-    assert evaluate_detections(truth, detections).AP is None
+    with pytest.raises(UserError, match=r"no box of the classes \[class 0, class 1, class 2\]"):
+        evaluate_detections(truth, detections)
 
 
 @pytest.mark.parametrize("key", ["difficult", "iscrowd"])
@@ -128,11 +96,12 @@ def test_the_json_holds_the_documented_keys_and_null_for_what_is_absent(tmp_path
     truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 1]
     write_evaluations({"mine": evaluate_detections(truth, detections)}, tmp_path / "e.json")
     content = json.loads((tmp_path / "e.json").read_text())["mine"]
-    assert content.keys() == {"AP", "AP50", "AP75", "per_class"}
-    assert content["per_class"][1] == {
-        "name": "class 1", "AP": None, "AP50": None, "train_images": None, "train_boxes": None,
-        "test_images": 0, "test_boxes": 0,
-    }  # fmt: skip
+    assert content.keys() >= {"AP", "AP50", "AP75", "per_class"}
+    absent = content["per_class"][1]
+    nothing = {"AP", "AP50", "VOC07_AP50", "AP_interval", "recall", "train_images", "train_boxes"}
+    assert {key: absent[key] for key in nothing} == dict.fromkeys(nothing)
+    assert (absent["name"], absent["test_images"], absent["test_boxes"]) == ("class 1", 0, 0)
+    assert absent["missing_resamples"] == content["resamples"] == 1000
     assert [p.name for p in tmp_path.iterdir()] == ["e.json"]
     assert not any(isinstance(v, float) and math.isnan(v) for v in content.values())
 
@@ -141,10 +110,44 @@ def test_image_ids_may_be_strings_and_categories_in_any_order():
     truth, detections = scene()
     reference = evaluate_detections(truth, detections)
     for entry in (*truth["annotations"], *detections):
-        entry["image_id"] = f"image {entry['image_id']}"
+        entry["image_id"] = f"image {entry['image_id']:02d}"
     for image in truth["images"]:
-        image["id"] = f"image {image['id']}"
+        image["id"] = f"image {image['id']:02d}"
     truth["categories"].reverse()
     shuffled = evaluate_detections(truth, detections)
     assert shuffled.per_class[::-1] == reference.per_class
     assert pytest.approx(reference.AP) == shuffled.AP
+
+
+def test_equals_pycocotools_on_what_a_model_found(run):
+    _, out = run
+    folder = next((out / "inference").iterdir())
+    truth, detections = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("ground_truth", "detections")
+    )
+    assert detections
+    assert_equals_pycocotools(truth, detections)
+
+
+def test_more_detections_than_pycocotools_counts_change_nothing():
+    truth, detections = scene(images=2, classes=1)
+    spam = [
+        {"image_id": 0, "category_id": 0, "bbox": [i / 9, 0, 20, 20], "score": 0.9 - i / 1000}
+        for i in range(150)
+    ]
+    assert_equals_pycocotools(truth, detections + spam)
+
+
+def test_precision_and_recall_are_measured_at_the_thresholds_given():
+    truth, _ = scene(classes=2)
+    boxes = truth["annotations"]
+    detections = [{**a, "score": 0.9 if i % 2 else 0.1} for i, a in enumerate(boxes)]
+    result = evaluate_detections(
+        truth, detections, thresholds={"class 0": 0.5, "class 1": 0.05}, thresholds_from="a file"
+    )
+    own = [i for i, a in enumerate(boxes) if a["category_id"] == 0]
+    assert result.per_class[0].recall == pytest.approx(100 * sum(i % 2 for i in own) / len(own))
+    assert result.per_class[0].precision == result.per_class[1].recall == 100
+    assert result.thresholds_from == "a file"
+    with pytest.raises(UserError, match=r"no score threshold for the classes \[class 1\]"):
+        evaluate_detections(truth, detections, thresholds={"class 0": 0.5})

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from counterpoise import DENSE_LOSS_REGISTRY
 from counterpoise.checkpoint import CLASS_LAYERS
 from counterpoise.config import load_config
-from counterpoise.dense_loss import OHEMLoss, balanced_alpha, dense_focal_loss
+from counterpoise.dense_loss import DenseFocalLoss, OHEMLoss, balanced_alpha
 from counterpoise.errors import UserError
 from counterpoise.preparation import prepare
 from counterpoise.validation import check_config
@@ -123,7 +123,7 @@ def test_detections_are_stock(pair):
 def test_the_projects_focal_loss_in_stocks_place_gives_stocks_values():
     @DENSE_LOSS_REGISTRY.register(name="registered_in_a_test")
     def build_loss(cfg):
-        return dense_focal_loss
+        return DenseFocalLoss()
 
     for stock, ours in zip(step(*STOCK), step(NAME, "registered_in_a_test"), strict=True):
         assert ours.keys() == stock.keys()

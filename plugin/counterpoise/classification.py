@@ -10,6 +10,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from counterpoise.errors import UserError
+from counterpoise.loss_shares import LossByClass
 from counterpoise.losses import (
     cross_entropy_loss,
     sigmoid_focal_loss,
@@ -106,6 +107,7 @@ class ClassificationLoss(nn.Module):
         self._class_weights = class_weights
         self._batch_weights = batch_weights
         self._resolved = False
+        self.loss_by_class = LossByClass()
         self.register_buffer("weight", None, persistent=False)
 
     @classmethod
@@ -189,6 +191,7 @@ class ClassificationLoss(nn.Module):
     def _log(
         self, logits: Tensor, gt_classes: Tensor, background: Tensor, weighted: Tensor
     ) -> None:
+        self.loss_by_class.add(gt_classes, weighted, logits.shape[1] - 1)
         storage = get_event_storage()
         targets = gt_classes.clamp(min=0)
         if hasattr(self.loss, "probabilities"):

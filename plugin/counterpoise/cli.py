@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import re
+import shutil
 import sys
 import traceback
 import warnings
@@ -22,7 +23,9 @@ from torch.multiprocessing import ProcessRaisedException
 from counterpoise.config import load_config
 from counterpoise.engine import BalancedTrainer, evaluate, load_for_evaluation
 from counterpoise.errors import UserError
+from counterpoise.files import write_whole
 from counterpoise.preparation import prepare
+from counterpoise.run_record import RunRecord, command_line
 from counterpoise.weight_sources import class_table
 
 EPILOG = """\
@@ -36,9 +39,12 @@ examples:
 exit codes: 0 done, 2 bad input or config, 1 anything else
 """
 
+logger = logging.getLogger(__name__)
+
 #: What a run leaves in OUTPUT_DIR, removed by --overwrite.
 RUN_FILES = (
     "model_*.pth", "last_checkpoint", "metrics.json", "events.out.tfevents.*", "evaluation.json",
+    "loss_shares.jsonl", "run.json", "report.html", "inference",
 )  # fmt: skip
 
 
@@ -89,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit code: 0 done, 2 bad input or config. Any other failure raises.
     """
     args = argument_parser().parse_intermixed_args(arguments)
+    args.command = command_line(arguments, None if arguments is None else "train_net.py")
     silence_known_noise()
     try:
         gpus = torch.cuda.device_count()
@@ -139,16 +146,20 @@ def run(args: argparse.Namespace) -> None:
         _check_output_dir(Path(cfg.OUTPUT_DIR), args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
     prepare(cfg, eval_only=args.eval_only)
+    if not args.eval_only and cfg.SEED < 0:
+        cfg.SEED = comm.shared_random_seed()
+        logger.info("SEED was left to chance: it is %d, see config.yaml", cfg.SEED)
     cfg.freeze()
     if args.overwrite:
         class_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
         _remove_run(Path(cfg.OUTPUT_DIR))
     with _quiet_terminal(cfg.OUTPUT_DIR):
-        default_setup(cfg, argparse.Namespace(config_file="", eval_only=args.eval_only))
+        with _training_config_kept(cfg.OUTPUT_DIR, args.eval_only):
+            default_setup(cfg, argparse.Namespace(config_file="", eval_only=args.eval_only))
         if args.eval_only:
             model, training = load_for_evaluation(cfg)
         else:
-            trainer = BalancedTrainer(cfg)
+            trainer = BalancedTrainer(cfg, RunRecord(args.command, args.config_file, cfg.SEED))
     if args.eval_only:
         results = evaluate(cfg, model, training)
         if comm.is_main_process():
@@ -195,9 +206,19 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
 def _remove_run(folder: Path) -> None:
     if comm.is_main_process():
         for pattern in RUN_FILES:
-            for file in folder.glob(pattern):
-                file.unlink()
+            for path in folder.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     comm.synchronize()
+
+
+@contextlib.contextmanager
+def _training_config_kept(output_dir: str, eval_only: bool) -> Iterator[None]:
+    """Let no evaluation in a run's folder replace the config that reproduces the run."""
+    path = Path(output_dir, "config.yaml")
+    kept = path.read_text() if eval_only and path.is_file() else None
+    yield
+    if kept is not None and comm.is_main_process():
+        write_whole(path, kept)
 
 
 @contextlib.contextmanager

@@ -132,11 +132,20 @@ def add_counterpoise_config(cfg: CfgNode) -> None:
     # label and a larger loss (0.7 in arXiv:1604.03540); -1 is off.
     cfg.BALANCE.ROI_SAMPLER.NMS_THRESH = 0.7
 
+    # File of `counterpoise thresholds` with a score per class, from which on a detection is kept;
+    # "" keeps what MODEL.ROI_HEADS.SCORE_THRESH_TEST (or RETINANET.SCORE_THRESH_TEST) lets pass.
+    # Evaluation measures AP over all detections nonetheless. The path is relative to the file that
+    # names it.
+    cfg.BALANCE.SCORE_THRESHOLDS = ""
+
     # Own datasets, name -> {FORMAT: voc | yolo | coco, IMAGES, ANNOTATIONS, SPLIT_FILE, DATA_YAML,
     # SPLIT, CLASSES, HOLDOUT}; see the README. Paths are relative to the file that names them.
     cfg.DATASETS.CUSTOM = CfgNode(new_allowed=True)
     # Faulty records of custom datasets: skip (leave out and report) | refuse (stop).
     cfg.DATASETS.BAD_RECORDS = "skip"
+
+    # Test sets to choose score thresholds on (`counterpoise thresholds`); used for nothing else.
+    cfg.DATASETS.VAL = ()
 
     # torchvision backbones (MODEL.BACKBONE.NAME: build_torchvision_fpn_backbone).
     cfg.MODEL.TORCHVISION = CfgNode()
@@ -168,8 +177,9 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     """Merge config files and ``KEY VALUE`` overrides into the training defaults.
 
     Later files override earlier ones, overrides come last. A file may name others under
-    ``_BASE_``. Dataset paths become absolute: relative to the file that names them or, in
-    overrides, to the working directory; environment variables in them are expanded.
+    ``_BASE_``. Paths of datasets and of ``BALANCE.SCORE_THRESHOLDS`` become absolute: relative to
+    the file that names them or, in overrides, to the working directory; environment variables in
+    them are expanded.
 
     Args:
         files: YAML files, possibly none.
@@ -198,7 +208,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
 
 
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a config file over its ``_BASE_`` files, dataset paths made absolute.
+    """Read a config file over its ``_BASE_`` files, its paths made absolute.
 
     Raises:
         UserError: a file is missing, is not a YAML mapping, or includes itself.
@@ -236,14 +246,19 @@ def _deep_update(target: dict[str, Any], source: Mapping[str, Any]) -> None:
 
 
 def _absolute_paths(tree: dict[str, Any], folder: Path, origin: str) -> None:
-    """Make the dataset paths of one file absolute, in place."""
-    datasets = tree.get("DATASETS")
+    """Make the paths of datasets and score thresholds in one file absolute, in place."""
+    balance, datasets = tree.get("BALANCE"), tree.get("DATASETS")
+    if isinstance(balance, dict):
+        _make_absolute(balance, "SCORE_THRESHOLDS", folder, f"{origin}: BALANCE")
     custom = datasets.get("CUSTOM") if isinstance(datasets, dict) else None
     for name, entry in (custom or {}).items() if isinstance(custom, dict) else ():
-        for key in PATH_KEYS:
-            if isinstance(entry, dict) and isinstance(entry.get(key), str) and entry[key]:
-                where = f"{origin}: DATASETS.CUSTOM.{name}.{key}"
-                entry[key] = str(folder / _expanded(entry[key], where))
+        for key in PATH_KEYS if isinstance(entry, dict) else ():
+            _make_absolute(entry, key, folder, f"{origin}: DATASETS.CUSTOM.{name}")
+
+
+def _make_absolute(node: dict[str, Any], key: str, folder: Path, origin: str) -> None:
+    if isinstance(node.get(key), str) and node[key]:
+        node[key] = str(folder / _expanded(node[key], f"{origin}.{key}"))
 
 
 def _expanded(path: str, where: str) -> Path:

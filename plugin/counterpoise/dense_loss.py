@@ -11,12 +11,15 @@ from detectron2.structures import Boxes
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
+from counterpoise.loss_shares import LossByClass
 from counterpoise.losses import sigmoid_focal_loss
 from counterpoise.registry import DENSE_LOSS_REGISTRY
 from counterpoise.rpn import OHEMSampler
 from counterpoise.weight_sources import class_table
 
-#: logits (N, R, K), labels (N, R) in [0, K] or -1, anchors per level, alpha -> summed loss
+#: logits (N, R, K), labels (N, R) in [0, K] or -1, anchors per level, alpha -> summed loss. With a
+#: method ``terms`` of the same arguments, which gives labels (M,) and losses (M, K) of the anchors
+#: that are counted, a run records how much of the loss each class causes.
 DenseLoss = Callable[[Tensor, Tensor, list[Boxes], float | Tensor], Tensor]
 
 ALPHA_SOURCES = ("fixed", "dataset")
@@ -29,13 +32,13 @@ logger = logging.getLogger(__name__)
 @DENSE_LOSS_REGISTRY.register(name="sigmoid_focal")
 def build_sigmoid_focal(cfg: CfgNode) -> DenseLoss:
     """Sigmoid focal loss with ``BALANCE.DENSE_LOSS.GAMMA`` (arXiv:1708.02002, equation 5)."""
-    return partial(dense_focal_loss, gamma=float(cfg.BALANCE.DENSE_LOSS.GAMMA))
+    return DenseFocalLoss(float(cfg.BALANCE.DENSE_LOSS.GAMMA))
 
 
 @DENSE_LOSS_REGISTRY.register(name="cross_entropy")
 def build_cross_entropy(cfg: CfgNode) -> DenseLoss:
     """Alpha-balanced cross-entropy (arXiv:1708.02002, equation 3)."""
-    return partial(dense_focal_loss, gamma=0.0)
+    return DenseFocalLoss(gamma=0.0)
 
 
 @DENSE_LOSS_REGISTRY.register(name="ohem")
@@ -45,27 +48,46 @@ def build_ohem(cfg: CfgNode) -> DenseLoss:
     return OHEMLoss(float(node.RATIO), node.BATCH_SIZE, node.MIN_NEGATIVES, float(node.NMS_THRESH))
 
 
-def dense_focal_loss(
-    logits: Tensor,
-    labels: Tensor,
-    anchors: list[Boxes],
-    alpha: float | Tensor = 0.25,
-    gamma: float = 2.0,
-) -> Tensor:
-    """Sigmoid focal loss, summed over classes and over all anchors that are not ignored.
+class DenseFocalLoss:
+    """Sigmoid focal loss, summed over classes and over all anchors that are not ignored."""
 
-    Args:
-        logits: (N, R, K).
-        labels: (N, R), int64, in [0, K], K the background, or -1 to ignore.
-        anchors: not used.
-        alpha, gamma: see :func:`counterpoise.losses.sigmoid_focal_loss`.
+    def __init__(self, gamma: float = 2.0) -> None:
+        """
+        Args:
+            gamma: focusing parameter >= 0; 0 is cross-entropy.
+        """
+        self.gamma = gamma
 
-    Returns:
-        scalar, float32 or float64.
-    """
-    counted = labels >= 0
-    targets = _one_hot(labels[counted], logits.shape[-1])
-    return sigmoid_focal_loss(logits[counted], targets, alpha, gamma, reduction="sum")
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        anchors: list[Boxes],
+        alpha: float | Tensor = 0.25,
+    ) -> Tensor:
+        """Sum the loss.
+
+        Args:
+            logits: (N, R, K).
+            labels: (N, R), int64, in [0, K], K the background, or -1 to ignore.
+            anchors: not used.
+            alpha: see :func:`counterpoise.losses.sigmoid_focal_loss`.
+
+        Returns:
+            scalar, float32 or float64.
+        """
+        return self.terms(logits, labels, anchors, alpha)[1].sum()
+
+    def terms(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        anchors: list[Boxes],
+        alpha: float | Tensor = 0.25,
+    ) -> tuple[Tensor, Tensor]:
+        """Labels (M,) and losses (M, K) of the anchors that are not ignored."""
+        counted = labels >= 0
+        return _focal_terms(logits[counted], labels[counted], alpha, self.gamma)
 
 
 class OHEMLoss:
@@ -113,24 +135,28 @@ class OHEMLoss:
     def __call__(
         self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
     ) -> Tensor:
-        """Sum the cross-entropy over the chosen anchors; arguments as :func:`dense_focal_loss`.
+        """Sum the cross-entropy over the chosen anchors; arguments as :class:`DenseFocalLoss`.
 
         `alpha` is not used: choosing the anchors is what balances them.
         """
+        return self.terms(logits, labels, anchors, alpha)[1].sum()
+
+    def terms(
+        self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Labels (M,) and losses (M, K) of the chosen anchors."""
         chosen = torch.stack(
             [
                 self._choose(image_logits, image_labels, anchors)
                 for image_logits, image_labels in zip(logits.detach(), labels, strict=True)
             ]
         )
-        targets = _one_hot(labels[chosen], logits.shape[-1])
-        return sigmoid_focal_loss(logits[chosen], targets, -1.0, 0.0, reduction="sum")
+        return _focal_terms(logits[chosen], labels[chosen], -1.0, 0.0)
 
     def _choose(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
         """Mask (R,) of the anchors of one image that its loss is made of."""
         num_classes = logits.shape[-1]
-        targets = _one_hot(labels.clamp(min=0), num_classes)
-        hardness = sigmoid_focal_loss(logits, targets, -1.0, 0.0, reduction="none").sum(dim=-1)
+        hardness = _focal_terms(logits, labels.clamp(min=0), -1.0, 0.0)[1].sum(dim=-1)
         positive = (labels >= 0) & (labels < num_classes) & self.by_ratio
         roles = positive.long().masked_fill(labels < 0, -1)
         return self.sampler(roles, hardness, anchors) >= 0
@@ -148,17 +174,22 @@ class DenseClassificationLoss(nn.Module):
         loss: DenseLoss,
         alpha: float = 0.25,
         alpha_per_class: Callable[[], Tensor] | None = None,
+        is_detectron2s: bool = False,
     ) -> None:
         """
         Args:
             loss: of the kind that ``DENSE_LOSS_REGISTRY`` holds.
             alpha: weight of the positives of every class.
             alpha_per_class: called once, at the first loss; returns (K,), used in place of `alpha`.
+            is_detectron2s: whether the loss is what Detectron2 computes itself, so that its value
+                can stand and this one is only asked for its terms.
         """
         super().__init__()
         self.loss = loss
         self.fixed_alpha = alpha
+        self.is_detectron2s = is_detectron2s
         self._alpha_per_class = alpha_per_class
+        self.loss_by_class = LossByClass()
         self.register_buffer("alpha", None, persistent=False)
 
     @classmethod
@@ -167,7 +198,9 @@ class DenseClassificationLoss(nn.Module):
         node = cfg.BALANCE.DENSE_LOSS
         loss = DENSE_LOSS_REGISTRY.get(node.NAME)(cfg)
         per_class = partial(_alpha_from_dataset, cfg) if node.ALPHA_SOURCE == "dataset" else None
-        return cls(loss, float(node.ALPHA), per_class)
+        # Detectron2's focal loss has NaN gradients for gamma < 1, the project's has not.
+        is_detectron2s = node.NAME == "sigmoid_focal" and per_class is None and node.GAMMA >= 1
+        return cls(loss, float(node.ALPHA), per_class, is_detectron2s)
 
     def forward(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
         """
@@ -179,7 +212,17 @@ class DenseClassificationLoss(nn.Module):
         Returns:
             scalar, summed and not normalised.
         """
-        return self.loss(logits, labels, anchors, self._alpha(logits.device))
+        alpha = self._alpha(logits.device)
+        if not hasattr(self.loss, "terms"):
+            return self.loss(logits, labels, anchors, alpha)
+        counted, losses = self.loss.terms(logits, labels, anchors, alpha)
+        self.loss_by_class.add(counted, losses.detach().sum(dim=1), logits.shape[-1])
+        return losses.sum()
+
+    @torch.no_grad()
+    def log(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> None:
+        """Record what :meth:`forward` records, for a loss that is computed elsewhere."""
+        self(logits, labels, anchors)
 
     def _alpha(self, device: torch.device) -> float | Tensor:
         if self._alpha_per_class is None:
@@ -222,6 +265,10 @@ def _alpha_from_dataset(cfg: CfgNode) -> Tensor:
     return alpha
 
 
-def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """One column per class and none for the background."""
-    return F.one_hot(labels, num_classes + 1)[..., :-1]
+def _focal_terms(
+    logits: Tensor, labels: Tensor, alpha: float | Tensor, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """`labels` (...) in [0, K], and the focal loss of each of their logits (..., K)."""
+    # One column per class and none for the background.
+    targets = F.one_hot(labels, logits.shape[-1] + 1)[..., :-1]
+    return labels, sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none")

@@ -17,14 +17,20 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 from torch import nn
 
+from counterpoise import loss_shares, run_record
 from counterpoise.checkpoint import RECORD_KEY, BalancedCheckpointer, TrainingRecord, counts_of
 from counterpoise.datasets import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.evaluator import PerClassEvaluator, write_evaluations
+from counterpoise.evaluation.stored import write_inference
+from counterpoise.evaluator import PerClassEvaluator, ProposalTap, write_evaluations
+from counterpoise.run_record import RunRecord, command_line
+from counterpoise.score_thresholds import ScoreThresholds
+from counterpoise.training_hooks import LossShareWriter, RunRecordWriter
 from counterpoise.weight_sources import class_table, log_class_table
 
 logger = logging.getLogger(__name__)
@@ -85,18 +91,30 @@ def training_mapper(cfg: CfgNode) -> CheckedMapper:
 class BalancedTrainer(DefaultTrainer):
     """Detectron2's default trainer with class records, per-class evaluation and best checkpoint."""
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, record: RunRecord | None = None) -> None:
         """
         Args:
             cfg: prepared by :func:`prepare`, frozen.
+            record: of this run, kept in ``OUTPUT_DIR/run.json``; None for a script, whose command
+                line is that of the process.
 
         Raises:
             UserError: the training set or a key does not allow to train.
         """
+        self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = class_table(cfg)
         log_class_table(self.table)
         _log_schedule(cfg, self.table.counts)
         super().__init__(cfg)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Detectron2's model without ``BALANCE.SCORE_THRESHOLDS``: AP is over all detections."""
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.BALANCE.SCORE_THRESHOLDS = ""
+        cfg.freeze()
+        return super().build_model(cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
@@ -119,7 +137,14 @@ class BalancedTrainer(DefaultTrainer):
             evaluation.append(hooks.BestCheckpointer(period, self.checkpointer, metric))
         built = super().build_hooks()
         at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
-        return [*built[:at], *evaluation, *built[at + 1 :]]
+        out = Path(self.cfg.OUTPUT_DIR)
+        return [
+            RunRecordWriter(out / run_record.FILE_NAME, self.record),
+            *built[:at],
+            *evaluation,
+            LossShareWriter(out / loss_shares.FILE_NAME, self.table.counts.names),
+            *built[at + 1 :],
+        ]
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers and a terminal line of this project's metrics."""
@@ -134,7 +159,8 @@ class BalancedTrainer(DefaultTrainer):
 def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> dict[str, Any]:
     """Evaluate a model on ``DATASETS.TEST``.
 
-    Prints a table per test set and writes ``OUTPUT_DIR/evaluation.json``.
+    Prints a table per test set and writes ``OUTPUT_DIR/evaluation.json`` and the folder
+    ``OUTPUT_DIR/inference`` with what was scored.
 
     Args:
         cfg: prepared by :func:`prepare`.
@@ -148,14 +174,20 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
         UserError: a test set has other classes than the model.
     """
     metrics, results = OrderedDict(), {}
+    thresholds = cfg.BALANCE.SCORE_THRESHOLDS
+    chosen = ScoreThresholds.read(Path(thresholds)) if thresholds else None
     for name in cfg.DATASETS.TEST:
         _check_test_classes(name, training)
-        evaluator = PerClassEvaluator(name, training)
         loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
-        metrics[name] = inference_on_dataset(model, loader, evaluator)
+        with ProposalTap(model) as proposals:
+            evaluator = PerClassEvaluator(name, training, chosen, proposals)
+            metrics[name] = inference_on_dataset(model, loader, evaluator)
         if evaluator.result is not None:
             results[name] = evaluator.result
             logger.info("Evaluation on %s (0-100):\n%s", name, evaluator.result)
+            write_inference(
+                Path(cfg.OUTPUT_DIR), name, evaluator.ground_truth, evaluator.detections
+            )
     if comm.is_main_process() and results:
         path = Path(cfg.OUTPUT_DIR, "evaluation.json")
         write_evaluations(results, path)
@@ -178,11 +210,14 @@ def _check_test_classes(name: str, training: ClassCounts | None) -> None:
         )
 
 
-def load_for_evaluation(cfg: CfgNode) -> tuple[nn.Module, ClassCounts | None]:
+def load_for_evaluation(
+    cfg: CfgNode, all_detections: bool = True
+) -> tuple[nn.Module, ClassCounts | None]:
     """Build the model of a config with all its weights from ``MODEL.WEIGHTS``.
 
     Args:
         cfg: prepared by :func:`prepare` with ``eval_only``.
+        all_detections: leave ``BALANCE.SCORE_THRESHOLDS`` out, as AP needs it.
 
     Returns:
         the model, and the counts of the training set where the checkpoint has them.
@@ -192,7 +227,7 @@ def load_for_evaluation(cfg: CfgNode) -> tuple[nn.Module, ClassCounts | None]:
     """
     if not cfg.MODEL.WEIGHTS:
         raise UserError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
-    model = BalancedTrainer.build_model(cfg)
+    model = (BalancedTrainer.build_model if all_detections else build_model)(cfg)
     checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)
     checkpointer.require_all = True
     record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)

@@ -1,5 +1,6 @@
 """Writing of result files: whole, or not at all."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -28,21 +29,27 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from (
             error
         )
     return path
 
 
-def write_json(path: Path, content: Any) -> Path:
+def write_json(path: Path, content: Any, indent: int | None = 2) -> Path:
     """Write JSON with :func:`write_whole`; NaN and infinity are a programming error.
+
+    Args:
+        path: of the file.
+        content: to write.
+        indent: None for one long line, many times faster to write.
 
     Raises:
         UserError: the file cannot be written.
         ValueError: a number is not finite.
     """
-    return write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return write_whole(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -1,6 +1,8 @@
 """From a loaded config to one that can be built: datasets registered, classes and device known."""
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -15,30 +17,60 @@ from counterpoise.datasets import (
     register_datasets,
 )
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.score_thresholds import ScoreThresholds, known_class_names
 from counterpoise.validation import RETINANETS, check_config
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
+#: Why a command cannot do without a dataset in a split.
+NEEDED_FOR = {
+    "TRAIN": "add a file of configs/datasets with --config-file, or name a dataset",
+    "TEST": "name a dataset to evaluate on",
+    "VAL": "name a dataset to choose on, other than those of DATASETS.TEST",
+}
+
+
+def prepare(
+    cfg: CfgNode, eval_only: bool = False, splits: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Check a config, register its custom datasets and fill in what follows from the data.
 
-    It sets the ``NUM_CLASSES`` of ``MODEL.ROI_HEADS`` and ``MODEL.RETINANET``, and ``MODEL.DEVICE``
-    where the device is not there.
+    It sets the ``NUM_CLASSES`` of ``MODEL.ROI_HEADS`` and ``MODEL.RETINANET``, makes a path in
+    ``MODEL.WEIGHTS`` absolute, and sets ``MODEL.DEVICE`` where the device is not there.
 
     Args:
         cfg: of :func:`counterpoise.config.load_config`; changed in place.
         eval_only: take the classes from the checkpoint ``MODEL.WEIGHTS`` and do not look at the
             training data.
+        splits: keys of ``DATASETS``, in capitals, that must name datasets which exist; none at all
+            for work on images that are no dataset. By default ``TEST``, which may be empty, or in
+            training ``TRAIN``, and ``TEST`` and ``VAL`` which may be empty.
+
+    Returns:
+        the class names, in order.
 
     Raises:
         UserError: a value, a dataset or the checkpoint does not allow to go on.
     """
     check_config(cfg)
     specs = parse_specs(cfg.DATASETS.CUSTOM)
-    used = ("TEST",) if eval_only else ("TRAIN", "TEST")
+    if splits is None:
+        needed = () if eval_only else ("TRAIN",)
+        used = ("TEST",) if eval_only else ("TRAIN", "TEST", "VAL")
+    else:
+        needed = used = tuple(splits)
+    for split in needed:
+        if not cfg.DATASETS[split]:
+            raise UserError(f"DATASETS.{split} is empty: {NEEDED_FOR[split]}")
+    record = read_record(cfg.MODEL.WEIGHTS) if eval_only else None
+    if record is None and not used:
+        used = ("TEST",)  # which then has to say what the classes are
     _check_dataset_names(cfg, specs, used)
-    classes = _class_names(cfg, specs, eval_only)
+    if record is not None:
+        classes = _trained_class_names(cfg, specs, used, record["class_names"])
+    else:
+        classes = _custom_class_names(cfg, specs, used if eval_only else ("TRAIN",))
     register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
     if classes is None:
         classes = _catalog_class_names(cfg, used)
@@ -50,9 +82,13 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
             f"({', '.join(classes)}): set it to {len(classes)}, or to 0 to follow the data"
         )
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
+    _check_score_thresholds(cfg, classes)
+    if Path(cfg.MODEL.WEIGHTS).is_file():
+        cfg.MODEL.WEIGHTS = str(Path(cfg.MODEL.WEIGHTS).absolute())
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
+    return tuple(classes)
 
 
 def _check_dataset_names(
@@ -60,37 +96,42 @@ def _check_dataset_names(
 ) -> None:
     custom = dataset_names(specs)
     for split in used:
-        names = cfg.DATASETS[split]
-        if split == "TRAIN" and not names:
-            raise UserError(
-                "DATASETS.TRAIN is empty: add a file of configs/datasets with --config-file, or "
-                "name a dataset"
-            )
-        for name in names:
+        for name in cfg.DATASETS[split]:
             if name not in custom and name not in DatasetCatalog:
                 known = custom or DatasetCatalog.list()
                 raise UserError(f"DATASETS.{split} names '{name}', {did_you_mean(name, known)}")
 
 
-def _class_names(cfg: CfgNode, specs: dict[str, DatasetSpec], eval_only: bool) -> list[str] | None:
+def _trained_class_names(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...], trained: Sequence[str]
+) -> list[str]:
+    """Class list of a checkpoint, which the datasets must not contradict."""
+    own = _spec_by_name(specs)
+    for name in (name for split in used for name in cfg.DATASETS[split]):
+        stated = own[name].classes if name in own else ()
+        if stated and set(stated) != set(trained):
+            raise UserError(
+                f"DATASETS.CUSTOM.{own[name].name}.CLASSES is [{', '.join(stated)}], but "
+                f"MODEL.WEIGHTS was trained on [{', '.join(trained)}]: leave CLASSES out to take "
+                "the classes of the checkpoint"
+            )
+    return list(trained)
+
+
+def _custom_class_names(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], splits: tuple[str, ...]
+) -> list[str] | None:
     """Class list of the custom datasets; None where none of them is used."""
-    own = {name: spec for spec in specs.values() for name in spec.parts}
-    if eval_only and (record := read_record(cfg.MODEL.WEIGHTS)) is not None:
-        trained = list(record["class_names"])
-        for name in cfg.DATASETS.TEST:
-            stated = own[name].classes if name in own else ()
-            if stated and set(stated) != set(trained):
-                raise UserError(
-                    f"DATASETS.CUSTOM.{own[name].name}.CLASSES is [{', '.join(stated)}], but "
-                    f"MODEL.WEIGHTS was trained on [{', '.join(trained)}]: leave CLASSES out to "
-                    "take the classes of the checkpoint"
-                )
-        return trained
-    sources = cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN
-    chosen = list(dict.fromkeys(own[name] for name in sources if name in own))
+    own = _spec_by_name(specs)
+    names = [name for split in splits for name in cfg.DATASETS[split]]
+    chosen = list(dict.fromkeys(own[name] for name in names if name in own))
     if not chosen:
         return None
     return list(dict.fromkeys(name for spec in chosen for name in read_class_names(spec)))
+
+
+def _spec_by_name(specs: dict[str, DatasetSpec]) -> dict[str, DatasetSpec]:
+    return {name: spec for spec in specs.values() for name in spec.parts}
 
 
 def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
@@ -105,4 +146,22 @@ def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
                     "thing_classes where it is registered"
                 )
             return list(metadata.thing_classes)
-    raise UserError("DATASETS.TEST is empty: name a dataset to evaluate on")
+    raise UserError(
+        f"MODEL.WEIGHTS '{cfg.MODEL.WEIGHTS}' has no record of its classes and DATASETS.{used[0]} "
+        "is empty: give a checkpoint of train_net.py, or name a dataset with the same classes"
+    )
+
+
+def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str]) -> None:
+    """Refuse thresholds of other classes while there is a name for what is wrong."""
+    path = cfg.BALANCE.SCORE_THRESHOLDS
+    if not path:
+        return
+    thresholds = ScoreThresholds.read(Path(path))
+    thresholds.for_classes(classes, f"BALANCE.SCORE_THRESHOLDS {path}")
+    # Without names in the catalogue a model takes the order of the file.
+    if known_class_names(cfg) is None and thresholds.class_names != tuple(classes):
+        raise UserError(
+            f"BALANCE.SCORE_THRESHOLDS {path} lists the classes in another order than the model: "
+            f"put them in the order {', '.join(classes)}"
+        )

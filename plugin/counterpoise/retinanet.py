@@ -12,6 +12,7 @@ from torch import Tensor
 
 from counterpoise.dense_loss import DenseClassificationLoss
 from counterpoise.errors import UserError
+from counterpoise.score_thresholds import inference_thresholds
 
 
 @META_ARCH_REGISTRY.register()
@@ -24,29 +25,39 @@ class BalancedRetinaNet(RetinaNet):
     """
 
     @configurable
-    def __init__(self, *, dense_loss: DenseClassificationLoss | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        dense_loss: DenseClassificationLoss | None = None,
+        score_thresholds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
-            dense_loss: classification loss over the anchors; None keeps the focal loss of
-                :class:`RetinaNet` with its ``focal_loss_alpha`` and ``focal_loss_gamma``.
+            dense_loss: classification loss over the anchors; None, or one that `is_detectron2s`,
+                keeps the focal loss of :class:`RetinaNet` with its ``focal_loss_alpha`` and
+                ``focal_loss_gamma``.
+            score_thresholds: (K,), scores above which a detection is kept, before the best
+                candidates of each level are taken, by class; None keeps ``test_score_thresh``.
             kwargs: of :class:`detectron2.modeling.RetinaNet`.
         """
         super().__init__(**kwargs)
         self.dense_loss = dense_loss
+        if score_thresholds is not None:
+            # Detectron2 compares scores (R, K) with it, which one number per class fits as well.
+            del self.test_score_thresh
+            self.register_buffer("test_score_thresh", score_thresholds, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         """Arguments of :class:`BalancedRetinaNet` from a config."""
         _refuse_other_parameters(cfg)
         node = cfg.BALANCE.DENSE_LOSS
-        # Detectron2's focal loss has NaN gradients for gamma < 1, the project's has not.
-        is_detectron2s = (
-            node.NAME == "sigmoid_focal" and node.ALPHA_SOURCE == "fixed" and node.GAMMA >= 1
-        )
         return super().from_config(cfg) | {
             "focal_loss_alpha": float(node.ALPHA),
             "focal_loss_gamma": float(node.GAMMA),
-            "dense_loss": None if is_detectron2s else DenseClassificationLoss.from_config(cfg),
+            "dense_loss": DenseClassificationLoss.from_config(cfg),
+            "score_thresholds": inference_thresholds(cfg, cfg.MODEL.RETINANET.NUM_CLASSES),
         }
 
     def losses(
@@ -58,7 +69,9 @@ class BalancedRetinaNet(RetinaNet):
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
         """Detectron2's losses with ``loss_cls`` replaced; arguments as in :class:`RetinaNet`."""
-        if self.dense_loss is None:
+        if self.dense_loss is None or self.dense_loss.is_detectron2s:
+            if self.dense_loss is not None:
+                self.dense_loss.log(cat(pred_logits, dim=1), torch.stack(gt_labels), anchors)
             return super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
         # Without a graph, the classification loss that is thrown away costs little.
         detached = [logits.detach() for logits in pred_logits]

@@ -14,10 +14,11 @@ from torch import Tensor
 from counterpoise.classification import ClassificationLoss
 from counterpoise.errors import UserError
 from counterpoise.roi_sampling import SampledROIHeads
+from counterpoise.score_thresholds import inference_thresholds
 
 
 class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
-    """Box predictor that replaces Detectron2's classification loss and nothing else.
+    """Box predictor that replaces Detectron2's classification loss and score threshold.
 
     This is upstream's own answer for a custom loss in the box head: subclass the output layers and
     pass them as ``box_predictor`` (Detectron2 tutorial "Write Models").
@@ -30,6 +31,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         *,
         cls_loss: ClassificationLoss,
         cls_loss_weight: float = 1.0,
+        score_thresholds: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -37,11 +39,17 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             input_shape: of the box head's output.
             cls_loss: classification loss over the sampled proposals.
             cls_loss_weight: factor of the classification loss.
+            score_thresholds: (K,), scores above which a detection is kept, before NMS, by class;
+                None keeps ``test_score_thresh``.
             kwargs: of :class:`detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
         """
         super().__init__(input_shape, **kwargs)
         self.cls_loss = cls_loss
         self.cls_loss_weight = cls_loss_weight
+        if score_thresholds is not None:
+            # Detectron2 compares scores (R, K) with it, which one number per class fits as well.
+            del self.test_score_thresh
+            self.register_buffer("test_score_thresh", score_thresholds, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
@@ -49,6 +57,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         return super().from_config(cfg, input_shape) | {
             "cls_loss": ClassificationLoss.from_config(cfg),
             "cls_loss_weight": float(cfg.BALANCE.ROI_LOSS.LOSS_WEIGHT),
+            "score_thresholds": inference_thresholds(cfg, cfg.MODEL.ROI_HEADS.NUM_CLASSES),
         }
 
     def losses(

@@ -179,16 +179,20 @@ def _check_balance_is_read(cfg: CfgNode) -> None:
     """Refuse BALANCE keys that were changed for components that never look at them."""
     defaults = training_config().BALANCE
     for section, (key, reader) in _unread_sections(cfg).items():
-        changed = [k for k, v in cfg.BALANCE[section].items() if v != defaults[section][k]]
+        own, default = cfg.BALANCE[section], defaults[section]
+        if isinstance(own, CfgNode):
+            changed = [f"{section}.{k}" for k, v in own.items() if v != default[k]]
+        else:
+            changed = [section] if own != default else []
         if changed:
             raise UserError(
-                f"BALANCE.{section}.{changed[0]} is set, but {key} is '{_value(cfg, key)}', which "
+                f"BALANCE.{changed[0]} is set, but {key} is '{_value(cfg, key)}', which "
                 f"does not read it: set {key} to '{reader}'"
             )
 
 
 def _unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
-    """Sections of BALANCE that no component reads -> the key, and its value that would read it."""
+    """Parts of BALANCE that no component reads -> the key, and its value that would read it."""
     architecture = "MODEL.META_ARCHITECTURE"
     if cfg.MODEL.META_ARCHITECTURE not in RETINANETS:
         readers = {
@@ -196,6 +200,7 @@ def _unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             "CLASS_WEIGHTS": "MODEL.ROI_HEADS.NAME",
             "ANCHOR_SAMPLER": "MODEL.PROPOSAL_GENERATOR.NAME",
             "ROI_SAMPLER": "MODEL.ROI_HEADS.NAME",
+            "SCORE_THRESHOLDS": "MODEL.ROI_HEADS.NAME",
             "DENSE_LOSS": architecture,
         }
         return {
@@ -209,7 +214,7 @@ def _unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
     dense = cfg.BALANCE.DENSE_LOSS
     if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
         unread |= dict.fromkeys(
-            ("DENSE_LOSS", "CLASS_WEIGHTS"), (architecture, "BalancedRetinaNet")
+            ("DENSE_LOSS", "CLASS_WEIGHTS", "SCORE_THRESHOLDS"), (architecture, "BalancedRetinaNet")
         )
     elif dense.ALPHA_SOURCE == "fixed" and dense.NAME in dense_loss.BUILT_IN:
         unread["CLASS_WEIGHTS"] = ("BALANCE.DENSE_LOSS.ALPHA_SOURCE", "dataset")

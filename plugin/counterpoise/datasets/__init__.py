@@ -1,6 +1,6 @@
 """Custom datasets in Pascal VOC, YOLO or COCO form for Detectron2."""
 
-from counterpoise.datasets.counting import ClassCounts, count_classes
+from counterpoise.datasets.counting import ClassCounts, count_classes, load_dataset
 from counterpoise.datasets.faults import Fault, Kind
 from counterpoise.datasets.loading import read_class_names
 from counterpoise.datasets.registration import dataset_names, dataset_report, register_datasets
@@ -18,6 +18,7 @@ __all__ = [
     "count_classes",
     "dataset_names",
     "dataset_report",
+    "load_dataset",
     "parse_specs",
     "read_class_names",
     "register_datasets",

@@ -27,8 +27,7 @@ def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
     boxes: dict[str, int] = {}
     num_images = num_empty = 0
     for dataset_name in dataset_names:
-        dicts = _load(dataset_name)
-        names = _thing_classes(dataset_name)
+        dicts, names = load_dataset(dataset_name)
         if not boxes:
             images, boxes = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         elif set(names) != set(boxes):
@@ -46,17 +45,19 @@ def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
     )
 
 
-def _load(dataset_name: str) -> list[dict[str, Any]]:
+def load_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records and the class names of a dataset in Detectron2's ``DatasetCatalog``.
+
+    Raises:
+        UserError: an unknown dataset, one that cannot be read, or one without ``thing_classes``.
+    """
     if dataset_name not in DatasetCatalog:
         hint = did_you_mean(dataset_name, DatasetCatalog.list())
         raise UserError(f"there is no dataset named '{dataset_name}'; {hint}.")
     try:
-        return DatasetCatalog.get(dataset_name)
+        dicts = DatasetCatalog.get(dataset_name)
     except OSError as error:
         raise UserError(f"dataset '{dataset_name}' cannot be read: {error}.") from error
-
-
-def _thing_classes(dataset_name: str) -> list[str]:
     # Asked for after loading: loaders of COCO files set the names only then.
     names = MetadataCatalog.get(dataset_name).get("thing_classes")
     if not names:
@@ -64,7 +65,7 @@ def _thing_classes(dataset_name: str) -> list[str]:
             f"dataset '{dataset_name}' has no class names: set "
             f"MetadataCatalog.get('{dataset_name}').thing_classes where it is registered."
         )
-    return list(names)
+    return dicts, list(names)
 
 
 def _plain_annotations(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

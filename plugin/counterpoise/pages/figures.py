@@ -13,6 +13,9 @@ from PIL import Image
 #: Colours that remain apart for colour-blind readers (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#666666")
 
+#: Inches of the page's whole width.
+WIDE = 10.6
+
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,

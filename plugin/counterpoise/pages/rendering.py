@@ -6,20 +6,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import counterpoise
 
+DASH = "\N{EN DASH}"
+
 
 def number(value: float | None, digits: int = 1) -> str:
     """Format a number for a table cell; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return DASH if value is None else f"{value:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 1) -> str:
     """Format a difference with its sign; a dash where there is none."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    return DASH if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval(value: tuple[float, float] | None, digits: int = 1) -> str:
     """Format a confidence interval; a dash where there is none."""
-    return "–" if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
+    return DASH if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
 
 
 _environment = Environment(

@@ -1,0 +1,79 @@
+"""What runs took, and how they were set up."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from counterpoise.comparison.contenders import Contender
+from counterpoise.comparison.results import RunCost
+from counterpoise.reporting import Run
+
+#: Iterations that do not count: memory is allocated, kernels are chosen, files are not cached yet.
+WARM_UP = 20
+
+
+def run_costs(contenders: Sequence[Contender]) -> tuple[RunCost, ...]:
+    """Time of each run, and its ratio to that of the first."""
+    iteration = [_seconds_per_iteration(contender.run) for contender in contenders]
+    records = [contender.run.record for contender in contenders]
+    training = [
+        record.training_seconds if record is not None and record.training_seconds > 0 else None
+        for record in records
+    ]
+    return tuple(
+        RunCost(
+            name=contender.name,
+            folder=str(contender.run.path),
+            command=record.command if record else None,
+            hardware=record.hardware if record else None,
+            seconds_per_iteration=iteration[i],
+            training_seconds=training[i],
+            iteration_ratio=_ratio(iteration[i], iteration[0]),
+            training_ratio=_ratio(training[i], training[0]),
+        )
+        for i, (contender, record) in enumerate(zip(contenders, records, strict=True))
+    )
+
+
+def different_settings(contenders: Sequence[Contender]) -> dict[str, dict[str, Any]]:
+    """Config keys in which runs differ, with the value by run; None where a run lacks the key.
+
+    ``OUTPUT_DIR``, which always differs, and runs without a config are left out of the comparison.
+    """
+    flat = {c.name: _flat(c.run.config) for c in contenders if c.run.config is not None}
+    keys = sorted({key for own in flat.values() for key in own} - {"OUTPUT_DIR"})
+    different = [
+        key for key in keys if any(own.get(key) != value.get(key) for own, value in _pairs(flat))
+    ]
+    return {key: {c.name: flat.get(c.name, {}).get(key) for c in contenders} for key in different}
+
+
+def _pairs(flat: Mapping[str, dict]) -> list[tuple[dict, dict]]:
+    first, *others = flat.values()
+    return [(first, other) for other in others]
+
+
+def _seconds_per_iteration(run: Run) -> float | None:
+    """Median of what Detectron2 logs, each a median over 20 iterations itself."""
+    series = run.metrics.get("time")
+    if series is None:
+        return None
+    warm = series.values[series.iterations >= WARM_UP]
+    return float(np.median(warm if len(warm) else series.values))
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or not reference else value / reference
+
+
+def _flat(config: CfgNode, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, CfgNode)
+            else {f"{prefix}{key}": value}
+        )
+    return flat

@@ -1,0 +1,203 @@
+"""What a comparison of runs finds, as plain frozen dataclasses; ``compare.json`` holds them so.
+
+Dictionaries over runs are in the order of :attr:`Comparison.runs`. Differences are those of a run
+to the first one, the baseline, so the baseline has none.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run's value minus the baseline's, in points of 0-100.
+
+    Attributes:
+        value: None without test boxes.
+        interval: 95 % interval by paired bootstrap over test images: both runs are scored on the
+            same resamples. None where half of them or more lack the class.
+        beyond_noise: the interval leaves out 0, so other test images would hardly turn the sign. It
+            says nothing of another training seed.
+    """
+
+    value: float | None
+    interval: Interval | None
+    beyond_noise: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Average precision of a class, or the mean over several.
+
+    Attributes:
+        AP: by run, COCO's, IoU 0.50:0.95 and 101 recalls, 0-100; None without test boxes.
+        AP50: by run, the same at IoU 0.50.
+        AP_difference, AP50_difference: by run but the baseline.
+    """
+
+    AP: dict[str, float | None]
+    AP50: dict[str, float | None]
+    AP_difference: dict[str, Difference]
+    AP50_difference: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class KindOfError:
+    """Errors of one kind, see :mod:`counterpoise.evaluation.error_kinds`.
+
+    Attributes:
+        count: by run, over all detections, whatever their score.
+        AP50_lost: by run, AP50 that mending them would gain, 0-100; None without test boxes.
+        count_difference, AP50_lost_difference: by run but the baseline.
+    """
+
+    count: dict[str, int]
+    AP50_lost: dict[str, float | None]
+    count_difference: dict[str, int]
+    AP50_lost_difference: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class MatchedRecall:
+    """What a recall that every run reaches costs; scores of different losses do not compare.
+
+    Attributes:
+        recall: 0-1, the highest of 0.80, 0.75, ... 0.05 that every run reaches at IoU 0.50; None
+            for a sum over classes with different ones.
+        background_per_image: by run, false positives on background per image of the test set, with
+            each run's detections cut where it reaches the recall.
+        missed: by run, boxes that none of the detections left finds, nor would if its class or
+            place were right.
+        background_difference: by run but the baseline, of `background_per_image`.
+    """
+
+    recall: float | None
+    background_per_image: dict[str, float]
+    missed: dict[str, int]
+    background_difference: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """One class.
+
+    Attributes:
+        name: of the class.
+        train_images, train_boxes: in the training set; None where it is not known.
+        test_images, test_boxes: in the test set, crowd and difficult boxes not counted.
+        scores: of the class.
+        missing_resamples: resamples without a box of the class, which the intervals leave out.
+        errors: by kind.
+        matched: at matched recall; None where a run reaches no recall of 0.05.
+    """
+
+    name: str
+    train_images: int | None
+    train_boxes: int | None
+    test_images: int
+    test_boxes: int
+    scores: Scores
+    missing_resamples: int
+    errors: dict[str, KindOfError]
+    matched: MatchedRecall | None
+
+
+@dataclass(frozen=True)
+class GroupComparison:
+    """Classes of similar frequency in training.
+
+    Attributes:
+        name: rare, common, frequent, head or tail.
+        rule: what puts a class into it.
+        classes: their names.
+        scores: means over those with test boxes.
+    """
+
+    name: str
+    rule: str
+    classes: tuple[str, ...]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """A run and what it took.
+
+    Attributes:
+        name: folder, with as much of its path as tells the runs apart.
+        folder: as given.
+        command: that started it; None where it was not kept, as everything below.
+        hardware: processors and GPUs that it ran on.
+        seconds_per_iteration: median after warm-up, loading of data included.
+        training_seconds: over all iterations, evaluation not included.
+        iteration_ratio, training_ratio: both over the baseline's.
+    """
+
+    name: str
+    folder: str
+    command: str | None
+    hardware: str | None
+    seconds_per_iteration: float | None
+    training_seconds: float | None
+    iteration_ratio: float | None
+    training_ratio: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs on one test set.
+
+    Attributes:
+        test_set: its name.
+        test_images: in it.
+        resamples, bootstrap_seed: of the bootstrap.
+        runs: at least two, the baseline first.
+        mean: over the classes with test boxes.
+        groups: by training frequency, the most frequent first; empty where it is not known.
+        classes: in class order.
+        errors: by kind, over all classes.
+        matched: sums over the classes that have one; None where none has.
+        settings: config keys in which runs differ, with the value by run; None where a run's config
+            lacks the key or was not kept.
+        same_training_data: the runs that say so had equal training images and boxes per class.
+        findings: by run but the baseline, in words, one sentence each.
+        notes: what a reader must know, one sentence each.
+    """
+
+    test_set: str
+    test_images: int
+    resamples: int
+    bootstrap_seed: int
+    runs: tuple[RunCost, ...]
+    mean: Scores
+    groups: tuple[GroupComparison, ...]
+    classes: tuple[ClassComparison, ...]
+    errors: dict[str, KindOfError]
+    matched: MatchedRecall | None
+    settings: dict[str, dict[str, Any]]
+    same_training_data: bool
+    findings: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def baseline(self) -> RunCost:
+        """The first run."""
+        return self.runs[0]
+
+    @property
+    def others(self) -> tuple[RunCost, ...]:
+        """All runs but the first."""
+        return self.runs[1:]
+
+    @property
+    def class_names(self) -> list[str]:
+        """In class order."""
+        return [c.name for c in self.classes]
+
+    @property
+    def rarest_first(self) -> list[ClassComparison]:
+        """Classes by rising number of training boxes, or of test boxes where those are unknown."""
+        known = all(c.train_boxes is not None for c in self.classes)
+        return sorted(self.classes, key=lambda c: c.train_boxes if known else c.test_boxes)

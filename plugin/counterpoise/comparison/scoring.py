@@ -1,0 +1,92 @@
+"""Scores of every run on the same resamples of the test images."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from counterpoise.comparison.contenders import Contender
+from counterpoise.evaluation.average_precision import average_precision
+from counterpoise.evaluation.bootstrap import (
+    RESAMPLES,
+    BootstrapSamples,
+    bootstrap,
+    draw_images,
+)
+from counterpoise.evaluation.error_kinds import (
+    DetectionKinds,
+    ErrorResult,
+    detection_kinds,
+    summarise_errors,
+)
+from counterpoise.evaluation.matching import ClassMatches, match
+
+Track = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """One run.
+
+    Attributes:
+        name: of the run.
+        matches: per class.
+        kinds: of all detections.
+        errors: summed up.
+        AP, AP50: (K,) float64, 0-100; NaN without test boxes.
+        samples: of the bootstrap; run by run on the same resamples.
+    """
+
+    name: str
+    matches: tuple[ClassMatches, ...]
+    kinds: DetectionKinds
+    errors: ErrorResult
+    AP: np.ndarray
+    AP50: np.ndarray
+    samples: BootstrapSamples
+
+
+def score(
+    contenders: Sequence[Contender], resamples: int = RESAMPLES, track: Track = iter
+) -> tuple[RunScores, ...]:
+    """Score runs.
+
+    Args:
+        contenders: with equal ground truth.
+        resamples: of the bootstrap, >= 1.
+        track: wraps the classes of all runs while they are resampled, to show progress.
+    """
+    truth = contenders[0].ground_truth
+    matches = [match(truth, contender.detections) for contender in contenders]
+    drawn = draw_images(truth.num_images, resamples)
+    steps = track([(run, k) for run in range(len(contenders)) for k in range(truth.num_classes)])
+    parts = {step: bootstrap((matches[step[0]][step[1]],), drawn) for step in steps}
+    scores = []
+    for run, (contender, own) in enumerate(zip(contenders, matches, strict=True)):
+        kinds = detection_kinds(truth, contender.detections, own)
+        by_threshold = np.array([_average_precision(m) for m in own])
+        columns = [parts[run, k] for k in range(truth.num_classes)]
+        scores.append(
+            RunScores(
+                name=contender.name,
+                matches=own,
+                kinds=kinds,
+                errors=summarise_errors(truth, contender.detections, own, kinds),
+                AP=100 * by_threshold.mean(axis=1),
+                AP50=100 * by_threshold[:, 0],
+                samples=BootstrapSamples(
+                    AP=np.hstack([part.AP for part in columns]),
+                    AP50=np.hstack([part.AP50 for part in columns]),
+                ),
+            )
+        )
+    return tuple(scores)
+
+
+def _average_precision(matches: ClassMatches) -> list[float]:
+    """Average precision in [0, 1] at each IoU threshold."""
+    return [
+        average_precision(hits, ~ignored, matches.num_gt)
+        for hits, ignored in zip(matches.hits, matches.ignored, strict=True)
+    ]

@@ -1,0 +1,172 @@
+"""A comparison in plain words."""
+
+from collections.abc import Sequence
+
+from counterpoise.comparison.results import Comparison, Difference, KindOfError, Scores
+
+#: Names that a sentence lists before it says how many more there are.
+LISTED = 5
+#: Smallest change of AP50 lost to a kind of error that is worth a sentence.
+WORTH_SAYING = 0.1
+#: From as many classes on, some differences beyond noise are to be expected by chance.
+MANY_CLASSES = 20
+
+
+def findings(comparison: Comparison) -> dict[str, tuple[str, ...]]:
+    """What each run but the baseline changed: overall, rare classes, errors, cost."""
+    return {run.name: tuple(_findings(comparison, run.name)) for run in comparison.others}
+
+
+def notes(comparison: Comparison) -> tuple[str, ...]:
+    """What keeps the numbers from being taken for more than they are."""
+    said = [
+        "The intervals cover the choice of test images, not the training seed: two trainings that "
+        "differ in their seed alone differ too, so a claim about a method needs several seeds."
+    ]
+    if set(comparison.settings) == {"SEED"}:
+        said.append(
+            "The configs differ in SEED alone: the differences show what another seed does, not "
+            "what a method does."
+        )
+    classes = comparison.classes
+    if len(classes) >= MANY_CLASSES:
+        said.append(
+            "About 1 in 20 intervals leaves out 0 by chance: among these "
+            f"{len(classes)} classes expect {len(classes) / 20:.0f} beyond noise even if nothing "
+            "has changed."
+        )
+    if absent := [c.name for c in classes if not c.test_boxes]:
+        said.append(f"Without test boxes, so without AP and not in the mean: {_listed(absent)}.")
+    if short := [c.name for c in classes if c.test_boxes and c.missing_resamples]:
+        said.append(
+            f"In so few test images that some resamples lack them, which their intervals leave "
+            f"out: {_listed(short)}."
+        )
+    if not comparison.same_training_data:
+        said.append(
+            "The runs were trained on different numbers of boxes or images; counts and groups here "
+            f"are those of {comparison.baseline.name}."
+        )
+    hardware = {run.hardware for run in comparison.runs if run.hardware}
+    if len(hardware) > 1:
+        said.append(
+            f"The runs ran on different hardware ({'; '.join(sorted(hardware))}), so their times "
+            "do not compare."
+        )
+    return tuple(said)
+
+
+def _findings(comparison: Comparison, run: str) -> list[str]:
+    baseline = comparison.baseline.name
+    said = [f"{run} against {baseline}: mean AP {_change(comparison.mean, baseline, run)}."]
+    if comparison.groups:
+        rarest = comparison.groups[-1]
+        said.append(
+            f"Its {rarest.name} classes ({_listed(rarest.classes)}): "
+            f"mean AP {_change(rarest.scores, baseline, run)}."
+        )
+    said.append(_classes_beyond_noise(comparison, run))
+    said.append(_moved_errors(comparison.errors, baseline, run))
+    matched = comparison.matched
+    if matched is not None:
+        recall = "its own" if matched.recall is None else f"{matched.recall:.2f}"
+        said.append(
+            f"At a recall that all runs reach ({recall} in each class) it makes "
+            f"{matched.background_per_image[run]:.2f} false positives on background per image "
+            f"against {matched.background_per_image[baseline]:.2f} and misses "
+            f"{matched.missed[run]} boxes against {matched.missed[baseline]}."
+        )
+    said += _cost(comparison, run)
+    return said
+
+
+def _change(scores: Scores, baseline: str, run: str) -> str:
+    difference = scores.AP_difference[run]
+    if difference.value is None:
+        return "unknown, for there are no test boxes"
+    return (
+        f"{scores.AP[run]:.1f} against {scores.AP[baseline]:.1f}, {signed(difference.value)} "
+        f"({spread(difference)}), {_verdict(difference)}"
+    )
+
+
+def _verdict(difference: Difference) -> str:
+    if difference.interval is None:
+        return "on too few test images to tell it from noise"
+    if not difference.beyond_noise:
+        return "within the noise of the test images: neither gain nor loss is shown"
+    kind = "gain" if difference.value > 0 else "loss"
+    return f"a {kind} beyond the noise of the test images"
+
+
+def _classes_beyond_noise(comparison: Comparison, run: str) -> str:
+    changes = {c.name: c.scores.AP_difference[run] for c in comparison.classes}
+    beyond = {name: d.value for name, d in changes.items() if d.beyond_noise}
+    better = sorted((name for name in beyond if beyond[name] > 0), key=lambda n: -beyond[n])
+    worse = sorted((name for name in beyond if beyond[name] < 0), key=lambda n: beyond[n])
+    if not beyond:
+        return "No class is better or worse beyond noise."
+    parts = [
+        f"{word} beyond noise: {_listed([f'{n} ({signed(beyond[n])})' for n in names])}"
+        if names
+        else f"no class is {word} beyond noise"
+        for word, names in (("better", better), ("worse", worse))
+    ]
+    return f"{parts[0][0].upper()}{parts[0][1:]}; {parts[1]}."
+
+
+def _moved_errors(errors: dict[str, KindOfError], baseline: str, run: str) -> str:
+    changes = {kind: e.AP50_lost_difference[run] for kind, e in errors.items()}
+    moved = [kind for kind, by in changes.items() if by is not None and abs(by) >= WORTH_SAYING]
+    moved.sort(key=lambda kind: -abs(changes[kind]))
+    if not moved:
+        return f"No kind of error costs {WORTH_SAYING} AP50 more or less than before."
+    parts = [
+        f"{kind} errors cost {errors[kind].AP50_lost[run]:.1f} AP50 against "
+        f"{errors[kind].AP50_lost[baseline]:.1f} (count {errors[kind].count[run]} against "
+        f"{errors[kind].count[baseline]})"
+        for kind in moved[:2]
+    ]
+    return f"What moved most: {'; '.join(parts)}."
+
+
+def _cost(comparison: Comparison, run: str) -> list[str]:
+    baseline = comparison.baseline
+    own = next(r for r in comparison.runs if r.name == run)
+    said = []
+    if own.iteration_ratio is not None:
+        said.append(
+            f"An iteration takes {own.seconds_per_iteration:.3g} s against "
+            f"{baseline.seconds_per_iteration:.3g} s, {own.iteration_ratio:.2f} times the time"
+        )
+    if own.training_ratio is not None:
+        said.append(
+            f"training took {duration(own.training_seconds)} against "
+            f"{duration(baseline.training_seconds)}"
+        )
+    sentence = "; ".join(said)
+    return [f"{sentence[0].upper()}{sentence[1:]}."] if said else []
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Format a difference with its sign; what rounds to 0 is +0."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def spread(difference: Difference) -> str:
+    """Format the interval of a difference."""
+    if difference.interval is None:
+        return "no interval"
+    low, high = difference.interval
+    return f"95 % interval {signed(low)} to {signed(high)}"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as hours, minutes and seconds, such as ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

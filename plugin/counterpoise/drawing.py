@@ -1,0 +1,47 @@
+"""Boxes with labels drawn into images."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+
+#: Colours that remain apart for colour-blind readers (Okabe and Ito, 2008), dark enough for text.
+COLOURS = ("#0072b2", "#d55e00", "#00805c", "#b0528b", "#a86f00", "#2b7fb0", "#8c6d31", "#444444")
+
+
+def draw_boxes(
+    pixels: np.ndarray, boxes: np.ndarray, labels: Sequence[str], colours: Sequence[str]
+) -> np.ndarray:
+    """Draw boxes with their labels above them, or inside where there is no room.
+
+    Args:
+        pixels: (H, W, 3), uint8, RGB.
+        boxes: (n, 4), XYXY in pixels.
+        labels: n texts.
+        colours: n colours, ``#rrggbb``.
+
+    Returns:
+        a new image of the same kind.
+    """
+    image = Image.fromarray(pixels)
+    canvas = ImageDraw.Draw(image)
+    size = max(11, round(max(image.size) / 55))
+    for (x0, y0, x1, y1), label, colour in zip(boxes.tolist(), labels, colours, strict=True):
+        corners = (max(x0, 0), max(y0, 0), min(x1, image.width - 1), min(y1, image.height - 1))
+        if corners[0] > corners[2] or corners[1] > corners[3]:
+            continue
+        canvas.rectangle(corners, outline=colour, width=max(2, size // 6))
+        _, _, width, height = canvas.textbbox((0, 0), label, font=_font(size))
+        left = max(0, min(corners[0], image.width - width - 6))
+        above = corners[1] - height - 4
+        top = above if above >= 0 else corners[1]
+        canvas.rectangle((left, top, left + width + 6, top + height + 4), fill=colour)
+        canvas.text((left + 3, top + 1), label, fill="white", font=_font(size))
+    return np.asarray(image)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont("DejaVu Sans"), size)  # ships with matplotlib

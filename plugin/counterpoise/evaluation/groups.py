@@ -1,0 +1,56 @@
+"""Groups of classes by how often they occur in training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Largest number of training images of a group (LVIS, arXiv:1908.03195, section 3).
+LVIS_GROUPS = (("rare", 10), ("common", 100), ("frequent", float("inf")))
+#: With fewer classes than this they are split into halves.
+FEW_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Group:
+    """Classes of similar frequency.
+
+    Attributes:
+        name: rare, common, frequent, head or tail.
+        rule: what puts a class into it, in words.
+        classes: indices in class order, at least one.
+    """
+
+    name: str
+    rule: str
+    classes: tuple[int, ...]
+
+
+def frequency_groups(images: Sequence[int], boxes: Sequence[int]) -> tuple[Group, ...]:
+    """Group classes by training images as LVIS does, or into two halves where they are few.
+
+    Args:
+        images: (K,), training images that hold the class, for LVIS's groups.
+        boxes: (K,), training boxes, for the halves: in few classes the images can be all alike.
+
+    Returns:
+        groups that have classes, the most frequent first; none for a single class. Of an odd number
+        of classes the middle one belongs to the tail.
+    """
+    num_classes = len(images)
+    if num_classes < 2:
+        return ()
+    if num_classes < FEW_CLASSES:
+        order = sorted(range(num_classes), key=lambda k: (-boxes[k], -images[k], k))
+        half = num_classes // 2
+        halves = (("head", "more", order[:half]), ("tail", "fewer", order[half:]))
+        return tuple(
+            Group(name, f"the half of the classes with {rule} training boxes", tuple(sorted(part)))
+            for name, rule, part in halves
+        )
+    groups, above = [], 0
+    for name, limit in LVIS_GROUPS:
+        part = tuple(k for k, n in enumerate(images) if above < n <= limit or n == above == 0)
+        rule = f"more than {above}" if limit == float("inf") else f"{above + 1} to {limit}"
+        if part:
+            groups.append(Group(name, f"{rule} training images", part))
+        above = limit
+    return tuple(reversed(groups))

@@ -1,0 +1,119 @@
+"""Precision and recall at a score threshold, and thresholds chosen by them, per class.
+
+Everything here is at the first IoU threshold of the matches, 0.50.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from counterpoise.evaluation.matching import ClassMatches
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a class's detections of at least `threshold` are worth.
+
+    Attributes:
+        threshold: score, those of at least this are kept.
+        precision: 0-100; None where nothing is kept.
+        recall: 0-100; None without boxes.
+        F1: 0-100, harmonic mean of both; None without boxes.
+        detections: number kept, those over ignored regions not counted.
+    """
+
+    threshold: float
+    precision: float | None
+    recall: float | None
+    F1: float | None
+    detections: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision and recall over the distinct scores of a class, falling; S points.
+
+    Attributes:
+        scores: (S,) float64.
+        precision, recall: (S,) float64, 0-1, of the detections of at least that score.
+    """
+
+    scores: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+
+    @property
+    def f1(self) -> np.ndarray:
+        """(S,) float64, 0-1."""
+        total = self.precision + self.recall
+        return np.divide(
+            2 * self.precision * self.recall, total, out=np.zeros_like(total), where=total > 0
+        )
+
+
+def precision_recall_curve(matches: ClassMatches) -> Curve:
+    """Curve of a class, without interpolation; empty without detections, recall 0 without boxes."""
+    kept = ~matches.ignored[0]
+    scores, hits = matches.scores[kept], matches.hits[0, kept]
+    last = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True][: len(scores)])
+    found = np.cumsum(hits)[last]
+    return Curve(scores[last], found / (last + 1), found / max(matches.num_gt, 1))
+
+
+def at_threshold(matches: ClassMatches, threshold: float) -> OperatingPoint:
+    """Precision and recall of the detections with a score of at least `threshold`."""
+    kept = (matches.scores >= threshold) & ~matches.ignored[0]
+    hits, count = int(matches.hits[0, kept].sum()), int(kept.sum())
+    precision = 100 * hits / count if count else None
+    if not matches.num_gt:
+        return OperatingPoint(threshold, precision, None, None, count)
+    return OperatingPoint(
+        threshold=threshold,
+        precision=precision,
+        recall=100 * hits / matches.num_gt,
+        F1=200 * hits / (count + matches.num_gt),
+        detections=count,
+    )
+
+
+def best_f1_threshold(matches: ClassMatches) -> float | None:
+    """Threshold of maximal F1, the higher one of equals; None where nothing is found."""
+    curve = precision_recall_curve(matches)
+    if not curve.f1.any():
+        return None
+    return _below(curve.scores, int(curve.f1.argmax()))
+
+
+def best_common_threshold(matches: Sequence[ClassMatches]) -> float:
+    """The one threshold with the largest mean F1 over the classes with boxes; 0 where all is 0."""
+    curves = [precision_recall_curve(m) for m in matches if m.num_gt]
+    scores = np.unique(np.concatenate([curve.scores for curve in curves] or [[]]))[::-1]
+    total = np.zeros(len(scores))
+    for curve in curves:
+        kept = np.searchsorted(-curve.scores, -scores, side="right")
+        total += np.r_[0.0, curve.f1][kept]
+    return _below(scores, int(total.argmax())) if total.any() else 0.0
+
+
+def recall_threshold(matches: ClassMatches, recall: float) -> float | None:
+    """Highest threshold with at least `recall` (0-1); None where it is not reached."""
+    curve = precision_recall_curve(matches)
+    reached = np.flatnonzero(curve.recall >= recall)
+    return _below(curve.scores, int(reached[0])) if matches.num_gt and len(reached) else None
+
+
+def precision_threshold(matches: ClassMatches, precision: float) -> float | None:
+    """Lowest threshold with at least `precision` (0-1); None where it is not reached.
+
+    Precision is not monotonous in the threshold, so the lowest one is that of the largest recall.
+    """
+    curve = precision_recall_curve(matches)
+    reached = np.flatnonzero(curve.precision >= precision)
+    return _below(curve.scores, int(reached[-1])) if len(reached) else None
+
+
+def _below(scores: np.ndarray, index: int) -> float:
+    """Halfway to the next lower score, so that a new detection of nearly the same score is kept."""
+    following = scores[index + 1] if index + 1 < len(scores) else 0.0
+    return float((scores[index] + following) / 2)

@@ -1,0 +1,222 @@
+"""One evaluation of detections on a test set, put together from the measures of this package."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from counterpoise.class_counts import ClassCounts
+from counterpoise.errors import UserError
+from counterpoise.evaluation.bootstrap import (
+    RESAMPLES,
+    SEED,
+    BootstrapSamples,
+    bootstrap,
+    draw_images,
+    interval,
+    mean_of_classes,
+)
+from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
+from counterpoise.evaluation.confusion import confusion_matrix
+from counterpoise.evaluation.error_kinds import background_false_positives, error_kinds
+from counterpoise.evaluation.groups import Group, frequency_groups
+from counterpoise.evaluation.inputs import (
+    Detections,
+    GroundTruth,
+    parse_detections,
+    parse_ground_truth,
+)
+from counterpoise.evaluation.matching import ClassMatches, match
+from counterpoise.evaluation.operating_points import at_threshold, best_f1_threshold
+from counterpoise.evaluation.proposals import ProposalResult
+from counterpoise.evaluation.results import ClassResult, Evaluation, GroupResult
+from counterpoise.evaluation.voc_metrics import voc_average_precision
+
+#: Recalls at which false positives on background are counted.
+RECALLS = (0.5, 0.8)
+BEST_F1 = "maximal F1 on this test set, so precision and recall are optimistic"
+
+
+def evaluate_detections(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    training: ClassCounts | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    thresholds_from: str = "given",
+    proposals: ProposalResult | None = None,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """Score detections against ground truth, both in COCO form.
+
+    Args:
+        ground_truth: COCO dataset with ``images``, ``annotations`` and ``categories``. Annotations
+            with ``iscrowd`` 1 or ``difficult`` 1 are regions in which a detection counts neither
+            as hit nor as miss. Annotation ids are not looked at: pycocotools takes a match to an
+            annotation of id 0 for a miss.
+        detections: COCO results with ``image_id``, ``category_id``, ``bbox`` (XYWH, pixels) and
+            ``score``; may be empty.
+        training: counts over the training set, looked up by class name.
+        thresholds: score in [0, 1] per class name at which precision, recall and confusion are
+            measured; None takes the one of maximal F1.
+        thresholds_from: where `thresholds` come from, in words.
+        proposals: recall of the RPN's proposals, for the record.
+        resamples: of the bootstrap, >= 1.
+
+    Returns:
+        the result, classes in the order of ``categories``.
+
+    Raises:
+        UserError: the ground truth has no box that counts, or either side is not what it should be.
+    """
+    truth = parse_ground_truth(ground_truth)
+    found = parse_detections(detections, ground_truth, truth)
+    return evaluate_arrays(
+        truth, found, training, thresholds, thresholds_from, proposals, resamples
+    )
+
+
+def evaluate_arrays(
+    truth: GroundTruth,
+    found: Detections,
+    training: ClassCounts | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    thresholds_from: str = "given",
+    proposals: ProposalResult | None = None,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """:func:`evaluate_detections` for what is parsed already."""
+    if truth.ignored.all():
+        raise UserError(
+            f"the ground truth has no box of the classes [{', '.join(truth.class_names)}] in its "
+            f"{truth.num_images} images, so there is nothing to evaluate: check the class names"
+        )
+    matches = match(truth, found)
+    coco = coco_metrics(truth, found)
+    voc = voc_average_precision(truth, found)
+    samples = bootstrap(matches, draw_images(truth.num_images, resamples))
+    chosen = _thresholds(matches, truth.class_names, thresholds)
+    scores = np.array([np.inf if t is None else t for t in chosen])
+    kinds = error_kinds(truth, found, matches)
+    counts = _training_counts(training, truth.class_names)
+    background = [
+        background_false_positives(matches, kinds, truth.num_images, recall) for recall in RECALLS
+    ]
+    per_class = []
+    test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
+    for k, name in enumerate(truth.class_names):
+        point = None if chosen[k] is None else at_threshold(matches[k], chosen[k])
+        per_class.append(
+            ClassResult(
+                name=name,
+                **coco.per_class[k],
+                VOC07_AP50=voc.per_class[k].VOC07_AP50,
+                VOC10_AP50=voc.per_class[k].VOC10_AP50,
+                AP_interval=interval(samples.AP[:, k]),
+                AP50_interval=interval(samples.AP50[:, k]),
+                missing_resamples=int(np.isnan(samples.AP[:, k]).sum()),
+                threshold=chosen[k],
+                precision=point.precision if point else None,
+                recall=point.recall if point else (0.0 if test_boxes[k] else None),
+                F1=point.F1 if point else (0.0 if test_boxes[k] else None),
+                detections=point.detections if point else 0,
+                background_at_recall={
+                    str(recall): result[k]
+                    for recall, result in zip(RECALLS, background, strict=True)
+                },
+                errors=kinds.per_class[k],
+                proposal_AR100=proposals.per_class_AR100[k] if proposals else None,
+                proposal_AR1000=proposals.per_class_AR1000[k] if proposals else None,
+                train_images=counts[k][0],
+                train_boxes=counts[k][1],
+                test_images=int(test_images[k]),
+                test_boxes=int(test_boxes[k]),
+            )
+        )
+    return Evaluation(
+        **coco.summary,
+        VOC07_AP50=voc.VOC07_AP50,
+        VOC10_AP50=voc.VOC10_AP50,
+        AP_interval=interval(mean_of_classes(samples.AP)),
+        AP50_interval=interval(mean_of_classes(samples.AP50)),
+        resamples=resamples,
+        bootstrap_seed=SEED,
+        test_images=truth.num_images,
+        thresholds_from=BEST_F1 if thresholds is None else thresholds_from,
+        per_class=tuple(per_class),
+        groups=_groups(per_class, coco, samples),
+        errors=kinds.overall,
+        confusion=confusion_matrix(truth, found, scores),
+        proposals=proposals,
+        notes=tuple(_notes(truth, found, test_boxes)),
+    )
+
+
+def _thresholds(
+    matches: Sequence[ClassMatches],
+    names: Sequence[str],
+    thresholds: Mapping[str, float] | None,
+) -> list[float | None]:
+    if thresholds is None:
+        return [best_f1_threshold(m) for m in matches]
+    if missing := [name for name in names if name not in thresholds]:
+        raise UserError(
+            f"there is no score threshold for the classes [{', '.join(missing)}]: give one for "
+            "every class of the test set"
+        )
+    return [float(thresholds[name]) for name in names]
+
+
+def _training_counts(
+    training: ClassCounts | None, names: Sequence[str]
+) -> list[tuple[int | None, int | None]]:
+    if training is None:
+        return [(None, None)] * len(names)
+    known = dict(
+        zip(training.names, zip(training.images, training.boxes, strict=True), strict=True)
+    )
+    return [known.get(name, (None, None)) for name in names]
+
+
+def _groups(
+    per_class: Sequence[ClassResult], coco: CocoMetrics, samples: BootstrapSamples
+) -> tuple[GroupResult, ...]:
+    if any(c.train_images is None for c in per_class):
+        return ()
+    groups = frequency_groups(
+        [c.train_images for c in per_class], [c.train_boxes for c in per_class]
+    )
+    return tuple(
+        GroupResult(
+            name=group.name,
+            rule=group.rule,
+            classes=tuple(per_class[k].name for k in group.classes),
+            AP=_group_mean(group, coco, "AP"),
+            AP50=_group_mean(group, coco, "AP50"),
+            AP_interval=interval(mean_of_classes(samples.AP[:, list(group.classes)])),
+        )
+        for group in groups
+    )
+
+
+def _group_mean(group: Group, coco: CocoMetrics, metric: str) -> float | None:
+    known = [value for k in group.classes if (value := coco.per_class[k][metric]) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _notes(truth: GroundTruth, found: Detections, test_boxes: np.ndarray) -> list[str]:
+    notes = []
+    absent = [name for name, boxes in zip(truth.class_names, test_boxes, strict=True) if not boxes]
+    if absent:
+        notes.append(f"Without test boxes, so without AP and not in the mean: {', '.join(absent)}.")
+    if not len(found):
+        notes.append("There are no predictions at all, so every AP is 0.")
+        return notes
+    predicted = np.bincount(found.classes, minlength=truth.num_classes)
+    never = [
+        name
+        for name, boxes, number in zip(truth.class_names, test_boxes, predicted, strict=True)
+        if boxes and not number
+    ]
+    if never:
+        notes.append(f"Never predicted: {', '.join(never)}.")
+    return notes

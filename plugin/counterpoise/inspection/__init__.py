@@ -1,0 +1,7 @@
+"""Looking into a dataset before training: counts, sizes, anchors, overlap, and what follows."""
+
+from counterpoise.inspection.inspecting import inspect
+from counterpoise.inspection.results import Inspection
+from counterpoise.inspection.target import Target, find_target
+
+__all__ = ["Inspection", "Target", "find_target", "inspect"]

@@ -1,0 +1,61 @@
+"""Files that hold the same bytes, in two splits or twice in one."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations_with_replacement
+
+from counterpoise.inspection.results import Overlap, SharedFiles, SplitFile
+
+Track = Callable[[Sequence[str]], Iterable[str]]
+
+
+def find_overlap(splits: Mapping[str, Sequence[str]], track: Track = iter) -> Overlap:
+    """Compare the files of all splits by content.
+
+    Only files that have their size in common with another one are read.
+
+    Args:
+        splits: files by the name of the split.
+        track: wraps the files to hash, to show progress.
+    """
+    by_size: dict[int, set[str]] = defaultdict(set)
+    unreadable = []
+    listed = {path for files in splits.values() for path in files}
+    for path in sorted(listed):
+        try:
+            by_size[os.stat(path).st_size].add(path)
+        except OSError:
+            unreadable.append(path)
+    suspects = sorted(path for paths in by_size.values() if len(paths) > 1 for path in paths)
+    content = {}
+    for path in track(suspects):
+        try:
+            with open(path, "rb") as file:
+                content[path] = hashlib.sha256(file.read()).hexdigest()
+        except OSError:
+            unreadable.append(path)
+    # A file that shares its size with none is like itself alone, in whatever splits it is listed.
+    keys = {name: [content.get(path, path) for path in files] for name, files in splits.items()}
+    shared = []
+    for first, second in combinations_with_replacement(splits, 2):
+        pairs = _pairs(first, splits[first], keys[first], second, splits[second], keys[second])
+        if pairs:
+            shared.append(SharedFiles(first, second, len(pairs), tuple(pairs)))
+    return Overlap(len(listed), len(content), tuple(unreadable), tuple(shared))
+
+
+def _pairs(
+    first: str, files: Sequence[str], keys: Sequence[str],
+    second: str, other_files: Sequence[str], other_keys: Sequence[str],
+) -> list[tuple[SplitFile, SplitFile]]:  # fmt: skip
+    """Each file of the first split beside the first file of the second that holds the same."""
+    others: dict[str, int] = {}
+    for i, key in enumerate(other_keys):
+        others.setdefault(key, i)
+    return [
+        (SplitFile(first, files[i]), SplitFile(second, other_files[others[key]]))
+        for i, key in enumerate(keys)
+        if key in others and not (first == second and others[key] == i)
+    ]

@@ -1,0 +1,323 @@
+"""Advice that follows from an inspection by plain rules, with the config lines to copy."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from counterpoise.config import training_config
+from counterpoise.inspection.results import Coverage, Inspection, Recommendation, Split
+from counterpoise.validation import DETECTRON2_COMPONENTS, RETINANETS
+
+# The rules' thresholds are judgement, and stand in every reason that they lead to.
+BALANCED = 3  # boxes of the most over those of the least frequent class
+LONG_TAIL = 60  # from here on inv_sqrt, sqrt(60) to 1, spreads wider than log, 7.8 to 1 at most
+MANY_CLASSES = 6  # from here on sum_div3 is more than twice the mean weight
+FEW_BOXES = 10
+MOST_GROWTH = 2.0  # of an epoch by repeat-factor sampling
+
+
+def recommend(
+    inspection: Inspection, cfg: CfgNode, custom: Sequence[str]
+) -> tuple[Recommendation, ...]:
+    """Derive advice from what was found.
+
+    Args:
+        inspection: without recommendations yet.
+        cfg: the config that would be trained.
+        custom: names of ``DATASETS.CUSTOM`` among the inspected splits; only their entries can be
+            changed by config lines.
+
+    Returns:
+        what concerns the data first, then the loss, then the anchors.
+    """
+    if not inspection.subject.boxes:
+        nothing = f"{inspection.subject.name} has no usable box, so nothing can be trained on it"
+        return (*_data(inspection, custom), Recommendation("Add boxes", nothing, {}))
+    return (
+        *_data(inspection, custom),
+        *_trust(inspection, custom),
+        *_loss(inspection, cfg, removable=bool(custom)),
+        *_anchors(inspection, cfg),
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
+        return super().represent_sequence(tag, sequence, flow_style=True)
+
+
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    """Config lines of nested settings, with short mappings and all lists on one line."""
+    return yaml.dump(
+        dict(settings), Dumper=_Dumper, sort_keys=False, default_flow_style=None,
+        allow_unicode=True, width=88,
+    )  # fmt: skip
+
+
+def combined_config(datasets: Mapping[str, Any], advice: Iterable[Recommendation]) -> str:
+    """One YAML of all settings.
+
+    Args:
+        datasets: ``DATASETS`` node of a folder, or empty.
+        advice: optional ones are left out.
+    """
+    merged: dict[str, Any] = {}
+    wanted = [one.settings for one in advice if not one.optional]
+    for settings in [{"DATASETS": datasets} if datasets else {}, *wanted]:
+        _merge(merged, settings)
+    return as_yaml(merged) if merged else ""
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, Mapping):
+            _merge(target.setdefault(key, {}), value)
+        else:
+            target[key] = value
+
+
+def _data(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommendation]:
+    """What to mend in the data itself."""
+    faults = [fault for source in inspection.faults for fault in source.faults]
+    if faults:
+        kinds = dict.fromkeys(fault.kind for fault in faults)
+        listed = ", ".join(f"{sum(f.kind is kind for f in faults)} x {kind}" for kind in kinds)
+        yield Recommendation(
+            "Mend the faulty records",
+            f"{_count(len(faults), 'record')} cannot be used ({listed}). With skip they are left "
+            "out and reported; once they are mended, refuse keeps new ones from slipping in.",
+            {"DATASETS": {"BAD_RECORDS": "skip"}},
+        )
+    for shared in inspection.overlap.shared:
+        files = _count(shared.images, "file")
+        if shared.first == shared.second:
+            yield Recommendation(
+                f"Remove the copies in {shared.first}",
+                f"{files} of {shared.first} repeat the bytes of another file there, so that their "
+                "objects count twice.",
+                {},
+            )
+        else:
+            yield Recommendation(
+                f"Take the files that {shared.first} and {shared.second} share out of one of them",
+                f"{files} of {shared.first} hold the same bytes as files of {shared.second}: a "
+                "score on images that were trained on says nothing.",
+                {},
+            )
+    subject = inspection.subject
+    if subject.empty_images:
+        share = subject.empty_images / subject.images
+        many = share > 0.5
+        yield Recommendation(
+            "Leave most images without boxes out" if many else "Keep the images without boxes",
+            f"Images without a box: {subject.empty_images} of {subject.images} ({share:.1%}). "
+            + (
+                "Being the majority, they would fill the batches with background."
+                if many
+                else "They show the model what background looks like; Detectron2 drops them "
+                "unless told otherwise."
+            ),
+            {"DATALOADER": {"FILTER_EMPTY_ANNOTATIONS": many}},
+        )
+
+
+def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommendation]:
+    """Classes and splits that no score can be trusted for."""
+    names, subject, others = inspection.class_names, inspection.subject, inspection.splits[1:]
+    absent = [i for i, count in enumerate(subject.classes) if not count.boxes]
+    nowhere = [i for i in absent if not any(s.classes[i].boxes for s in others)]
+    if nowhere:
+        kept = [name for i, name in enumerate(names) if i not in nowhere]
+        entries = {name: {"CLASSES": kept} for name in custom}
+        yield Recommendation(
+            "Leave the classes without boxes out of the class list",
+            f"{_listed(names, nowhere)}: no box in any split, and class weights would treat such a "
+            "class as the rarest of all.",
+            {"DATASETS": {"CUSTOM": entries}} if entries else {},
+        )
+    if untrained := [i for i in absent if i not in nowhere]:
+        yield Recommendation(
+            "Add training boxes for the classes that have none",
+            f"{_listed(names, untrained)}: no box in {subject.name}, but some in other splits, "
+            "where they can only be missed.",
+            {},
+        )
+    if few := [i for i, count in enumerate(subject.classes) if 0 < count.boxes < FEW_BOXES]:
+        yield Recommendation(
+            "Do not trust the AP of the smallest classes",
+            f"{_listed(names, few)}: fewer than {FEW_BOXES} boxes in {subject.name}. Whatever the "
+            "loss, such an AP is chance: collect more, or merge classes.",
+            {},
+        )
+    for split in others:
+        untested = [
+            i
+            for i, count in enumerate(split.classes)
+            if subject.classes[i].boxes > count.boxes == 0
+        ]
+        if split.role in ("val", "test") and untested:
+            yield Recommendation(
+                f"Add boxes of the classes that {split.name} lacks",
+                f"{_listed(names, untested)}: no box in {split.name}, so there is no AP for it.",
+                {},
+            )
+    if not others:
+        yield _holdout(subject, custom)
+
+
+def _holdout(subject: Split, custom: Sequence[str]) -> Recommendation:
+    name = subject.name
+    settings = {
+        "DATASETS": {
+            "CUSTOM": {name: {"HOLDOUT": 0.2}}, "TRAIN": [f"{name}_train"], "TEST": [f"{name}_val"],
+        }
+    }  # fmt: skip
+    return Recommendation(
+        "Set a part aside for evaluation",
+        f"{name} is the only split. HOLDOUT takes a fifth of its images, with rare classes on both "
+        "sides.",
+        settings if name in custom else {},
+    )
+
+
+def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Recommendation]:
+    names, counts = inspection.class_names, [c.boxes for c in inspection.subject.classes]
+    present = [i for i in inspection.by_boxes if counts[i]]
+    ratio = inspection.subject.imbalance
+    if len(present) == 1 or ratio <= BALANCED:
+        reason = (
+            "There is one class, so no class is rarer than another."
+            if len(present) == 1
+            else f"The most frequent class has {ratio:.1f} times the boxes of the rarest, which is "
+            f"at most {BALANCED}: class weights would change little."
+        )
+        yield Recommendation("Train the baseline", reason, _loss_settings(cfg, balanced=True))
+        return
+    most, least = present[0], present[-1]
+    spread = {weights.rule: weights.spread for weights in inspection.weights}
+    # inv_sqrt has no weight for a class without boxes, unless that can be taken out of the list.
+    long_tail = ratio > LONG_TAIL and (removable or len(present) == len(names))
+    rule = "inv_sqrt" if long_tail else "log"
+    reason = (
+        f"'{names[most]}' has {counts[most]} boxes and '{names[least]}' {counts[least]}, which is "
+        f"{ratio:.1f} to 1. "
+    )
+    if long_tail:
+        reason += (
+            f"The rule log never weighs a class more than 7.8 times another; inv_sqrt spans "
+            f"{ratio**0.5:.1f} to 1 here. effective_num is the other rule for a long tail. "
+        )
+    elif spread["log"] is not None:
+        reason += f"The weights of the rule log span {spread['log']:.1f} to 1. "
+    yield Recommendation(
+        "Use focal loss with class weights, and train the baseline beside it",
+        reason + "Of the two real sets measured in the README one gained 1.0 AP by this and the "
+        "other, trained briefly, lost 0.9: compare before you decide.",
+        _loss_settings(cfg, rule=rule),
+    )
+    if cfg.MODEL.META_ARCHITECTURE not in RETINANETS:
+        if len(names) > MANY_CLASSES:
+            yield Recommendation(
+                "Give the background the mean weight",
+                f"With {len(names)} classes sum_div3 would make the background weigh "
+                f"{len(names) / 3:.1f} times the mean class.",
+                {"BALANCE": {"CLASS_WEIGHTS": {"BACKGROUND": "mean"}}},
+            )
+        yield Recommendation(
+            "Leave hard negative mining in the RPN off",
+            "It lowered AP on both real sets measured in the README.",
+            {"BALANCE": {"ANCHOR_SAMPLER": {"NAME": "random"}}},
+        )
+    if ratio > LONG_TAIL:
+        yield from _repeat_factor_sampling(inspection)
+
+
+def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> dict[str, Any]:
+    """Loss and class weights, with the components that read them."""
+    weights = {"SOURCE": "none"} if balanced else {"SOURCE": "dataset", "RULE": rule}
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture in RETINANETS:
+        source = "fixed" if balanced else "dataset"
+        balance: dict[str, Any] = {"DENSE_LOSS": {"NAME": "sigmoid_focal", "ALPHA_SOURCE": source}}
+        if not balanced:
+            balance["CLASS_WEIGHTS"] = weights
+        stock = {"META_ARCHITECTURE": "BalancedRetinaNet"} if architecture == "RetinaNet" else {}
+    else:
+        name = "cross_entropy" if balanced else "softmax_focal"
+        balance = {"ROI_LOSS": {"NAME": name}, "CLASS_WEIGHTS": weights}
+        stock = {
+            key: {"NAME": DETECTRON2_COMPONENTS[cfg.MODEL[key].NAME]}
+            for key in ("ROI_HEADS", "PROPOSAL_GENERATOR")
+            if cfg.MODEL[key].NAME in DETECTRON2_COMPONENTS
+        }
+    # A config without a model is completed by one of configs/, which has these components.
+    if stock and _names_model(cfg):
+        return {"MODEL": stock, "BALANCE": balance}
+    return {"BALANCE": balance}
+
+
+def _repeat_factor_sampling(inspection: Inspection) -> Iterator[Recommendation]:
+    fitting = [r for r in inspection.repeat_factors if 1 < r.epoch_growth <= MOST_GROWTH]
+    if not fitting:
+        return
+    best = min(fitting, key=lambda r: (r.imbalance, r.threshold))
+    yield Recommendation(
+        "Or repeat the images of rare classes instead of weighing the classes",
+        f"Repeat-factor sampling at {best.threshold:g} brings {inspection.subject.imbalance:.0f} to "
+        f"1 down to {best.imbalance:.0f} to 1 and makes an epoch {best.epoch_growth:.2f} times as "
+        "long. Together with class weights, rarity would count twice.",
+        {
+            "DATALOADER": {
+                "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+                "REPEAT_THRESHOLD": best.threshold,
+            },
+            "BALANCE": {"CLASS_WEIGHTS": {"SOURCE": "none"}},
+        },
+        optional=True,
+    )
+
+
+def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
+    anchors = inspection.anchors
+    if anchors is None or not anchors.poor:
+        return
+    worst = min(
+        (i for i, c in enumerate(anchors.classes) if c.boxes),
+        key=lambda i: anchors.classes[i].at_50,
+    )
+    reason = (
+        f"{_missed(anchors.overall)} of the boxes have no anchor at IoU 0.5 or more "
+        f"('{inspection.class_names[worst]}': {_missed(anchors.classes[worst])}), measured with "
+        f"{anchors.model}. "
+    )
+    change, named = anchors.change, _names_model(cfg)
+    if not named:
+        reason += "Give your model's config with --config-file to measure its own anchors. "
+    if change is None:
+        reason += "None of the usual sizes, aspect ratios and input sizes covers more."
+        yield Recommendation("Expect missed boxes where the anchors do not fit", reason, {})
+        return
+    reason += f"With {change.what} it is {_missed(change.overall)}."
+    if not change.fits_head:
+        reason += " The number of anchors changes, so that a trained RPN head no longer fits."
+    title = "Change the input size" if "INPUT" in change.settings else "Change the anchors"
+    yield Recommendation(title, reason, change.settings, optional=not named)
+
+
+def _missed(coverage: Coverage) -> str:
+    return f"{1 - coverage.at_50:.1%}"
+
+
+def _names_model(cfg: CfgNode) -> bool:
+    return cfg.MODEL != training_config().MODEL
+
+
+def _listed(names: Sequence[str], indices: Sequence[int]) -> str:
+    shown = ", ".join(f"'{names[i]}'" for i in indices[:8])
+    return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,339 @@
+"""What an inspection finds, as plain frozen dataclasses; ``inspect.json`` holds them as they are.
+
+Lists "per class" are in the order of :attr:`Inspection.class_names`. Crowd regions count nowhere
+but in the repeat factors, where Detectron2 counts them too.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from counterpoise.datasets import Fault
+
+#: Quantiles in which box sizes are given.
+SIZE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """One class in one split.
+
+    Attributes:
+        images: images that hold at least one box of the class.
+        boxes: its boxes.
+        share: of all boxes of the split, in [0, 1].
+    """
+
+    images: int
+    boxes: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """Counts of one dataset.
+
+    Attributes:
+        name: under which it is registered.
+        role: ``train``, ``val``, ``test``, or None where neither config nor folder says.
+        images: usable images.
+        empty_images: those without any box.
+        boxes: usable boxes.
+        clipped: boxes that reached over the border of their image and were clipped to it.
+        imbalance: boxes of the most frequent class over those of the rarest that has any, >= 1;
+            None without boxes.
+        classes: per class.
+        notes: remarks of the reader, one sentence each.
+    """
+
+    name: str
+    role: str | None
+    images: int
+    empty_images: int
+    boxes: int
+    clipped: int
+    imbalance: float | None
+    classes: tuple[ClassCount, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of boxes, a size being the square root of the area.
+
+    Attributes:
+        boxes: how many there are.
+        pixels: :data:`SIZE_QUANTILES` of the size in pixels of the image file; empty without boxes.
+        relative: the same of the size over that of the image, in (0, 1].
+        small: boxes below 32 x 32 pixels (COCO's cut-offs, in the image file).
+        medium: boxes from there to below 96 x 96.
+        large: the others.
+    """
+
+    boxes: int
+    pixels: tuple[float, ...]
+    relative: tuple[float, ...]
+    small: int
+    medium: int
+    large: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well anchors fit boxes.
+
+    Attributes:
+        boxes: how many there are.
+        at_50: share of them whose best anchor has an IoU >= 0.5; None without boxes.
+        at_70: the same for 0.7.
+        median_iou: of the best anchors.
+    """
+
+    boxes: int
+    at_50: float | None
+    at_70: float | None
+    median_iou: float | None
+
+
+@dataclass(frozen=True)
+class AnchorChange:
+    """A change of anchors or input size, with the coverage measured under it.
+
+    Attributes:
+        what: the change in words.
+        settings: config keys, nested.
+        fits_head: the number of anchors per place stays, so that a trained head still fits.
+        overall: coverage of all boxes with the change.
+        classes: per class.
+    """
+
+    what: str
+    settings: dict[str, Any]
+    fits_head: bool
+    overall: Coverage
+    classes: tuple[Coverage, ...]
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """The boxes of the inspected split against the model's anchors, at the size of the test input.
+
+    Attributes:
+        model: whose anchors these are.
+        sizes: square roots of the anchor areas per feature level, in pixels of the resized image.
+        aspect_ratios: height over width, per feature level.
+        strides: of the feature levels.
+        min_size: short side to which images are resized; 0 leaves them.
+        max_size: bound of the long side.
+        overall: coverage of all boxes.
+        classes: per class.
+        histogram_edges: E + 1 edges of box sizes in pixels of the resized image.
+        histogram_counts: E numbers of boxes between them.
+        poor: more boxes than the thresholds in ``inspection/anchors.py`` have no anchor.
+        change: if poor, the cheapest change found that covers more, or None.
+    """
+
+    model: str
+    sizes: tuple[tuple[float, ...], ...]
+    aspect_ratios: tuple[tuple[float, ...], ...]
+    strides: tuple[int, ...]
+    min_size: int
+    max_size: int
+    overall: Coverage
+    classes: tuple[Coverage, ...]
+    histogram_edges: tuple[float, ...]
+    histogram_counts: tuple[int, ...]
+    poor: bool
+    change: AnchorChange | None
+
+
+@dataclass(frozen=True)
+class RuleWeights:
+    """The class weights that one rule gives.
+
+    Attributes:
+        rule: value of ``BALANCE.CLASS_WEIGHTS.RULE``.
+        weights: per class; empty where the rule cannot be applied.
+        background_sum_div3: the background's weight for ``BACKGROUND: sum_div3``.
+        background_mean: the same for ``BACKGROUND: mean``.
+        spread: largest class weight over the smallest.
+        problem: why the rule cannot be applied, or None.
+    """
+
+    rule: str
+    weights: tuple[float, ...] = ()
+    background_sum_div3: float | None = None
+    background_mean: float | None = None
+    spread: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RepeatFactors:
+    """Repeat-factor sampling at one ``DATALOADER.REPEAT_THRESHOLD``.
+
+    Attributes:
+        threshold: t, a share of images.
+        factors: per class max(1, sqrt(t / f)), f being the share of images that hold the class;
+            None for a class without images. An image is repeated by the largest factor among its
+            classes.
+        epoch_growth: images of an epoch over those without repetition, >= 1; 1 means that the
+            threshold does nothing.
+        imbalance: imbalance ratio of the boxes that training then sees; None without boxes.
+    """
+
+    threshold: float
+    factors: tuple[float | None, ...]
+    epoch_growth: float
+    imbalance: float | None
+
+
+@dataclass(frozen=True)
+class FaultyRecords:
+    """Everything that was left out when one source was read.
+
+    Attributes:
+        splits: datasets read from this source: several where a part of it is held out.
+        source: folder, file or list that was read.
+        faults: all of them, in reading order.
+    """
+
+    splits: tuple[str, ...]
+    source: str
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """A file of a split."""
+
+    split: str
+    file: str
+
+
+@dataclass(frozen=True)
+class SharedFiles:
+    """Two splits that hold files with the same bytes, or one split that does.
+
+    Attributes:
+        first, second: names of the splits; the same name for duplicates within one.
+        images: files of `first` that are in `second` as well; within one split, surplus copies.
+        pairs: a file of `first` and one of `second` with the same bytes; each file of `first` once.
+    """
+
+    first: str
+    second: str
+    images: int
+    pairs: tuple[tuple[SplitFile, SplitFile], ...]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Files with the same bytes.
+
+    Attributes:
+        files: files compared.
+        hashed: those among them whose size another one has too, and whose bytes were read.
+        unreadable: files that could not be compared.
+        shared: one entry per two splits that share files, and per split that holds copies.
+    """
+
+    files: int
+    hashed: int
+    unreadable: tuple[str, ...]
+    shared: tuple[SharedFiles, ...]
+
+
+@dataclass(frozen=True)
+class SampleBox:
+    """A box of a sample image: class name, and x0, y0, x1, y1 in pixels of the file."""
+
+    class_name: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image that shows a rare class.
+
+    Attributes:
+        class_name: the rare class.
+        file: path of the image.
+        boxes: all boxes of the image.
+    """
+
+    class_name: str
+    file: str
+    boxes: tuple[SampleBox, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One piece of advice.
+
+    Attributes:
+        title: what to do.
+        reason: why, with the number it follows from.
+        settings: config keys, nested; empty where no key helps.
+        optional: an alternative that is not part of :attr:`Inspection.config`.
+    """
+
+    title: str
+    reason: str
+    settings: dict[str, Any]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that an inspection finds out.
+
+    Attributes:
+        name: of the dataset or folder.
+        format: ``voc``, ``yolo``, ``coco``, or None for a dataset that Detectron2 registers.
+        class_names: in the order of the category ids.
+        splits: the inspected one first. All that follows is about that one, but for `faults` and
+            `overlap`.
+        sizes: per class.
+        all_sizes: of all boxes together.
+        anchors: None where the model has no such anchors, or the split no boxes.
+        cooccurrence: (K, K), images that hold both classes; the diagonal has the images per class.
+        faults: what was left out, by source.
+        overlap: files that occur more than once.
+        weights: by rule; empty without boxes.
+        least_frequency: share of images that hold the rarest class that has any; repeat-factor
+            sampling does nothing for thresholds up to it. None without boxes.
+        repeat_factors: by threshold; empty without boxes.
+        samples: images of the rarest classes.
+        notes: remarks on the inspection itself.
+        recommendations: what follows from all that.
+        config: YAML of the recommended settings together, and for a folder of its datasets.
+    """
+
+    name: str
+    format: str | None
+    class_names: tuple[str, ...]
+    splits: tuple[Split, ...]
+    sizes: tuple[Sizes, ...]
+    all_sizes: Sizes
+    anchors: Anchors | None
+    cooccurrence: tuple[tuple[int, ...], ...]
+    faults: tuple[FaultyRecords, ...]
+    overlap: Overlap
+    weights: tuple[RuleWeights, ...]
+    least_frequency: float | None
+    repeat_factors: tuple[RepeatFactors, ...]
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
+    config: str = ""
+
+    @property
+    def subject(self) -> Split:
+        """The inspected split."""
+        return self.splits[0]
+
+    @property
+    def by_boxes(self) -> list[int]:
+        """Class indices from the most to the least frequent in the inspected split."""
+        counts = [count.boxes for count in self.subject.classes]
+        return sorted(range(len(counts)), key=lambda i: -counts[i])

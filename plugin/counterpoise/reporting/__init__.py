@@ -1,0 +1,5 @@
+"""The report of a run: what its files hold, as one self-contained page."""
+
+from counterpoise.reporting.run_files import Run
+
+__all__ = ["Run"]

@@ -1,0 +1,77 @@
+"""What sets a config apart from the baseline and from the defaults."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from detectron2.config import CfgNode
+
+from counterpoise.config import training_config
+from counterpoise.validation import _unread_sections
+
+#: Values under which a part of Counterpoise does what Detectron2 does.
+NEUTRAL = {
+    "BALANCE.ROI_LOSS.NAME": "cross_entropy",
+    "BALANCE.ROI_LOSS.NORMALIZER": "weight_sum",
+    "BALANCE.ROI_LOSS.LOSS_WEIGHT": 1.0,
+    "BALANCE.ROI_LOSS.PRIOR_PROB": 0.0,
+    "BALANCE.DENSE_LOSS.NAME": "sigmoid_focal",
+    "BALANCE.DENSE_LOSS.ALPHA": 0.25,
+    "BALANCE.DENSE_LOSS.ALPHA_SOURCE": "fixed",
+    "BALANCE.DENSE_LOSS.GAMMA": 2.0,
+    "BALANCE.CLASS_WEIGHTS.SOURCE": "none",
+    "BALANCE.ANCHOR_SAMPLER.NAME": "random",
+    "BALANCE.ANCHOR_SAMPLER.NORMALIZER": "batch",
+    "BALANCE.ROI_SAMPLER.NAME": "random",
+    "BALANCE.SCORE_THRESHOLDS": "",
+}
+
+
+class Difference(NamedTuple):
+    """A key whose value differs."""
+
+    key: str
+    """With dots."""
+    own: str
+    """Value of the run."""
+    other: str | None
+    """Value that it is compared with; None where the other config has no such key."""
+
+
+def from_baseline(cfg: CfgNode) -> list[Difference]:
+    """Compare a config with its baseline: the same with every part of Counterpoise neutral.
+
+    Parts that no component of the model reads are left out.
+
+    Args:
+        cfg: of a run.
+    """
+    unread = _unread_sections(cfg)
+    own = dict(_leaves(cfg))
+    return [
+        Difference(key, _shown(own[key]), _shown(neutral))
+        for key, neutral in NEUTRAL.items()
+        if key.split(".")[1] not in unread and own[key] != neutral
+    ]
+
+
+def from_defaults(cfg: CfgNode) -> list[Difference]:
+    """Compare a config with :func:`counterpoise.config.training_config`."""
+    defaults = dict(_leaves(training_config()))
+    return [
+        Difference(key, _shown(value), _shown(defaults[key]) if key in defaults else None)
+        for key, value in _leaves(cfg)
+        if key not in defaults or value != defaults[key]
+    ]
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: object) -> str:
+    """Text as it stands, so that an empty one can be seen as such; everything else as in Python."""
+    return value if isinstance(value, str) and value else repr(value)

@@ -1,0 +1,176 @@
+"""Pictures of a detector's worst errors: confident false positives, and boxes it did not find."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from counterpoise.drawing import COLOURS, draw_boxes
+from counterpoise.evaluation import ClassResult, GroundTruth
+from counterpoise.evaluation.error_kinds import DetectionKinds, Kind
+from counterpoise.evaluation.matching import ClassMatches, iou
+from counterpoise.evaluation.stored import TestSet
+from counterpoise.pages.figures import image_uri
+from counterpoise.reporting.result_figures import training_count
+
+TRUTH_COLOUR, DETECTION_COLOUR = COLOURS[0], COLOURS[1]
+
+_SIDE = 300  # pixels of a picture's longer side
+_CONTEXT = 2.4  # side of the crop in sides of the box
+_MIN_CROP = 96  # pixels
+_MAX_BESIDE = 4  # boxes drawn beside the one in question
+_MISSES_IN_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A crop with boxes drawn into it.
+
+    Attributes:
+        uri: JPEG as a data URI.
+        title: what it shows.
+        file_name: of the image.
+    """
+
+    uri: str
+    title: str
+    file_name: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures, and the files that could not be read."""
+
+    pictures: tuple[Picture, ...]
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What to draw: boxes (n, 4) XYWH of an image, the first one in question."""
+
+    image: int
+    title: str
+    boxes: np.ndarray
+    labels: Sequence[str]
+    colours: Sequence[str]
+
+
+def false_positives(test_set: TestSet, kinds: DetectionKinds, limit: int) -> Gallery:
+    """Show the false positives of highest score with the ground truth around them.
+
+    Args:
+        test_set: of a run.
+        kinds: what each of its detections is.
+        limit: number of pictures.
+    """
+    truth, found = test_set.ground_truth, test_set.detections
+    wrong = np.flatnonzero(kinds.kinds >= Kind.CLASSIFICATION)
+    scenes = []
+    for d in wrong[np.argsort(-found.scores[wrong], kind="stable")][:limit]:
+        name = truth.class_names[found.classes[d]]
+        kind = Kind(kinds.kinds[d]).name.lower()
+        beside = _most_overlapped(
+            found.boxes[d], truth.boxes, np.flatnonzero(truth.images == found.images[d])
+        )
+        scenes.append(
+            _Scene(
+                image=int(found.images[d]),
+                title=f"{name}, score {found.scores[d]:.2f}: {kind}",
+                boxes=np.vstack([found.boxes[d], truth.boxes[beside]]),
+                labels=[
+                    f"{name} {found.scores[d]:.2f}",
+                    *(truth.class_names[k] for k in truth.classes[beside]),
+                ],
+                colours=[DETECTION_COLOUR, *[TRUTH_COLOUR] * len(beside)],
+            )
+        )
+    return _drawn(scenes, truth)
+
+
+def misses(
+    test_set: TestSet,
+    matches: Sequence[ClassMatches],
+    classes: Sequence[ClassResult],
+    limit: int,
+) -> Gallery:
+    """Show boxes that no detection of at least its class's threshold finds, the rarest class first.
+
+    Of a class the largest boxes come first; a class that is missed often leaves room for others.
+
+    Args:
+        test_set: of a run.
+        matches: of all its classes.
+        classes: their results, with the thresholds.
+        limit: number of pictures.
+    """
+    truth, found = test_set.ground_truth, test_set.detections
+    thresholds = np.array([np.inf if c.threshold is None else c.threshold for c in classes])
+    kept = found.scores >= thresholds[found.classes]
+    rarest_first = sorted(range(len(classes)), key=lambda k: (training_count(classes[k]), k))
+    turns = []
+    for rank, k in enumerate(rarest_first):
+        hit = matches[k].hits[0] & (matches[k].scores >= thresholds[k])
+        missed = np.setdiff1d(matches[k].gt_indices, matches[k].gt[0, hit])
+        missed = missed[np.argsort(-truth.areas[missed], kind="stable")][:limit]
+        turns += [(n // _MISSES_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
+    scenes = []
+    for _, _, g in sorted(sorted(turns)[:limit], key=lambda turn: turn[1]):
+        name = truth.class_names[truth.classes[g]]
+        beside = _most_overlapped(
+            truth.boxes[g], found.boxes, np.flatnonzero(kept & (found.images == truth.images[g]))
+        )
+        scenes.append(
+            _Scene(
+                image=int(truth.images[g]),
+                title=f"{name}, not found",
+                boxes=np.vstack([truth.boxes[g], found.boxes[beside]]),
+                labels=[
+                    name,
+                    *(f"{truth.class_names[found.classes[d]]} {found.scores[d]:.2f}"
+                      for d in beside),
+                ],
+                colours=[TRUTH_COLOUR, *[DETECTION_COLOUR] * len(beside)],
+            )
+        )  # fmt: skip
+    return _drawn(scenes, truth)
+
+
+def _most_overlapped(box: np.ndarray, others: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Indices of the few boxes that overlap a box most."""
+    overlap = iou(box, others[among])
+    best = np.argsort(-overlap, kind="stable")[:_MAX_BESIDE]
+    return among[best[overlap[best] > 0]]
+
+
+def _drawn(scenes: Iterable[_Scene], truth: GroundTruth) -> Gallery:
+    pictures, unreadable = [], []
+    for scene in scenes:
+        name = truth.file_names[scene.image]
+        try:
+            with Image.open(name) as image:
+                # Detectron2 turns images so too, and boxes refer to what it sees.
+                pixels = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, ValueError, SyntaxError):  # what Pillow raises for a broken file
+            unreadable.append(name)
+            continue
+        pictures.append(Picture(image_uri(_crop(pixels, scene), quality=75), scene.title, name))
+    return Gallery(tuple(pictures), tuple(dict.fromkeys(unreadable)))
+
+
+def _crop(image: Image.Image, scene: _Scene) -> np.ndarray:
+    """Surroundings of the scene's first box with all its boxes, (H, W, 3) uint8."""
+    x, y, width, height = scene.boxes[0]
+    side = max(_CONTEXT * max(width, height), _MIN_CROP)
+    size = np.minimum(side, image.size)
+    corner = np.array([x + width / 2, y + height / 2]) - size / 2
+    corner = np.clip(corner, 0, image.size - size)
+    scale = _SIDE / size.max()
+    shown = tuple(np.maximum(np.round(size * scale), 1).astype(int).tolist())
+    pixels = image.resize(shown, Image.Resampling.BICUBIC, box=(*corner, *(corner + size)))
+    boxes = scene.boxes.copy()
+    boxes[:, :2] = (boxes[:, :2] - corner) * scale
+    boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:] * scale
+    # The box in question lies over its neighbours.
+    return draw_boxes(np.asarray(pixels), boxes[::-1], scene.labels[::-1], scene.colours[::-1])

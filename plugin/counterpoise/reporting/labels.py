@@ -1,0 +1,57 @@
+"""Names beside the points of a plot, placed so that none lies over another."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+_GAP = 7.0  # pixels between a point and its name
+_REACH = 4.0  # pixels that a marker reaches beyond its point
+_SIDES = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
+
+
+def label_points(
+    axes: Axes, points: np.ndarray, names: Sequence[str], bars: np.ndarray, fontsize: float = 9
+) -> int:
+    """Write a name beside each point where there is room for it; earlier points come first.
+
+    Args:
+        axes: with its limits and scales set.
+        points: (n, 2), in data coordinates.
+        names: n texts.
+        bars: (n, 2), lowest and highest y of what is drawn at each point.
+        fontsize: in points.
+
+    Returns:
+        how many names found no room and were left out.
+    """
+    figure = axes.get_figure()
+    figure.draw_without_rendering()  # settles the layout, and with it the pixels
+    frame = axes.get_window_extent()
+    at = axes.transData.transform(points)
+    ends = [axes.transData.transform(np.stack([points[:, 0], y], axis=1)) for y in bars.T]
+    taken = np.concatenate([ends[0] - _REACH, ends[1] + _REACH], axis=1)
+    left_out = 0
+    for point, (x, y), name in zip(points, at, names, strict=True):
+        text = axes.annotate(
+            name, point, (0, 0), textcoords="offset points", va="bottom", fontsize=fontsize
+        )
+        size = text.get_window_extent()
+        for side_x, side_y in _SIDES:
+            left = x + side_x * _GAP - size.width * (1 - side_x) / 2
+            bottom = y + side_y * _GAP - size.height * (1 - side_y) / 2
+            box = np.array([left, bottom, left + size.width, bottom + size.height])
+            inside = (box[:2] >= frame.min).all() and (box[2:] <= frame.max).all()
+            if inside and not _overlaps(box, taken):
+                text.xyann = 72 / figure.dpi * np.array([left - x, bottom - y])
+                taken = np.vstack([taken, box])
+                break
+        else:
+            text.remove()
+            left_out += 1
+    return left_out
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> bool:
+    apart = (others[:, :2] >= box[2:]) | (others[:, 2:] <= box[:2])
+    return not apart.any(axis=1).all()

@@ -1,0 +1,67 @@
+"""Reading of ``metrics.json``, the scalars that Detectron2 logs while it trains."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from counterpoise.errors import UserError
+
+#: Name of the file in a run's OUTPUT_DIR.
+FILE_NAME = "metrics.json"
+
+
+class Series(NamedTuple):
+    """A scalar over training, N values."""
+
+    iterations: np.ndarray
+    """(N,) int64, rising."""
+    values: np.ndarray
+    """(N,) float64; may hold NaN, as of a training that diverged."""
+
+
+def read_metrics(path: Path) -> dict[str, Series]:
+    """Read Detectron2's log of scalars.
+
+    A resumed run repeats iterations: what was logged before them is kept, what had been logged of
+    them is not. A last line that was cut off is left out.
+
+    Args:
+        path: of ``metrics.json``, one JSON object per line.
+
+    Returns:
+        scalars by name, such as ``total_loss``; none of an empty file.
+
+    Raises:
+        UserError: the file cannot be read, or a line before the last one is no record of scalars.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as training metrics ({error})") from error
+    scalars: dict[str, dict[int, float]] = {}
+    last = -1
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            iteration = int(record.pop("iteration"))
+            values = {name: float(value) for name, value in record.items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"{path}, line {number} is no record of Detectron2's metrics: remove the line"
+            ) from error
+        if iteration < last:
+            for series in scalars.values():
+                for repeated in [i for i in series if i >= iteration]:
+                    del series[repeated]
+        last = iteration
+        for name, value in values.items():
+            scalars.setdefault(name, {})[iteration] = value
+    return {
+        name: Series(np.array(list(series)), np.array(list(series.values())))
+        for name, series in scalars.items()
+        if series
+    }

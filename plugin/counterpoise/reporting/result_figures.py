@@ -1,0 +1,195 @@
+"""Figures of what an evaluation found."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from counterpoise.evaluation import ClassResult, Evaluation
+from counterpoise.evaluation.average_precision import RECALLS
+from counterpoise.evaluation.matching import ClassMatches
+from counterpoise.evaluation.operating_points import Curve, precision_recall_curve
+from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri, palette
+from counterpoise.reporting.labels import label_points
+
+#: Curves with a line of their own; above that the rarest classes have one, and the mean.
+MAX_CURVES = 10
+#: Classes whose confusions are written as numbers, and whose names fit beside the matrix.
+MAX_COUNTS, MAX_NAMES = 25, 60
+#: Classes with a bar of their own in the error kinds.
+MAX_BARS = 20
+
+_CURVES_BESIDE_MEAN = 7
+_POINTS_PER_CURVE = 400
+
+
+def ap_against_count(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
+    """Draw AP with its interval against the number of training boxes.
+
+    Args:
+        classes: of an evaluation.
+
+    Returns:
+        the figure as a data URI and the number of classes whose name found no room; None where no
+        class has both numbers.
+    """
+    known = [c for c in classes if c.AP is not None and c.train_boxes is not None]
+    if not known:
+        return None
+    known.sort(key=lambda c: c.train_boxes)
+    counts = np.array([c.train_boxes for c in known])
+    values = np.array([c.AP for c in known])
+    spread = np.array([c.AP_interval or (c.AP, c.AP) for c in known])
+    with figure(WIDE, 4.2) as drawn:
+        axes = drawn.subplots()
+        axes.vlines(counts, spread[:, 0], spread[:, 1], color=COLOURS[0], alpha=0.45, linewidth=2)
+        axes.plot(counts, values, "o", color=COLOURS[0], markersize=6)
+        if counts[0] > 0:
+            axes.set_xscale("log")
+        else:
+            axes.set_xscale("symlog", linthresh=1)
+        axes.margins(x=0.08)
+        axes.set_ylim(0, min(max(spread.max() * 1.12, 10), 104))
+        axes.set(xlabel="boxes in the training set (logarithmic)", ylabel="AP")
+        axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+        points = np.stack([counts, values], axis=1)
+        unnamed = label_points(axes, points, [c.name for c in known], spread)
+        return figure_uri(drawn), unnamed
+
+
+def precision_recall_curves(
+    classes: Sequence[ClassResult], matches: Sequence[ClassMatches]
+) -> str | None:
+    """Draw precision against recall at IoU 0.50, and where the thresholds cut.
+
+    Args:
+        classes: of an evaluation.
+        matches: of the same classes.
+
+    Returns:
+        the figure as a data URI; None without test boxes.
+    """
+    known = [k for k, c in enumerate(classes) if matches[k].num_gt]
+    if not known:
+        return None
+    curves = {k: precision_recall_curve(matches[k]) for k in known}
+    shown = known
+    if len(known) > MAX_CURVES:
+        rarest = sorted(known, key=lambda k: (training_count(classes[k]), k))
+        shown = sorted(rarest[:_CURVES_BESIDE_MEAN])
+    with figure(WIDE, 4.6) as drawn:
+        axes = drawn.subplots()
+        for k, colour, dash in zip(shown, palette(len(shown)), _dashes(len(shown)), strict=True):
+            result, curve = classes[k], curves[k]
+            label = result.name if result.AP50 is None else f"{result.name} (AP50 {result.AP50:.1f})"
+            at = _thinned(len(curve.scores))
+            axes.plot(
+                curve.recall[at], curve.precision[at], dash, color=colour, label=label, linewidth=1.6
+            )
+            if result.precision is not None and result.recall is not None:
+                axes.plot(
+                    result.recall / 100, result.precision / 100, "o", color=colour,
+                    markeredgecolor="white", markersize=8,
+                )  # fmt: skip
+        if shown is not known:
+            mean = np.mean([_interpolated(curve) for curve in curves.values()], axis=0)
+            axes.plot(
+                RECALLS, mean, color="black", linewidth=2, label=f"mean of {len(known)} classes"
+            )
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        return figure_uri(drawn)
+
+
+def confusion_heatmap(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """Draw a confusion matrix, coloured by the share of its row.
+
+    Args:
+        names: K classes.
+        counts: (K + 1, K + 1), the background last.
+
+    Returns:
+        the figure as a data URI. It holds the counts for at most :data:`MAX_COUNTS` classes.
+    """
+    counts = np.asarray(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    share[-1, -1] = np.nan  # background found as background is nothing that can be counted
+    size = len(counts)
+    side = min(max(0.5 * size, 2.6), 8.0)
+    longest = 0.075 * min(max(map(len, names), default=0), 30)
+    with figure(min(side + 2.2 + longest, WIDE), side + 1.0 + longest) as drawn:
+        axes = drawn.subplots()
+        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="predicted class", ylabel="true class")
+        if len(names) <= MAX_NAMES:
+            labels = [*(name if len(name) <= 30 else f"{name[:29]}…" for name in names)]
+            labels.append("background")
+            small = 9 if len(names) <= MAX_COUNTS else 6
+            upright = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if size > 4 else {}
+            axes.set_xticks(range(size), labels, fontsize=small, **upright)
+            axes.set_yticks(range(size), labels, fontsize=small)
+        if len(names) <= MAX_COUNTS:
+            for row, column in np.ndindex(size, size):
+                if np.isfinite(share[row, column]):
+                    axes.text(
+                        column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=8,
+                        color="white" if share[row, column] > 0.55 else "#333333",
+                    )  # fmt: skip
+        drawn.colorbar(image, ax=axes, shrink=0.8, label="share of the row")
+        return figure_uri(drawn)
+
+
+def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str | None:
+    """Draw the AP50 that each kind of error costs, a stacked bar per class.
+
+    Args:
+        lost: kind -> AP50 by class name. Above :data:`MAX_BARS` classes, those that lose most are
+            shown.
+
+    Returns:
+        the figure as a data URI; None without classes.
+    """
+    names = list(lost)
+    if not names:
+        return None
+    total = {name: sum(kinds.values()) for name, kinds in lost.items()}
+    if len(names) > MAX_BARS:
+        names = sorted(names, key=lambda name: -total[name])[:MAX_BARS]
+    kinds = list(lost[names[0]])
+    with figure(WIDE, 1.3 + 0.34 * len(names)) as drawn:
+        axes = drawn.subplots()
+        rows, left = np.arange(len(names)), np.zeros(len(names))
+        for kind, colour in zip(kinds, palette(len(kinds)), strict=True):
+            values = np.array([lost[name][kind] for name in names])
+            axes.barh(rows, values, left=left, height=0.66, color=colour, label=kind)
+            left += values
+        axes.set_yticks(rows, names)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(0, max(left.max() * 1.02, 1))
+        axes.set_xlabel("AP50 lost")
+        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
+        return figure_uri(drawn)
+
+
+def training_count(result: ClassResult) -> int:
+    """Boxes in the training set, or in the test set where that is not known."""
+    return result.test_boxes if result.train_boxes is None else result.train_boxes
+
+
+def _dashes(n: int) -> list[str]:
+    """Line styles that tell apart the colours which repeat."""
+    return ["-" if i < len(COLOURS) else "--" for i in range(n)]
+
+
+def _thinned(n: int) -> np.ndarray:
+    """Indices of at most so many of n points, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, _POINTS_PER_CURVE)).astype(int))
+
+
+def _interpolated(curve: Curve) -> np.ndarray:
+    """Highest precision at each of 101 recalls or above it."""
+    envelope = np.r_[np.maximum.accumulate(curve.precision[::-1])[::-1], 0.0]
+    return envelope[np.searchsorted(curve.recall, RECALLS, side="left")]

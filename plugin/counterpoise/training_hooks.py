@@ -1,0 +1,106 @@
+"""What a training writes beside Detectron2's logs: loss shares and the record of the run."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from counterpoise.loss_shares import LossByClass, append_loss_sums
+from counterpoise.parallel import mean_over_processes
+from counterpoise.run_record import RunRecord, now
+
+
+class LossShareWriter(HookBase):
+    """Appends the classification loss by target class to a file, summed over all processes.
+
+    A model whose losses are not recorded by class leaves no file.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str], period: int = 20) -> None:
+        """
+        Args:
+            path: of the file.
+            class_names: K names.
+            period: iterations per record.
+        """
+        self.path = path
+        self.class_names = tuple(class_names)
+        self.period = period
+
+    def before_train(self) -> None:
+        """Find what records losses in the model."""
+        modules = self.trainer.model.modules()
+        self._recorders = [module for module in modules if isinstance(module, LossByClass)]
+
+    def after_step(self) -> None:
+        """Write a record when it is time, and after the last iteration."""
+        done = self.trainer.iter + 1
+        if not self._recorders or (done % self.period and done != self.trainer.max_iter):
+            return
+        device = next(self.trainer.model.parameters()).device
+        sums = torch.zeros(len(self.class_names) + 1, device=device)
+        for recorder in self._recorders:
+            taken = recorder.take()
+            if taken is not None:
+                sums += taken
+        sums = (mean_over_processes(sums) * comm.get_world_size()).tolist()
+        # A registered loss that says nothing of single samples leaves the sums at 0.
+        if comm.is_main_process() and sum(sums) > 0:
+            append_loss_sums(self.path, self.trainer.iter, self.class_names, sums)
+
+
+class RunRecordWriter(HookBase):
+    """Writes the record of the run when training starts and ends.
+
+    Checkpoints carry its time, so that a resumed run counts each iteration once.
+    """
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        """
+        Args:
+            path: of the file.
+            record: of this start of the training.
+        """
+        self.path = path
+        self.record = record
+
+    def before_train(self) -> None:
+        """Write the record of a run that has begun."""
+        if self.trainer.start_iter > 0:
+            self.record = replace(self.record, resumed_from=self.trainer.start_iter)
+        self._write()
+
+    def before_step(self) -> None:
+        """Start the clock."""
+        self._step_started = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Stop the clock; as the first hook, before others evaluate or save."""
+        seconds = self.record.training_seconds + time.perf_counter() - self._step_started
+        self.record = replace(self.record, training_seconds=seconds)
+
+    def after_train(self) -> None:
+        """Write the time, and the end where the last iteration was reached."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.record = replace(self.record, finished=now())
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run continues."""
+        return {
+            "started": self.record.started,
+            "training_seconds": self.record.training_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the record of a checkpoint."""
+        self.record = replace(self.record, **state_dict)
+
+    def _write(self) -> None:
+        if comm.is_main_process():
+            self.record.write(self.path)

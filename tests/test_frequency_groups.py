@@ -1,0 +1,28 @@
+"""Groups of classes by training frequency: LVIS's cut-offs, halves of few classes, no empty one."""
+
+from counterpoise.evaluation.groups import frequency_groups
+
+
+def test_many_classes_are_rare_to_10_common_to_100_and_frequent_above():
+    images = [0, 1, 10, 11, 100, 101, *range(200, 220)]
+    groups = {g.name: g.classes for g in frequency_groups(images, images)}
+    assert groups == {
+        "frequent": (5, *range(6, 26)),
+        "common": (3, 4),
+        "rare": (0, 1, 2),
+    }
+
+
+def test_an_empty_group_is_not_there():
+    assert [g.name for g in frequency_groups([500] * 30, [500] * 30)] == ["frequent"]
+
+
+def test_few_classes_are_halved_by_boxes_and_the_middle_one_is_tail():
+    groups = frequency_groups([162, 280, 290], [292, 3348, 301])
+    assert [(g.name, g.classes) for g in groups] == [("head", (1,)), ("tail", (0, 2))]
+    equal = frequency_groups([10, 90], [90, 90])
+    assert [(g.name, g.classes) for g in equal] == [("head", (1,)), ("tail", (0,))]
+
+
+def test_one_class_has_no_groups():
+    assert frequency_groups([7], [9]) == ()
