@@ -5,7 +5,7 @@
 
 Each step of a run is timed and, within it, what records the loss; the ratio of the two sums is
 printed for every repetition. RetinaNet's own focal loss is computed by Detectron2, which returns a
-sum alone: there, recording computes it once more, without a gradient, and this is counted.
+sum alone: there, recording computes that of the foreground anchors again, and this is counted.
 """
 
 import argparse

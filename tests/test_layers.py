@@ -23,3 +23,17 @@ def test_the_core_imports_only_itself_torch_and_the_standard_library(module):
     core = {f"counterpoise.{name}" for name in CORE}
     imported = set(imported_modules(PACKAGE / f"{module}.py"))
     assert {name.split(".")[0] for name in imported - core} <= allowed
+
+
+#: What scores any detector's results, and what it is shown with.
+WITHOUT_DETECTRON2 = ["evaluation", "pages", "errors.py", "files.py", "class_counts.py"]
+
+
+@pytest.mark.parametrize("part", WITHOUT_DETECTRON2)
+def test_scoring_and_pages_need_neither_detectron2_nor_what_builds_on_them(part):
+    files = (PACKAGE / part).glob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / part]
+    allowed = tuple(f"counterpoise.{p.removesuffix('.py')}" for p in WITHOUT_DETECTRON2)
+    for file in files:
+        for name in imported_modules(file):
+            assert not name.startswith("detectron2")
+            assert not name.startswith("counterpoise.") or name.startswith(allowed)

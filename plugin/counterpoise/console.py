@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 
 from counterpoise.cli import refuse, silence_known_noise
-from counterpoise.commands import compare, curves, inspect, predict, thresholds
+from counterpoise.commands import compare, curves, inspect, predict, report, thresholds
 from counterpoise.errors import UserError
 
-COMMANDS = (inspect, thresholds, predict, compare, curves)
+COMMANDS = (inspect, thresholds, predict, report, compare, curves)
 
 EPILOG = """\
 exit codes: 0 done, 2 bad input, 1 anything else

@@ -220,9 +220,28 @@ class DenseClassificationLoss(nn.Module):
         return losses.sum()
 
     @torch.no_grad()
-    def log(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> None:
-        """Record what :meth:`forward` records, for a loss that is computed elsewhere."""
-        self(logits, labels, anchors)
+    def log(self, logits: Sequence[Tensor], labels: Tensor, total: Tensor) -> None:
+        """Record what :meth:`forward` records, for a focal loss that is computed elsewhere.
+
+        Only the foreground anchors, which are few, are computed again: the background has the rest.
+
+        Args:
+            logits: per feature level, (N, R_l, K).
+            labels: (N, R), see :meth:`forward`.
+            total: the summed loss.
+        """
+        num_classes = logits[0].shape[-1]
+        by_level = labels.split([level.shape[1] for level in logits], dim=1)
+        foreground = [(level >= 0) & (level < num_classes) for level in by_level]
+        chosen = torch.cat([level[mask] for level, mask in zip(logits, foreground, strict=True)])
+        classes = torch.cat([level[mask] for level, mask in zip(by_level, foreground, strict=True)])
+        losses = self.loss.terms(chosen, classes, [], self._alpha(labels.device))[1].sum(dim=1)
+        background = (total.detach() - losses.sum()).clamp(min=0)
+        self.loss_by_class.add(
+            torch.cat([classes, classes.new_tensor([num_classes])]),
+            torch.cat([losses, background[None]]),
+            num_classes,
+        )
 
     def _alpha(self, device: torch.device) -> float | Tensor:
         if self._alpha_per_class is None:

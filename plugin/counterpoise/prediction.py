@@ -103,6 +103,8 @@ def predict(
             {"file_name": str(image.path), "image_id": number, "width": width, "height": height}
         )
     yield from broken
+    if not records:
+        return
     mapper = CheckedMapper(cfg, is_train=False)
 
     def read(record: dict[str, Any]) -> dict[str, Any]:

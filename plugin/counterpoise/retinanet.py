@@ -70,9 +70,11 @@ class BalancedRetinaNet(RetinaNet):
     ) -> dict[str, Tensor]:
         """Detectron2's losses with ``loss_cls`` replaced; arguments as in :class:`RetinaNet`."""
         if self.dense_loss is None or self.dense_loss.is_detectron2s:
+            losses = super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
             if self.dense_loss is not None:
-                self.dense_loss.log(cat(pred_logits, dim=1), torch.stack(gt_labels), anchors)
-            return super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
+                total = losses["loss_cls"] * self.loss_normalizer
+                self.dense_loss.log(pred_logits, torch.stack(gt_labels), total)
+            return losses
         # Without a graph, the classification loss that is thrown away costs little.
         detached = [logits.detach() for logits in pred_logits]
         losses = super().losses(anchors, detached, gt_labels, pred_anchor_deltas, gt_boxes)

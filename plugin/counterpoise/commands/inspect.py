@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from counterpoise.commands.options import config_of, progress
+from counterpoise.commands.options import add_config_arguments, config_of, progress
 from counterpoise.files import write_json, write_whole
 from counterpoise.inspection import find_target, inspect
 from counterpoise.inspection.page import as_page
@@ -32,7 +32,8 @@ def add_parser(commands: Any) -> None:
         help="count, measure and check a dataset, and recommend settings",
         description="Class counts, box sizes against the model's anchors, co-occurrence, faulty "
         "records, files shared by splits, class weights, repeat factors, and a recommendation with "
-        "the config lines to copy. Writes inspect.json and inspect.html.",
+        "the config lines to copy. The anchors are those of the config's model, or of R50-FPN "
+        "without a config. Writes inspect.json and inspect.html.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s NAME_OR_FOLDER [--config-file FILE ...] [--out DIR] [--json] "
@@ -44,21 +45,11 @@ def add_parser(commands: Any) -> None:
         "(data.yaml), Pascal VOC or COCO form",
     )  # fmt: skip
     parser.add_argument(
-        "--config-file", action="append", default=[], metavar="FILE",
-        help="config file; may be given more than once, later files override earlier ones. Its "
-        "model gives the anchors; without one they are those of R50-FPN",
-    )  # fmt: skip
-    parser.add_argument(
         "--out", type=Path, metavar="DIR",
         help="for inspect.json and inspect.html (default output/inspect/<name>)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
-    overrides = parser.add_argument(
-        "opts", nargs="+", default=[], metavar="KEY VALUE",
-        help="config overrides, such as INPUT.MIN_SIZE_TEST 640",
-    )  # fmt: skip
-    # With "*" argparse would take none right behind the target and refuse those behind an option.
-    overrides.required = False
+    add_config_arguments(parser)
     parser.set_defaults(run=run)
 
 

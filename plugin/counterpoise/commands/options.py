@@ -29,7 +29,12 @@ def add_config_arguments(parser: argparse.ArgumentParser, opts: bool = True) -> 
     )  # fmt: skip
     text = "config overrides, such as MODEL.WEIGHTS output/mine/model_final.pth"
     if opts:
-        parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)
+        overrides = parser.add_argument(
+            "opts", nargs="+", default=[], metavar="KEY VALUE", help=text
+        )
+        # With "*" argparse would take none right behind another positional argument and refuse
+        # those that follow an option.
+        overrides.required = False
     else:
         parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help=text)
 

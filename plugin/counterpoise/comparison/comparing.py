@@ -21,7 +21,7 @@ from counterpoise.comparison.results import (
 from counterpoise.comparison.scoring import RunScores
 from counterpoise.comparison.words import findings, notes
 from counterpoise.evaluation.bootstrap import SEED, interval, mean_of_classes
-from counterpoise.evaluation.error_kinds import KINDS, ErrorSummary, background_false_positives
+from counterpoise.evaluation.error_kinds import KINDS, KindCount, background_false_positives
 from counterpoise.evaluation.groups import frequency_groups
 
 #: Recalls at which false positives are compared: the first one that all runs reach.
@@ -143,11 +143,11 @@ def _difference(
     return Difference(value - first, spread, beyond_noise)
 
 
-def _errors(summaries: Mapping[str, ErrorSummary]) -> dict[str, KindOfError]:
+def _errors(found: Mapping[str, Mapping[str, KindCount]]) -> dict[str, KindOfError]:
     kinds = {}
     for kind in KINDS:
-        count = {run: summary.counts[kind] for run, summary in summaries.items()}
-        lost = {run: summary.AP50_lost[kind] for run, summary in summaries.items()}
+        count = {run: own[kind].count for run, own in found.items()}
+        lost = {run: own[kind].AP50_lost for run, own in found.items()}
         kinds[kind] = KindOfError(count, lost, _to_first(count, sub), _to_first(lost, _minus))
     return kinds
 
@@ -165,7 +165,7 @@ def _matched(scores: Sequence[RunScores], num_images: int) -> list[MatchedRecall
     recalls = [next((r for r in RECALLS if r <= most), None) for most in reached]
     rates = {
         recall: {
-            s.name: background_false_positives(s.matches, s.kinds, num_images, recall)
+            s.name: background_false_positives(s.matches, s.errors, num_images, recall)
             for s in scores
         }
         for recall in set(recalls) - {None}

@@ -44,7 +44,7 @@ def read_contenders(
     Raises:
         UserError: there are fewer than two runs, one is given twice, is no run that has been
             evaluated or has a broken file; they have no test set in common, or several and none is
-            named; or the ground truth differs between runs.
+            named; or the ground truth differs between runs or has no box that counts.
     """
     if len(folders) < 2:
         raise UserError(
@@ -67,6 +67,10 @@ def read_contenders(
         stored = read_inference(run.path, test_set)
         contenders.append(Contender(name, run, stored.ground_truth, stored.detections))
         _check_same(contenders[0], contenders[-1], test_set)
+    if contenders[0].ground_truth.ignored.all():
+        raise UserError(
+            f"the test set {test_set} has no boxes, so there is nothing to compare: check its data"
+        )
     return test_set, tuple(contenders)
 
 

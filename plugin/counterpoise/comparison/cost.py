@@ -1,7 +1,6 @@
 """What runs took, and how they were set up."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -37,22 +36,18 @@ def run_costs(contenders: Sequence[Contender]) -> tuple[RunCost, ...]:
     )
 
 
-def different_settings(contenders: Sequence[Contender]) -> dict[str, dict[str, Any]]:
+def different_settings(contenders: Sequence[Contender]) -> dict[str, dict[str, str | None]]:
     """Config keys in which runs differ, with the value by run; None where a run lacks the key.
 
-    ``OUTPUT_DIR``, which always differs, and runs without a config are left out of the comparison.
+    ``OUTPUT_DIR`` always differs and is left out. A run without a config differs in nothing.
     """
-    flat = {c.name: _flat(c.run.config) for c in contenders if c.run.config is not None}
-    keys = sorted({key for own in flat.values() for key in own} - {"OUTPUT_DIR"})
-    different = [
-        key for key in keys if any(own.get(key) != value.get(key) for own, value in _pairs(flat))
-    ]
-    return {key: {c.name: flat.get(c.name, {}).get(key) for c in contenders} for key in different}
-
-
-def _pairs(flat: Mapping[str, dict]) -> list[tuple[dict, dict]]:
-    first, *others = flat.values()
-    return [(first, other) for other in others]
+    configs = {c.name: _flat(c.run.config) for c in contenders if c.run.config is not None}
+    keys = sorted({key for config in configs.values() for key in config} - {"OUTPUT_DIR"})
+    return {
+        key: {c.name: configs.get(c.name, {}).get(key) for c in contenders}
+        for key in keys
+        if len({config.get(key) for config in configs.values()}) > 1
+    }
 
 
 def _seconds_per_iteration(run: Run) -> float | None:
@@ -68,12 +63,12 @@ def _ratio(value: float | None, reference: float | None) -> float | None:
     return None if value is None or not reference else value / reference
 
 
-def _flat(config: CfgNode, prefix: str = "") -> dict[str, Any]:
+def _flat(config: CfgNode, prefix: str = "") -> dict[str, str]:
+    """Values by dotted key, as text: an empty one can be seen as such."""
     flat = {}
     for key, value in config.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, CfgNode)
-            else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, CfgNode):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str) and value else repr(value)
     return flat

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from counterpoise.comparison.results import ClassComparison, Comparison, Difference
 from counterpoise.comparison.scoring import RunScores
@@ -13,6 +14,7 @@ from counterpoise.pages.figures import WIDE
 from counterpoise.reporting.labels import label_points
 
 _COLUMNS = 3
+_NAME_WIDTH = 28
 _MAX_POINTS = 1000
 
 
@@ -24,7 +26,7 @@ def class_differences(comparison: Comparison, classes: Sequence[ClassComparison]
         classes: of it, to be drawn from the top down.
     """
     rows = [
-        (c.name if c.train_boxes is None else f"{c.name} ({c.train_boxes})", c.scores)
+        (_short(c.name) + ("" if c.train_boxes is None else f" ({c.train_boxes})"), c.scores)
         for c in classes
     ]
     rows += [(f"mean of {group.name}", group.scores) for group in comparison.groups]
@@ -45,12 +47,16 @@ def class_differences(comparison: Comparison, classes: Sequence[ClassComparison]
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"AP minus that of {comparison.baseline.name}, with 95 % interval")
         if len(others) > 1:
-            drawn.legend(loc="outside upper left", ncols=3)
+            drawn.legend(loc="outside upper left", ncols=_columns(comparison))
         return figure_uri(drawn)
 
 
-def ap_against_count(comparison: Comparison) -> str:
-    """Draw AP against the number of training boxes, classes without test boxes left out."""
+def ap_against_count(comparison: Comparison) -> tuple[str, int]:
+    """Draw AP against the number of training boxes, classes without test boxes left out.
+
+    Returns:
+        the figure, and the number of classes whose name found no room.
+    """
     tested = [c for c in comparison.rarest_first if c.test_boxes]
     colours = _colours(comparison)
     counts = np.array([c.train_boxes for c in tested])
@@ -61,14 +67,20 @@ def ap_against_count(comparison: Comparison) -> str:
         axes.vlines(counts, *spans.T, color="#b9c0c5", linewidth=1, zorder=1)
         for (name, colour), column in zip(colours.items(), values.T, strict=True):
             axes.plot(counts, column, "o", color=colour, markersize=5, label=name)
-        # A class that is in no training image has no place on a logarithmic axis.
-        axes.set_xscale("log" if counts.min() else "symlog")
-        axes.margins(x=0.08)
+        if counts.min() > 0:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        else:  # a class that is in no training image has no place on a logarithmic axis
+            axes.set_xscale("symlog", linthresh=1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.12)
         axes.set_ylim(0, min(100, 1.15 * values.max() + 5))
-        axes.set(xlabel="training boxes", ylabel="AP")
-        drawn.legend(loc="outside upper left", ncols=3)
-        label_points(axes, np.stack([counts, spans[:, 1]], axis=1), [c.name for c in tested], spans)
-        return figure_uri(drawn)
+        axes.set(xlabel="boxes in the training set (logarithmic)", ylabel="AP")
+        drawn.legend(loc="outside upper left", ncols=_columns(comparison))
+        points = np.stack([counts, spans[:, 1]], axis=1)
+        unnamed = label_points(axes, points, [_short(c.name) for c in tested], spans)
+        return figure_uri(drawn), unnamed
 
 
 def error_bars(comparison: Comparison) -> str:
@@ -88,7 +100,7 @@ def error_bars(comparison: Comparison) -> str:
         panels[1].set_xlabel("count")
         for panel in panels:
             panel.grid(visible=False, axis="y")
-        drawn.legend(loc="outside upper left", ncols=3)
+        drawn.legend(loc="outside upper left", ncols=_columns(comparison))
         return figure_uri(drawn)
 
 
@@ -116,17 +128,32 @@ def recall_curves(
                     curve.recall[at], curve.precision[at], color=colours[own.name],
                     label=own.name, linewidth=1.4, marker="o" if last < 30 else "", markersize=3,
                 )  # fmt: skip
-            panel.set_title(f"{entry.name}, {entry.test_boxes} test boxes", fontsize=10, loc="left")
+            panel.set_title(
+                f"{_short(entry.name)}, {entry.test_boxes} test boxes", fontsize=10, loc="left"
+            )
             panel.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")
         for panel in panels[len(classes) :]:
             panel.remove()
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        drawn.legend(
+            *panels[0].get_legend_handles_labels(),
+            loc="outside upper left",
+            ncols=_columns(comparison),
+        )
         return figure_uri(drawn)
 
 
 def _colours(comparison: Comparison) -> dict[str, str]:
     names = [run.name for run in comparison.runs]
     return dict(zip(names, palette(len(names)), strict=True))
+
+
+def _columns(comparison: Comparison) -> int:
+    """Columns of a legend that fit on the page, about 110 characters wide."""
+    return max(1, 110 // (8 + max(len(run.name) for run in comparison.runs)))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
 
 
 def _draw_difference(axes: Axes, y: float, difference: Difference, colour: str) -> None:

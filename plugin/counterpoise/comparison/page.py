@@ -10,12 +10,15 @@ from counterpoise.comparison.figures import (
 )
 from counterpoise.comparison.results import Comparison
 from counterpoise.comparison.scoring import RunScores
-from counterpoise.comparison.words import duration
+from counterpoise.comparison.words import duration, signed
 from counterpoise.evaluation.error_kinds import KINDS
 from counterpoise.pages import render
+from counterpoise.pages.rendering import DASH
 
 #: Classes that the plot of differences has room for.
 CLASSES_PLOTTED = 60
+#: Classes up to which a reader sees the tables of classes without unfolding them.
+CLASSES_UNFOLDED = 20
 #: Classes whose curves are shown.
 CURVES = 6
 
@@ -24,7 +27,7 @@ def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
     """Render a comparison as a self-contained page.
 
     Args:
-        comparison: of :func:`~counterpoise.comparison.comparing.compare`.
+        comparison: of :func:`~counterpoise.comparison.comparing.compare`; a class has test boxes.
         scores: what it was made from.
     """
     tested = [c for c in comparison.rarest_first if c.test_boxes]
@@ -44,14 +47,20 @@ def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
         headline=headline,
         matched=[
             *((c.name, c.matched) for c in tested),
-            ("sum of classes", comparison.matched),
+            ("sum", comparison.matched),
         ],
         kinds=list(KINDS),
         duration=duration,
+        signed=_signed,
         num_tested=len(tested),
         num_plotted=min(len(tested), CLASSES_PLOTTED),
+        unfolded=len(tested) <= CLASSES_UNFOLDED,
         differences_figure=class_differences(comparison, tested[:CLASSES_PLOTTED]),
-        counts_figure=ap_against_count(comparison) if counted else None,
+        counts_figure=ap_against_count(comparison) if counted else (),
         errors_figure=error_bars(comparison),
         curves_figure=recall_curves(comparison, scores, tested[:CURVES]),
     )
+
+
+def _signed(value: float | None, digits: int = 1) -> str:
+    return DASH if value is None else signed(value, digits).replace("-", "\N{MINUS SIGN}")

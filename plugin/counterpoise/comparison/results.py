@@ -5,7 +5,6 @@ to the first one, the baseline, so the baseline has none.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 Interval = tuple[float, float]
 
@@ -159,8 +158,8 @@ class Comparison:
         classes: in class order.
         errors: by kind, over all classes.
         matched: sums over the classes that have one; None where none has.
-        settings: config keys in which runs differ, with the value by run; None where a run's config
-            lacks the key or was not kept.
+        settings: config keys in which runs differ, with the value by run as text; None where the
+            config of a run lacks the key or was not kept.
         same_training_data: the runs that say so had equal training images and boxes per class.
         findings: by run but the baseline, in words, one sentence each.
         notes: what a reader must know, one sentence each.
@@ -176,7 +175,7 @@ class Comparison:
     classes: tuple[ClassComparison, ...]
     errors: dict[str, KindOfError]
     matched: MatchedRecall | None
-    settings: dict[str, dict[str, Any]]
+    settings: dict[str, dict[str, str | None]]
     same_training_data: bool
     findings: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]

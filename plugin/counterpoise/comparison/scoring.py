@@ -14,12 +14,7 @@ from counterpoise.evaluation.bootstrap import (
     bootstrap,
     draw_images,
 )
-from counterpoise.evaluation.error_kinds import (
-    DetectionKinds,
-    ErrorResult,
-    detection_kinds,
-    summarise_errors,
-)
+from counterpoise.evaluation.error_kinds import ErrorKinds, error_kinds
 from counterpoise.evaluation.matching import ClassMatches, match
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
@@ -32,16 +27,14 @@ class RunScores:
     Attributes:
         name: of the run.
         matches: per class.
-        kinds: of all detections.
-        errors: summed up.
+        errors: kinds of error, over all detections.
         AP, AP50: (K,) float64, 0-100; NaN without test boxes.
         samples: of the bootstrap; run by run on the same resamples.
     """
 
     name: str
     matches: tuple[ClassMatches, ...]
-    kinds: DetectionKinds
-    errors: ErrorResult
+    errors: ErrorKinds
     AP: np.ndarray
     AP50: np.ndarray
     samples: BootstrapSamples
@@ -64,15 +57,13 @@ def score(
     parts = {step: bootstrap((matches[step[0]][step[1]],), drawn) for step in steps}
     scores = []
     for run, (contender, own) in enumerate(zip(contenders, matches, strict=True)):
-        kinds = detection_kinds(truth, contender.detections, own)
         by_threshold = np.array([_average_precision(m) for m in own])
         columns = [parts[run, k] for k in range(truth.num_classes)]
         scores.append(
             RunScores(
                 name=contender.name,
                 matches=own,
-                kinds=kinds,
-                errors=summarise_errors(truth, contender.detections, own, kinds),
+                errors=error_kinds(truth, contender.detections, own),
                 AP=100 * by_threshold.mean(axis=1),
                 AP50=100 * by_threshold[:, 0],
                 samples=BootstrapSamples(

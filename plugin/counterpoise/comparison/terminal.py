@@ -10,8 +10,7 @@ from counterpoise.comparison.words import duration, signed
 from counterpoise.evaluation.error_kinds import KINDS
 
 WIDTH = 120
-NAME_WIDTH = 22
-SETTING_WIDTH = 34
+NAME_WIDTH = 18
 
 BEYOND_NOISE = (
     "* beyond the noise of the test images: the 95 % interval in brackets leaves out 0. The "
@@ -61,7 +60,7 @@ def _runs(comparison: Comparison) -> str:
         "run", "AP", "AP50", *(f"AP {group.name}" for group in comparison.groups),
         "s/iteration", "ratio", "training", "ratio",
     )  # fmt: skip
-    return _table(rows, headers, name_width=44)
+    return _table(rows, headers, name_width=30)
 
 
 def _scores(comparison: Comparison, baseline: str, run: str) -> str:
@@ -74,8 +73,8 @@ def _scores(comparison: Comparison, baseline: str, run: str) -> str:
     rows += [(name, "", "", *_score_cells(scores, baseline, run)) for name, scores in means]
     headers = (
         "class", "train\nboxes", "test\nboxes",
-        "AP\nbaseline", "AP\nrun", "difference\n(95 % interval)",
-        "AP50\nbaseline", "AP50\nrun", "difference\n(95 % interval)",
+        "AP\nbase", "AP\nrun", "difference\n(95 % interval)",
+        "AP50\nbase", "AP50\nrun", "difference\n(95 % interval)",
     )  # fmt: skip
     return _table(rows, headers)
 
@@ -154,13 +153,15 @@ def _matched(comparison: Comparison, baseline: str, run: str) -> str:
 
 def _settings(comparison: Comparison) -> str:
     rows = [
-        (key, *("-" if value is None else str(value) for value in by_run.values()))
+        (key, *(value or "-" for value in by_run.values()))
         for key, by_run in comparison.settings.items()
     ]
     names = [run.name for run in comparison.runs]
+    keys = max(map(len, comparison.settings))
+    width = max((WIDTH - keys) // len(names) - 2, 12)
     return tabulate(
-        rows, ("key", *names), disable_numparse=True, maxcolwidths=SETTING_WIDTH,
-        maxheadercolwidths=SETTING_WIDTH,
+        rows, ("key", *names), disable_numparse=True, maxcolwidths=[None, *[width] * len(names)],
+        maxheadercolwidths=[None, *[width] * len(names)],
     )  # fmt: skip
 
 

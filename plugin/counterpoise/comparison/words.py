@@ -62,7 +62,7 @@ def _findings(comparison: Comparison, run: str) -> list[str]:
     if comparison.groups:
         rarest = comparison.groups[-1]
         said.append(
-            f"Its {rarest.name} classes ({_listed(rarest.classes)}): "
+            f"The {rarest.name} classes ({_listed(rarest.classes)}): "
             f"mean AP {_change(rarest.scores, baseline, run)}."
         )
     said.append(_classes_beyond_noise(comparison, run))
@@ -121,12 +121,14 @@ def _moved_errors(errors: dict[str, KindOfError], baseline: str, run: str) -> st
     moved.sort(key=lambda kind: -abs(changes[kind]))
     if not moved:
         return f"No kind of error costs {WORTH_SAYING} AP50 more or less than before."
-    parts = [
-        f"{kind} errors cost {errors[kind].AP50_lost[run]:.1f} AP50 against "
-        f"{errors[kind].AP50_lost[baseline]:.1f} (count {errors[kind].count[run]} against "
-        f"{errors[kind].count[baseline]})"
-        for kind in moved[:2]
-    ]
+    parts = []
+    for kind in moved[:2]:
+        e = errors[kind]
+        what = "missed boxes" if kind == "missed" else f"{kind} errors"
+        parts.append(
+            f"{what} cost {e.AP50_lost[run]:.1f} AP50 against {e.AP50_lost[baseline]:.1f} "
+            f"(count {e.count[run]} against {e.count[baseline]})"
+        )
     return f"What moved most: {'; '.join(parts)}."
 
 

@@ -290,8 +290,10 @@ def _missed(
 ) -> list[int]:
     """Boxes of each class that no kept detection finds, nor would with the right class or place."""
     finds = kept & np.isin(kinds, (Kind.HIT, Kind.CLASSIFICATION, Kind.LOCALISATION))
-    found = np.unique(gt[finds])
-    return [int((~np.isin(match.gt_indices, found)).sum()) for match in matches]
+    boxes = np.concatenate([match.gt_indices for match in matches])
+    classes = np.repeat(np.arange(len(matches)), [match.num_gt for match in matches])
+    missed = ~np.isin(boxes, gt[finds])
+    return np.bincount(classes[missed], minlength=len(matches)).tolist()
 
 
 def _mended_AP50(

@@ -43,7 +43,7 @@ class VocResult:
 
 
 def voc_average_precision(ground_truth: GroundTruth, detections: Detections) -> VocResult:
-    """Score detections by the rules of Pascal VOC (Everingham et al., IJCV 2010, section 4.2).
+    """Score detections by the rules of Pascal VOC (Everingham et al., IJCV 2010).
 
     A detection goes to the box of its class that it overlaps most in its image, be that box taken
     or not. With an IoU above 0.5 the first detection of a box is a hit, every later one a miss, and

@@ -196,7 +196,7 @@ def compare_with_anchors(truth: GroundTruth, setting: AnchorSetting) -> Anchors:
         overall=overall,
         classes=classes,
         histogram_edges=tuple(edges.tolist()),
-        histogram_counts=tuple(np.histogram(sizes, edges)[0].tolist()),
+        histogram_counts=tuple(np.histogram(sizes.clip(edges[0], edges[-1]), edges)[0].tolist()),
         poor=poor,
         change=_best_change(truth, setting) if poor else None,
     )
@@ -246,10 +246,7 @@ def _changes(setting: AnchorSetting) -> Iterator[tuple[str, dict[str, Any], Anch
     """Changes from the cheapest to the dearest: in words, as config keys, and applied."""
 
     def anchors(**changed: Levels) -> tuple[dict[str, Any], AnchorSetting]:
-        node = {
-            key.upper(): [[int(n) if n.is_integer() else n for n in level] for level in value]
-            for key, value in changed.items()
-        }
+        node = {key.upper(): _as_config(levels) for key, levels in changed.items()}
         return {"MODEL": {"ANCHOR_GENERATOR": node}}, replace(setting, **changed)
 
     def scaled(factor: float) -> Levels:
@@ -281,3 +278,9 @@ def _changes(setting: AnchorSetting) -> Iterator[tuple[str, dict[str, Any], Anch
             {"INPUT": node},
             replace(setting, min_size=small, max_size=large),
         )
+
+
+def _as_config(levels: Levels) -> list[list[float]]:
+    """As people write it: whole numbers without a point, and one list where all are alike."""
+    different = levels[:1] if len(set(levels)) == 1 else levels
+    return [[int(n) if n.is_integer() else n for n in level] for level in different]

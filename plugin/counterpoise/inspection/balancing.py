@@ -33,12 +33,11 @@ def _weights(boxes: Sequence[int], rule: str, cfg: CfgNode) -> RuleWeights:
             boxes, rule, log_offset=node.LOG_OFFSET, beta=node.BETA, background=background
         ).tolist()
 
+    if rule != "log" and 0 in boxes:
+        return RuleWeights(rule, problem="it needs at least one box of every class")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClassWeightWarning)  # the recommendation says it
-        try:
-            *weights, sum_div3 = with_background("sum_div3")
-        except ValueError as error:
-            return RuleWeights(rule, problem=str(error))
+        *weights, sum_div3 = with_background("sum_div3")
         mean = with_background("mean")[-1]
     return RuleWeights(rule, tuple(weights), sum_div3, mean, max(weights) / min(weights))
 

@@ -41,13 +41,19 @@ def detect_folder(folder: Path) -> FolderDataset:
         UserError: the folder is none of them, or a file that it is recognised by cannot be used.
     """
     folder = folder.resolve()
-    for detect in (_yolo, _voc, _coco):
-        if (found := detect(folder)) is not None:
-            if len(found.entries) == 1:  # undivided, whatever its one split is called
-                found.entries = {"": next(iter(found.entries.values()))}
-            order = [*ROLES, *(name for name in found.entries if name not in ROLES)]
-            found.entries = {name: found.entries[name] for name in order if name in found.entries}
-            return found
+    try:
+        candidates = (detect(folder) for detect in (_yolo, _voc, _coco))
+        found = next((dataset for dataset in candidates if dataset is not None), None)
+    except OSError as error:
+        raise UserError(
+            f"the folder {error.filename} cannot be read ({error.strerror}): mend its permissions"
+        ) from error
+    if found is not None:
+        if len(found.entries) == 1:  # undivided, whatever its one split is called
+            found.entries = {"": next(iter(found.entries.values()))}
+        order = [*ROLES, *(name for name in found.entries if name not in ROLES)]
+        found.entries = {name: found.entries[name] for name in order if name in found.entries}
+        return found
     raise UserError(
         f"{folder} holds no dataset: looked for a data.yaml with 'names' (YOLO), for a folder "
         "Annotations of XML files beside JPEGImages or images (Pascal VOC), and for a JSON file "

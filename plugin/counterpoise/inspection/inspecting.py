@@ -79,7 +79,8 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         samples=rare_samples(truth, class_names),
         notes=tuple(notes),
     )
-    advice = recommend(inspection, cfg, [name for name in target.splits if name in target.specs])
+    changeable = [s.name for s in target.specs.values() if target.splits.keys() & set(s.parts)]
+    advice = recommend(inspection, cfg, changeable)
     return replace(
         inspection, recommendations=advice, config=combined_config(target.datasets, advice)
     )

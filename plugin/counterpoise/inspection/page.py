@@ -12,6 +12,7 @@ from counterpoise.pages import figure, figure_uri, image_uri, palette, render
 
 _MOST_LABELS = 40  # classes whose names fit beside a figure
 _MOST_NUMBERS = 12  # classes whose numbers fit into the cells of the heatmap
+_LABEL = 24  # characters of a class name in a figure
 _LOG_BASE = 0.7  # where bars begin on a log axis, so that one box is seen
 _SAMPLE_SIDE = 480  # pixels of a sample's long side
 _RARE, _OTHER = palette(2)[1], "#9fb4c4"
@@ -55,7 +56,7 @@ def _draw_counts(inspection: Inspection) -> str:
         if labelled:
             axes.set_xscale("log")
             axes.set_xlim(left=_LOG_BASE)
-            axes.set_yticks(rows, [inspection.class_names[i] for i in order])
+            axes.set_yticks(rows, _labels(inspection, order))
             axes.invert_yaxis()
         else:
             axes.set_yscale("log")
@@ -95,7 +96,7 @@ def _draw_cooccurrence(inspection: Inspection) -> str:
         axes = drawn.add_subplot()
         image = axes.imshow(share, cmap=_blues(), vmin=0, vmax=1, interpolation="nearest")
         if len(order) <= _MOST_LABELS:
-            names = [inspection.class_names[i] for i in order]
+            names = _labels(inspection, order)
             axes.set_xticks(
                 range(len(order)), names, rotation=60, ha="right", rotation_mode="anchor"
             )
@@ -107,6 +108,11 @@ def _draw_cooccurrence(inspection: Inspection) -> str:
         axes.grid(False)
         drawn.colorbar(image, label="share of the row's images", shrink=0.8)
         return figure_uri(drawn)
+
+
+def _labels(inspection: Inspection, order: list[int]) -> list[str]:
+    names = [inspection.class_names[i] for i in order]
+    return [name if len(name) <= _LABEL else f"{name[: _LABEL - 3]}..." for name in names]
 
 
 def _blues() -> ListedColormap:

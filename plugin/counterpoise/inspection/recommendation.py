@@ -26,17 +26,17 @@ def recommend(
     Args:
         inspection: without recommendations yet.
         cfg: the config that would be trained.
-        custom: names of ``DATASETS.CUSTOM`` among the inspected splits; only their entries can be
-            changed by config lines.
+        custom: entries of ``DATASETS.CUSTOM`` that the splits come from, which config lines can
+            change.
 
     Returns:
         what concerns the data first, then the loss, then the anchors.
     """
     if not inspection.subject.boxes:
         nothing = f"{inspection.subject.name} has no usable box, so nothing can be trained on it"
-        return (*_data(inspection, custom), Recommendation("Add boxes", nothing, {}))
+        return (*_data(inspection), Recommendation("Add boxes", nothing, {}))
     return (
-        *_data(inspection, custom),
+        *_data(inspection),
         *_trust(inspection, custom),
         *_loss(inspection, cfg, removable=bool(custom)),
         *_anchors(inspection, cfg),
@@ -44,6 +44,9 @@ def recommend(
 
 
 class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
         return super().represent_sequence(tag, sequence, flow_style=True)
 
@@ -78,7 +81,7 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def _data(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommendation]:
+def _data(inspection: Inspection) -> Iterator[Recommendation]:
     """What to mend in the data itself."""
     faults = [fault for source in inspection.faults for fault in source.faults]
     if faults:
@@ -86,24 +89,23 @@ def _data(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommendat
         listed = ", ".join(f"{sum(f.kind is kind for f in faults)} x {kind}" for kind in kinds)
         yield Recommendation(
             "Mend the faulty records",
-            f"{_count(len(faults), 'record')} cannot be used ({listed}). With skip they are left "
-            "out and reported; once they are mended, refuse keeps new ones from slipping in.",
+            f"Records that cannot be used: {listed}. With skip they are left out and reported; "
+            "once they are mended, refuse keeps new ones from slipping in.",
             {"DATASETS": {"BAD_RECORDS": "skip"}},
         )
     for shared in inspection.overlap.shared:
-        files = _count(shared.images, "file")
         if shared.first == shared.second:
             yield Recommendation(
                 f"Remove the copies in {shared.first}",
-                f"{files} of {shared.first} repeat the bytes of another file there, so that their "
-                "objects count twice.",
+                f"Files there that repeat the bytes of another one: {shared.images}. Their objects "
+                "count twice.",
                 {},
             )
         else:
             yield Recommendation(
                 f"Take the files that {shared.first} and {shared.second} share out of one of them",
-                f"{files} of {shared.first} hold the same bytes as files of {shared.second}: a "
-                "score on images that were trained on says nothing.",
+                f"Files of {shared.first} with the same bytes as one of {shared.second}: "
+                f"{shared.images}. A score on images that were trained on says nothing.",
                 {},
             )
     subject = inspection.subject
@@ -127,7 +129,7 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
     """Classes and splits that no score can be trusted for."""
     names, subject, others = inspection.class_names, inspection.subject, inspection.splits[1:]
     absent = [i for i, count in enumerate(subject.classes) if not count.boxes]
-    nowhere = [i for i in absent if not any(s.classes[i].boxes for s in others)]
+    nowhere = _without_boxes_anywhere(inspection)
     if nowhere:
         kept = [name for i, name in enumerate(names) if i not in nowhere]
         entries = {name: {"CLASSES": kept} for name in custom}
@@ -167,6 +169,14 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
         yield _holdout(subject, custom)
 
 
+def _without_boxes_anywhere(inspection: Inspection) -> list[int]:
+    return [
+        i
+        for i in range(len(inspection.class_names))
+        if not any(split.classes[i].boxes for split in inspection.splits)
+    ]
+
+
 def _holdout(subject: Split, custom: Sequence[str]) -> Recommendation:
     name = subject.name
     settings = {
@@ -197,8 +207,10 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
         return
     most, least = present[0], present[-1]
     spread = {weights.rule: weights.spread for weights in inspection.weights}
-    # inv_sqrt has no weight for a class without boxes, unless that can be taken out of the list.
-    long_tail = ratio > LONG_TAIL and (removable or len(present) == len(names))
+    nowhere = _without_boxes_anywhere(inspection)
+    # inv_sqrt has no weight for a class without training boxes that stays in the class list.
+    stays = any(not counts[i] and not (removable and i in nowhere) for i in range(len(names)))
+    long_tail = ratio > LONG_TAIL and not stays
     rule = "inv_sqrt" if long_tail else "log"
     reason = (
         f"'{names[most]}' has {counts[most]} boxes and '{names[least]}' {counts[least]}, which is "
@@ -209,12 +221,12 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
             f"The rule log never weighs a class more than 7.8 times another; inv_sqrt spans "
             f"{ratio**0.5:.1f} to 1 here. effective_num is the other rule for a long tail. "
         )
-    elif spread["log"] is not None:
+    else:
         reason += f"The weights of the rule log span {spread['log']:.1f} to 1. "
     yield Recommendation(
         "Use focal loss with class weights, and train the baseline beside it",
-        reason + "Of the two real sets measured in the README one gained 1.0 AP by this and the "
-        "other, trained briefly, lost 0.9: compare before you decide.",
+        reason + "Whether it helps depends on the data and on how long you train: compare both "
+        "runs with `counterpoise compare` before you decide.",
         _loss_settings(cfg, rule=rule),
     )
     if cfg.MODEL.META_ARCHITECTURE not in RETINANETS:
@@ -227,30 +239,36 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
             )
         yield Recommendation(
             "Leave hard negative mining in the RPN off",
-            "It lowered AP on both real sets measured in the README.",
+            "It trains the RPN on few anchors, which can cost recall of large objects; look at the "
+            "results in the README before you turn it on.",
             {"BALANCE": {"ANCHOR_SAMPLER": {"NAME": "random"}}},
         )
     if ratio > LONG_TAIL:
-        yield from _repeat_factor_sampling(inspection)
+        yield from _repeat_factor_sampling(inspection, cfg)
 
 
 def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> dict[str, Any]:
     """Loss and class weights, with the components that read them."""
-    weights = {"SOURCE": "none"} if balanced else {"SOURCE": "dataset", "RULE": rule}
     architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture in RETINANETS:
-        source = "fixed" if balanced else "dataset"
-        balance: dict[str, Any] = {"DENSE_LOSS": {"NAME": "sigmoid_focal", "ALPHA_SOURCE": source}}
-        if not balanced:
-            balance["CLASS_WEIGHTS"] = weights
-        stock = {"META_ARCHITECTURE": "BalancedRetinaNet"} if architecture == "RetinaNet" else {}
+    loss, name = (
+        ("DENSE_LOSS", "sigmoid_focal")
+        if architecture in RETINANETS
+        else ("ROI_LOSS", "cross_entropy" if balanced else "softmax_focal")
+    )
+    balance: dict[str, Any] = {loss: {"NAME": name}}
+    if balanced:
+        _merge(balance, _without_weights(cfg))
     else:
-        name = "cross_entropy" if balanced else "softmax_focal"
-        balance = {"ROI_LOSS": {"NAME": name}, "CLASS_WEIGHTS": weights}
+        balance["CLASS_WEIGHTS"] = {"SOURCE": "dataset", "RULE": rule}
+        if loss == "DENSE_LOSS":
+            balance[loss]["ALPHA_SOURCE"] = "dataset"
+    if architecture == "RetinaNet":
+        stock: dict[str, Any] = {"META_ARCHITECTURE": "BalancedRetinaNet"}
+    else:
         stock = {
             key: {"NAME": DETECTRON2_COMPONENTS[cfg.MODEL[key].NAME]}
             for key in ("ROI_HEADS", "PROPOSAL_GENERATOR")
-            if cfg.MODEL[key].NAME in DETECTRON2_COMPONENTS
+            if architecture not in RETINANETS and cfg.MODEL[key].NAME in DETECTRON2_COMPONENTS
         }
     # A config without a model is completed by one of configs/, which has these components.
     if stock and _names_model(cfg):
@@ -258,22 +276,30 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
     return {"BALANCE": balance}
 
 
-def _repeat_factor_sampling(inspection: Inspection) -> Iterator[Recommendation]:
+def _without_weights(cfg: CfgNode) -> dict[str, Any]:
+    """Keys of BALANCE that switch class weights off."""
+    if cfg.MODEL.META_ARCHITECTURE in RETINANETS:
+        return {"DENSE_LOSS": {"ALPHA_SOURCE": "fixed"}}
+    return {"CLASS_WEIGHTS": {"SOURCE": "none"}}
+
+
+def _repeat_factor_sampling(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
     fitting = [r for r in inspection.repeat_factors if 1 < r.epoch_growth <= MOST_GROWTH]
     if not fitting:
         return
     best = min(fitting, key=lambda r: (r.imbalance, r.threshold))
     yield Recommendation(
         "Or repeat the images of rare classes instead of weighing the classes",
-        f"Repeat-factor sampling at {best.threshold:g} brings {inspection.subject.imbalance:.0f} to "
-        f"1 down to {best.imbalance:.0f} to 1 and makes an epoch {best.epoch_growth:.2f} times as "
-        "long. Together with class weights, rarity would count twice.",
+        f"Repeat-factor sampling at {best.threshold:g} lowers the imbalance of the boxes from "
+        f"{inspection.subject.imbalance:.0f} to {best.imbalance:.0f} and makes an epoch "
+        f"{best.epoch_growth:.2f} times as long. Together with class weights, rarity would count "
+        "twice.",
         {
             "DATALOADER": {
                 "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
                 "REPEAT_THRESHOLD": best.threshold,
             },
-            "BALANCE": {"CLASS_WEIGHTS": {"SOURCE": "none"}},
+            "BALANCE": _without_weights(cfg),
         },
         optional=True,
     )
@@ -317,7 +343,3 @@ def _names_model(cfg: CfgNode) -> bool:
 def _listed(names: Sequence[str], indices: Sequence[int]) -> str:
     shown = ", ".join(f"'{names[i]}'" for i in indices[:8])
     return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

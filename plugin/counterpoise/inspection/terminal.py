@@ -227,8 +227,8 @@ def _recommendation(inspection: Inspection) -> Iterator[str]:
             yield indent(as_yaml(advice.settings).rstrip(), " " * 7)
     if inspection.config:
         yield (
-            "\nAll of it in one file, to be given after a config of configs/ with --config-file; "
-            "what is\noptional is left out:\n"
+            "\nAll of it but what is optional, in one file to be given as the last --config-file, "
+            "after one of\nconfigs/:\n"
         )
         yield indent(inspection.config.rstrip(), " " * 4)
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from counterpoise.drawing import COLOURS, draw_boxes
 from counterpoise.evaluation import ClassResult, GroundTruth
-from counterpoise.evaluation.error_kinds import DetectionKinds, Kind
+from counterpoise.evaluation.error_kinds import ErrorKinds, Kind
 from counterpoise.evaluation.matching import ClassMatches, iou
 from counterpoise.evaluation.stored import TestSet
 from counterpoise.pages.figures import image_uri
@@ -57,12 +57,12 @@ class _Scene:
     colours: Sequence[str]
 
 
-def false_positives(test_set: TestSet, kinds: DetectionKinds, limit: int) -> Gallery:
+def false_positives(test_set: TestSet, kinds: ErrorKinds, limit: int) -> Gallery:
     """Show the false positives of highest score with the ground truth around them.
 
     Args:
         test_set: of a run.
-        kinds: what each of its detections is.
+        kinds: of its detections.
         limit: number of pictures.
     """
     truth, found = test_set.ground_truth, test_set.detections
@@ -70,14 +70,13 @@ def false_positives(test_set: TestSet, kinds: DetectionKinds, limit: int) -> Gal
     scenes = []
     for d in wrong[np.argsort(-found.scores[wrong], kind="stable")][:limit]:
         name = truth.class_names[found.classes[d]]
-        kind = Kind(kinds.kinds[d]).name.lower()
         beside = _most_overlapped(
             found.boxes[d], truth.boxes, np.flatnonzero(truth.images == found.images[d])
         )
         scenes.append(
             _Scene(
                 image=int(found.images[d]),
-                title=f"{name}, score {found.scores[d]:.2f}: {kind}",
+                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, kinds, d)}",
                 boxes=np.vstack([found.boxes[d], truth.boxes[beside]]),
                 labels=[
                     f"{name} {found.scores[d]:.2f}",
@@ -116,7 +115,8 @@ def misses(
         missed = missed[np.argsort(-truth.areas[missed], kind="stable")][:limit]
         turns += [(n // _MISSES_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
     scenes = []
-    for _, _, g in sorted(sorted(turns)[:limit], key=lambda turn: turn[1]):
+    shown = sorted(turns, key=lambda turn: turn[:2])[:limit]
+    for _, _, g in sorted(shown, key=lambda turn: turn[1]):
         name = truth.class_names[truth.classes[g]]
         beside = _most_overlapped(
             truth.boxes[g], found.boxes, np.flatnonzero(kept & (found.images == truth.images[g]))
@@ -135,6 +135,17 @@ def misses(
             )
         )  # fmt: skip
     return _drawn(scenes, truth)
+
+
+def _what_is_wrong(test_set: TestSet, kinds: ErrorKinds, detection: int) -> str:
+    truth, gt = test_set.ground_truth, kinds.gt[detection]
+    kind = Kind(kinds.kinds[detection])
+    if kind == Kind.CLASSIFICATION:
+        return f"classification, the box is {truth.class_names[truth.classes[gt]]}"
+    if kind == Kind.LOCALISATION:
+        overlap = iou(test_set.detections.boxes[detection], truth.boxes[gt])
+        return f"localisation, IoU {overlap:.2f}"
+    return kind.name.lower()
 
 
 def _most_overlapped(box: np.ndarray, others: np.ndarray, among: np.ndarray) -> np.ndarray:

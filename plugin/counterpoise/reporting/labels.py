@@ -1,4 +1,4 @@
-"""Names beside the points of a plot, placed so that none lies over another."""
+"""Names in plots: short, and beside points so that none lies over another."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,12 @@ from matplotlib.axes import Axes
 _GAP = 7.0  # pixels between a point and its name
 _REACH = 4.0  # pixels that a marker reaches beyond its point
 _SIDES = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
+
+
+def short(name: str, limit: int = 30) -> str:
+    """Cut a long name, and let matplotlib's legends show one that begins with an underscore."""
+    name = name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return f" {name}" if name.startswith("_") else name
 
 
 def label_points(
@@ -34,7 +40,7 @@ def label_points(
     left_out = 0
     for point, (x, y), name in zip(points, at, names, strict=True):
         text = axes.annotate(
-            name, point, (0, 0), textcoords="offset points", va="bottom", fontsize=fontsize
+            short(name), point, (0, 0), textcoords="offset points", va="bottom", fontsize=fontsize
         )
         size = text.get_window_extent()
         for side_x, side_y in _SIDES:

@@ -24,8 +24,8 @@ class Series(NamedTuple):
 def read_metrics(path: Path) -> dict[str, Series]:
     """Read Detectron2's log of scalars.
 
-    A resumed run repeats iterations: what was logged before them is kept, what had been logged of
-    them is not. A last line that was cut off is left out.
+    A resumed run repeats iterations: what a scalar was before them is kept, what it had been from
+    there on is not. A last line that was cut off is left out.
 
     Args:
         path: of ``metrics.json``, one JSON object per line.
@@ -40,8 +40,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as training metrics ({error})") from error
-    scalars: dict[str, dict[int, float]] = {}
-    last = -1
+    scalars: dict[str, list[tuple[int, float]]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
@@ -53,15 +52,12 @@ def read_metrics(path: Path) -> dict[str, Series]:
             raise UserError(
                 f"{path}, line {number} is no record of Detectron2's metrics: remove the line"
             ) from error
-        if iteration < last:
-            for series in scalars.values():
-                for repeated in [i for i in series if i >= iteration]:
-                    del series[repeated]
-        last = iteration
+        # By scalar: Detectron2 may log an evaluation after later iterations of the losses.
         for name, value in values.items():
-            scalars.setdefault(name, {})[iteration] = value
+            series = scalars.setdefault(name, [])
+            while series and series[-1][0] >= iteration:
+                series.pop()
+            series.append((iteration, value))
     return {
-        name: Series(np.array(list(series)), np.array(list(series.values())))
-        for name, series in scalars.items()
-        if series
+        name: Series(*map(np.array, zip(*series, strict=True))) for name, series in scalars.items()
     }

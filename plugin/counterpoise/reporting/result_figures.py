@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from counterpoise.evaluation import ClassResult, Evaluation
+from counterpoise.evaluation import ClassResult
 from counterpoise.evaluation.average_precision import RECALLS
 from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.operating_points import Curve, precision_recall_curve
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri, palette
-from counterpoise.reporting.labels import label_points
+from counterpoise.reporting.labels import label_points, short
 
 #: Curves with a line of their own; above that the rarest classes have one, and the mean.
 MAX_CURVES = 10
@@ -46,12 +46,14 @@ def ap_against_count(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
         axes.plot(counts, values, "o", color=COLOURS[0], markersize=6)
         if counts[0] > 0:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         else:
             axes.set_xscale("symlog", linthresh=1)
         axes.margins(x=0.08)
         axes.set_ylim(0, min(max(spread.max() * 1.12, 10), 104))
         axes.set(xlabel="boxes in the training set (logarithmic)", ylabel="AP")
         axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         points = np.stack([counts, values], axis=1)
         unnamed = label_points(axes, points, [c.name for c in known], spread)
         return figure_uri(drawn), unnamed
@@ -81,11 +83,12 @@ def precision_recall_curves(
         axes = drawn.subplots()
         for k, colour, dash in zip(shown, palette(len(shown)), _dashes(len(shown)), strict=True):
             result, curve = classes[k], curves[k]
-            label = result.name if result.AP50 is None else f"{result.name} (AP50 {result.AP50:.1f})"
             at = _thinned(len(curve.scores))
+            known_AP50 = "" if result.AP50 is None else f" (AP50 {result.AP50:.1f})"
             axes.plot(
-                curve.recall[at], curve.precision[at], dash, color=colour, label=label, linewidth=1.6
-            )
+                curve.recall[at], curve.precision[at], dash,
+                color=colour, linewidth=1.6, label=short(result.name) + known_AP50,
+            )  # fmt: skip
             if result.precision is not None and result.recall is not None:
                 axes.plot(
                     result.recall / 100, result.precision / 100, "o", color=colour,
@@ -116,7 +119,7 @@ def confusion_heatmap(names: Sequence[str], counts: Sequence[Sequence[int]]) -> 
     share[-1, -1] = np.nan  # background found as background is nothing that can be counted
     size = len(counts)
     side = min(max(0.5 * size, 2.6), 8.0)
-    longest = 0.075 * min(max(map(len, names), default=0), 30)
+    longest = 0.075 * max(len(short(name)) for name in names)
     with figure(min(side + 2.2 + longest, WIDE), side + 1.0 + longest) as drawn:
         axes = drawn.subplots()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -124,8 +127,7 @@ def confusion_heatmap(names: Sequence[str], counts: Sequence[Sequence[int]]) -> 
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted class", ylabel="true class")
         if len(names) <= MAX_NAMES:
-            labels = [*(name if len(name) <= 30 else f"{name[:29]}…" for name in names)]
-            labels.append("background")
+            labels = [*map(short, names), "background"]
             small = 9 if len(names) <= MAX_COUNTS else 6
             upright = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if size > 4 else {}
             axes.set_xticks(range(size), labels, fontsize=small, **upright)
@@ -162,10 +164,11 @@ def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str | None:
         axes = drawn.subplots()
         rows, left = np.arange(len(names)), np.zeros(len(names))
         for kind, colour in zip(kinds, palette(len(kinds)), strict=True):
-            values = np.array([lost[name][kind] for name in names])
+            # Mending an error may cost a little: what it moves to another class lands among hits.
+            values = np.array([max(lost[name][kind], 0) for name in names])
             axes.barh(rows, values, left=left, height=0.66, color=colour, label=kind)
             left += values
-        axes.set_yticks(rows, names)
+        axes.set_yticks(rows, map(short, names))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, max(left.max() * 1.02, 1))

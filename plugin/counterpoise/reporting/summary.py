@@ -24,8 +24,10 @@ def main_facts(test_set: str, evaluation: Evaluation, lost: Mapping[str, float])
     facts = [f"On {test_set} the mean AP over {counted}{images} is {_rate(evaluation)}."]
     rarest = _rarest(scored)
     if rarest is not None:
-        boxes = f"{rarest.train_boxes} training box" + ("es" if rarest.train_boxes != 1 else "")
-        facts.append(f"The rarest class, {rarest.name} ({boxes}), reaches {_rate(rarest)}.")
+        boxes = "one box" if rarest.train_boxes == 1 else f"{rarest.train_boxes} boxes"
+        facts.append(
+            f"Of them, {rarest.name} is the rarest in training ({boxes}): AP {_rate(rarest)}."
+        )
     if lost and max(lost.values()) > 0:
         worst = max(lost, key=lost.get)
         facts.append(

@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from counterpoise.loss_shares import LossShares
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri
+from counterpoise.reporting.labels import short
 from counterpoise.reporting.metrics_file import Series
 
 #: Classes with a colour of their own in the shares; all others are one area.
@@ -15,6 +16,7 @@ MAX_CLASSES = 7
 
 _COLUMNS = 3
 _MAX_POINTS = 1000
+_MAX_RECORDS = 150
 _BACKGROUND = "#c9cfd4"
 
 
@@ -109,7 +111,7 @@ def loss_share_areas(shares: LossShares) -> str:
         axes.set_xlim(0, max(edges[-1], 1))
         axes.legend(
             stacks[::-1],
-            [name for name, *_ in areas][::-1],
+            [short(name) for name, *_ in areas][::-1],
             loc="center left",
             bbox_to_anchor=(1, 0.5),
         )
@@ -119,19 +121,19 @@ def loss_share_areas(shares: LossShares) -> str:
 def _draw_loss(panel: Axes, series: Series) -> None:
     iterations = series.iterations
     values = np.where(np.isfinite(series.values), series.values, np.nan)
-    smooth = rolling_median(values, 2 * (len(values) // 40) + 1)
+    smooth = rolling_median(values, 2 * (len(values) // 20) + 1)
     every = -(-len(values) // _MAX_POINTS)
     panel.plot(iterations[::every], values[::every], color=COLOURS[0], linewidth=0.8, alpha=0.35)
-    panel.plot(iterations[::every], smooth[::every], color=COLOURS[0], linewidth=1.6)
-    positive = values[np.isfinite(values)]
-    if not len(positive) or positive.min() <= 0:
-        return
-    panel.set_yscale("log")
-    decades = np.log10(positive.max() / positive.min())
-    digits = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 0.8 else range(1, 10)
-    panel.yaxis.set_major_locator(LogLocator(subs=digits))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    mark = "-" if len(values) > 1 else "o"
+    panel.plot(iterations[::every], smooth[::every], mark, color=COLOURS[0], linewidth=1.6)
+    known = values[np.isfinite(values)]
+    if len(known) and known.min() > 0 and known.max() > 10 * known.min():
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        panel.set_ylim(bottom=min(0, known.min(initial=0)))
 
 
 def _title(name: str) -> str:
@@ -140,5 +142,5 @@ def _title(name: str) -> str:
 
 def _thinned(iterations: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Averages over equal runs of records, so that the figure stays small."""
-    parts = np.array_split(np.arange(len(iterations)), min(len(iterations), 300))
+    parts = np.array_split(np.arange(len(iterations)), min(len(iterations), _MAX_RECORDS))
     return iterations[[p[-1] for p in parts]], np.stack([shares[p].mean(axis=0) for p in parts])

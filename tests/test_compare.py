@@ -1,0 +1,439 @@
+"""The comparison of runs: paired differences, matched recall, cost, refusals, table and page."""
+
+import copy
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from browser import open_page
+from counterpoise.class_counts import ClassCounts
+from counterpoise.comparison import compare, read_contenders, score
+from counterpoise.comparison.contenders import unique_names
+from counterpoise.comparison.page import as_page
+from counterpoise.comparison.terminal import as_text
+from counterpoise.config import training_config
+from counterpoise.console import main
+from counterpoise.errors import UserError
+from counterpoise.evaluation import evaluate_detections
+from counterpoise.evaluation.bootstrap import draw_images, interval, mean_of_classes
+from counterpoise.evaluation.stored import write_inference
+from counterpoise.evaluator import write_evaluations
+from counterpoise.run_record import RunRecord
+from scenes import crowded_scene, pycocotools_evaluation, scene
+
+COUNTS = ClassCounts(("class 0", "class 1", "class 2"), (50, 5, 20), (500, 50, 200))
+
+
+def write_run(folder, truth, detections, training=COUNTS, name="mine"):
+    """The files of an evaluated run."""
+    write_inference(folder, name, truth, detections)
+    result = evaluate_detections(truth, detections, training, resamples=10)
+    write_evaluations({name: result}, folder / "evaluation.json")
+    return folder
+
+
+def write_cost(folder, seconds, total, hardware, **settings):
+    """What a training leaves beside its evaluation."""
+    lines = [{"iteration": 19 + 20 * i, "time": each} for i, each in enumerate(seconds)]
+    folder.joinpath("metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    RunRecord("python train_net.py", (), 1, training_seconds=total, hardware=hardware).write(
+        folder / "run.json"
+    )
+    cfg = training_config()
+    cfg.OUTPUT_DIR = str(folder)
+    cfg.merge_from_list([part for pair in settings.items() for part in pair])
+    (folder / "config.yaml").write_text(cfg.dump())
+
+
+def worse(detections, seed=0):
+    """Detections with noise in their scores and every third one shifted."""
+    rng = np.random.default_rng(seed)
+    changed = copy.deepcopy(detections)
+    for i, detection in enumerate(changed):
+        detection["score"] = float(detection["score"] * rng.uniform(0.5, 1))
+        if i % 3 == 0:
+            detection["bbox"][0] += 6
+    return changed
+
+
+@pytest.fixture
+def runs(tmp_path):
+    truth, detections = scene()
+    return [
+        write_run(tmp_path / "baseline", truth, detections),
+        write_run(tmp_path / "other", truth, worse(detections)),
+    ]
+
+
+def comparison_of(folders, resamples=50):
+    test_set, contenders = read_contenders(folders)
+    return compare(test_set, contenders, score(contenders, resamples))
+
+
+def all_scores(comparison):
+    return [c.scores for c in (*comparison.classes, *comparison.groups)] + [comparison.mean]
+
+
+def test_a_run_differs_from_its_copy_by_exactly_nothing(tmp_path, runs):
+    shutil.copytree(runs[0], tmp_path / "copy")
+    comparison = comparison_of([runs[0], tmp_path / "copy"])
+    for scores in all_scores(comparison):
+        for difference in (scores.AP_difference["copy"], scores.AP50_difference["copy"]):
+            assert (difference.value, difference.interval) == (0, (0, 0))
+            assert not difference.beyond_noise
+    assert "neither gain nor loss is shown" in comparison.findings["copy"][0]
+    assert "No class is better or worse beyond noise." in comparison.findings["copy"]
+    assert not any(any(e.count_difference.values()) for e in comparison.errors.values())
+
+
+def resampled(truth, detections, times):
+    """A dataset in which each image is there as often as it was drawn."""
+    new_truth, new_detections = {**truth, "images": [], "annotations": []}, []
+    for image, drawn in zip(truth["images"], times, strict=True):
+        for _ in range(drawn):
+            i = len(new_truth["images"])
+            new_truth["images"].append({**image, "id": i})
+            for source, target in (
+                (truth["annotations"], new_truth["annotations"]),
+                (detections, new_detections),
+            ):
+                target += [{**a, "image_id": i} for a in source if a["image_id"] == image["id"]]
+    new_truth["annotations"] = [{**a, "id": i} for i, a in enumerate(new_truth["annotations"], 1)]
+    return new_truth, new_detections
+
+
+def test_differences_are_those_of_pycocotools_on_the_same_resampled_images(tmp_path):
+    truth, detections = crowded_scene(classes=3)
+    # Equal scores would be broken by the order of images, which repeated images change.
+    for i, detection in enumerate(detections):
+        detection["score"] += 1e-6 * i
+    other = worse(detections)
+    folders = [
+        write_run(tmp_path / name, truth, own)
+        for name, own in (("first", detections), ("second", other))
+    ]
+    _, contenders = read_contenders(folders)
+    first, second = score(contenders, resamples=4)
+    for row, times in enumerate(draw_images(len(truth["images"]), 4)):
+        expected = [
+            100 * pycocotools_evaluation(*resampled(truth, own, times)).stats[:2]
+            for own in (detections, other)
+        ]
+        for column, metric in enumerate(("AP", "AP50")):
+            samples = [mean_of_classes(getattr(s.samples, metric))[row] for s in (first, second)]
+            assert samples[1] - samples[0] == pytest.approx(
+                expected[1][column] - expected[0][column], abs=1e-9
+            )
+
+
+def test_intervals_are_of_paired_samples_and_mark_what_lies_beyond_noise(runs):
+    _, contenders = read_contenders(runs)
+    first, second = scores = score(contenders, resamples=200)
+    comparison = compare("mine", contenders, scores)
+    paired = second.samples.AP - first.samples.AP
+    for k, entry in enumerate(comparison.classes):
+        difference = entry.scores.AP_difference["other"]
+        assert difference.interval == interval(paired[:, k])
+        low, high = difference.interval
+        assert difference.beyond_noise == (low > 0 or high < 0)
+    mean = comparison.mean.AP_difference["other"]
+    assert mean.beyond_noise and mean.value < 0
+    assert "a loss beyond the noise" in comparison.findings["other"][0]
+    spread = interval(second.samples.AP.mean(1)), interval(first.samples.AP.mean(1))
+    assert mean.interval[1] - mean.interval[0] < max(high - low for low, high in spread)
+
+
+def test_values_are_those_of_the_evaluations(runs):
+    comparison = comparison_of(runs)
+    for folder in runs:
+        stored = json.loads((folder / "evaluation.json").read_text())["mine"]
+        for metric in ("AP", "AP50"):
+            own = getattr(comparison.mean, metric)[folder.name]
+            assert own == pytest.approx(stored[metric], abs=1e-9)
+            for group, expected in zip(comparison.groups, stored["groups"], strict=True):
+                value = getattr(group.scores, metric)[folder.name]
+                assert value == pytest.approx(expected[metric], abs=1e-9)
+                assert group.classes == tuple(expected["classes"])
+        for entry, expected in zip(comparison.classes, stored["per_class"], strict=True):
+            assert entry.scores.AP[folder.name] == pytest.approx(expected["AP"], abs=1e-9)
+            assert (entry.train_boxes, entry.test_boxes) == (
+                expected["train_boxes"], expected["test_boxes"],
+            )  # fmt: skip
+            for kind, errors in entry.errors.items():
+                assert errors.count[folder.name] == expected["errors"][kind]["count"]
+
+
+def ladder(found, background):
+    """One image with ten boxes: `found` of them hit, then `background` misses, then the rest."""
+    boxes = [[20 * i, 0, 10, 10] for i in range(10)]
+    placed = boxes[:found] + [[20 * i, 50, 10, 10] for i in range(background)]
+    truth = {
+        "images": [{"id": 0, "file_name": "0.png", "height": 100, "width": 200}],
+        "annotations": [
+            {"id": i + 1, "image_id": 0, "category_id": 0, "bbox": b, "iscrowd": 0}
+            for i, b in enumerate(boxes)
+        ],
+        "categories": [{"id": 0, "name": "class 0"}],
+    }
+    scores = np.linspace(0.9, 0.1, len(placed)).tolist()
+    detections = [
+        {"image_id": 0, "category_id": 0, "bbox": b, "score": s}
+        for b, s in zip(placed, scores, strict=True)
+    ]
+    return truth, detections
+
+
+def test_background_is_counted_at_the_recall_that_all_runs_reach(tmp_path):
+    truth, at_six = ladder(6, 0)
+    false = {"image_id": 0, "category_id": 0, "bbox": [0, 70, 9, 9]}
+    # Two false positives above the sixth hit, one below it.
+    first = [{**false, "score": 0.95}, {**false, "score": 0.94}, *at_six, {**false, "score": 0.01}]
+    _, second = ladder(9, 5)
+    folders = [
+        write_run(tmp_path / "first", truth, first), write_run(tmp_path / "second", truth, second)
+    ]  # fmt: skip
+    comparison = comparison_of(folders)
+    matched = comparison.classes[0].matched
+    assert matched.recall == 0.6
+    assert matched.background_per_image == {"first": 2, "second": 0}
+    assert matched.background_difference == {"second": -2}
+    assert matched.missed == {"first": 4, "second": 4}
+    assert comparison.matched == matched
+    assert "(0.60 in each class)" in " ".join(comparison.findings["second"])
+    better = comparison_of([write_run(tmp_path / n, *ladder(10, 1)) for n in ("a", "b")])
+    assert better.classes[0].matched.recall == 0.8
+
+
+def test_a_class_that_a_run_never_finds_has_no_matched_recall(tmp_path):
+    truth, detections = scene()
+    silent = [d for d in detections if d["category_id"] != 1]
+    folders = [
+        write_run(tmp_path / "all", truth, detections), write_run(tmp_path / "some", truth, silent)
+    ]  # fmt: skip
+    comparison = comparison_of(folders)
+    assert comparison.classes[1].matched is None and comparison.classes[0].matched is not None
+    assert comparison.classes[1].scores.AP["some"] == 0
+    assert "class 1" in as_text(comparison)
+
+
+def test_a_class_without_test_boxes_has_no_difference_and_is_named(tmp_path, runs):
+    truth, detections = scene()
+    truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 2]
+    folders = [write_run(tmp_path / n, truth, detections) for n in ("x", "y")]
+    comparison = comparison_of(folders)
+    assert comparison.classes[2].scores.AP_difference["y"].value is None
+    assert any("Without test boxes" in note and "class 2" in note for note in comparison.notes)
+
+
+def test_time_is_the_median_after_warm_up_and_other_hardware_is_pointed_out(runs):
+    write_cost(runs[0], [9.0, 0.5, 0.4, 0.6], 100, "1 x H100")
+    write_cost(runs[1], [9.0, 1.0, 1.0, 5.0], 250, "1 x A100", SEED=3)
+    comparison = comparison_of(runs)
+    first, second = comparison.runs
+    assert (first.seconds_per_iteration, second.seconds_per_iteration) == (0.5, 1.0)
+    assert (second.iteration_ratio, second.training_ratio) == (2.0, 2.5)
+    assert first.iteration_ratio == first.training_ratio == 1
+    assert comparison.settings == {"SEED": {"baseline": "-1", "other": "3"}}
+    notes = " ".join(comparison.notes)
+    assert "1 x A100; 1 x H100" in notes and "differ in SEED alone" in notes
+    assert "2.00 times the time" in " ".join(comparison.findings["other"])
+
+
+def test_what_a_run_has_not_kept_is_left_open(runs):
+    comparison = comparison_of(runs)
+    assert {run.seconds_per_iteration for run in comparison.runs} == {None}
+    assert {run.training_seconds for run in comparison.runs} == {None}
+    assert comparison.settings == {}
+
+
+def test_runs_are_named_by_as_much_of_their_path_as_tells_them_apart():
+    folders = [Path(p) for p in ("/a/x/run", "/a/y/run", "/b/y/run", "/a/z")]
+    assert unique_names(folders) == ["x/run", "a/y/run", "b/y/run", "z"]
+
+
+def _other_box(truth, detections):
+    truth["annotations"][0]["bbox"] = [1.0, 2.0, 3.0, 4.0]
+
+
+def _other_count(truth, detections):
+    del truth["annotations"][0]
+
+
+def _other_class(truth, detections):
+    truth["categories"][0]["name"] = "class X"
+
+
+def _other_images(truth, detections):
+    truth["images"].append({"id": 99, "height": 10, "width": 10})
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (_other_box, r"different boxes \(. of"),
+        (_other_count, "different boxes"),
+        (_other_class, "different classes .*class X"),
+        (_other_images, "different images .*99"),
+    ],
+)
+def test_runs_with_other_ground_truth_are_refused(tmp_path, runs, change, said):
+    truth, detections = scene()
+    change(truth, detections)
+    with pytest.raises(UserError, match=said):
+        read_contenders([runs[0], write_run(tmp_path / "odd", truth, detections)])
+
+
+def test_the_order_of_annotations_is_no_difference(tmp_path, runs):
+    truth, detections = scene()
+    truth["annotations"].reverse()
+    _, contenders = read_contenders([runs[0], write_run(tmp_path / "turned", truth, detections)])
+    assert len(contenders) == 2
+
+
+def _empty_folder(first, second):
+    shutil.rmtree(second)
+    second.mkdir()
+
+
+def _cut_off(first, second):
+    file = second / "inference/mine/detections.json"
+    file.write_text(file.read_text()[:-40])
+
+
+def _other_test_set(first, second):
+    (second / "inference/mine").rename(second / "inference/yours")
+
+
+def _two_test_sets(first, second):
+    for folder in (first, second):
+        shutil.copytree(folder / "inference/mine", folder / "inference/yours")
+
+
+@pytest.mark.parametrize(
+    "prepare, arguments, said",
+    [
+        (None, ["{0}"], "two runs or more"),
+        (None, ["{0}", "{1}", "{1}/../other"], "given twice"),
+        (None, ["{0}", "{0}/nowhere"], "is no folder"),
+        (_empty_folder, ["{0}", "{1}"], "has no evaluation.json"),
+        (lambda _, b: shutil.rmtree(b / "inference"), ["{0}", "{1}"], "kept no detections"),
+        (_cut_off, ["{0}", "{1}"], "cut off"),
+        (_other_test_set, ["{0}", "{1}"], "no test set in common"),
+        (_two_test_sets, ["{0}", "{1}"], "choose one of [mine, yours] with --test-set"),
+        (None, ["{0}", "{1}", "--test-set", "mien"], "did you mean 'mine'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_sentence(
+    tmp_path, capsys, runs, prepare, arguments, said
+):
+    if prepare:
+        prepare(*runs)
+    out = tmp_path / "out"
+    assert main(["compare", *(a.format(*runs) for a in arguments), "--out", str(out)]) == 2
+    message = capsys.readouterr().err
+    assert said in message and "Traceback" not in message
+    assert not out.exists()
+
+
+def test_one_of_several_test_sets_can_be_named(tmp_path, runs, capsys):
+    _two_test_sets(*runs)
+    arguments = [*map(str, runs), "--test-set", "yours", "--out", str(tmp_path / "out"), "--json"]
+    assert main(["compare", *arguments]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["test_set"] == "yours"
+    assert content == json.loads((tmp_path / "out/compare.json").read_text())
+
+
+def test_the_table_fits_into_120_columns(tmp_path):
+    truth, detections = scene(images=40, classes=3)
+    names = ["an object of a kind that needs many words", "x" * 60, "b"]
+    for category, name in zip(truth["categories"], names, strict=True):
+        category["name"] = name
+    counts = ClassCounts(tuple(names), (5000, 50, 20), (123456, 50, 20))
+    folders = [
+        write_run(tmp_path / "bccd-baseline-run", truth, worse(detections, 3), counts),
+        write_run(tmp_path / "bccd-focal_weights_ohem-run", truth, [], counts),
+        write_run(tmp_path / "third", truth, detections, counts),
+    ]
+    text = as_text(comparison_of(folders))
+    assert max(map(len, text.splitlines())) <= 120
+    assert ") *" in text and "not the training seed" in text
+
+
+def test_the_page_holds_the_numbers_of_the_json_and_shows_markup_as_text(tmp_path, capsys):
+    truth, detections = scene(classes=3)
+    name = "<script>alert(1)</script>"
+    truth["categories"][1]["name"] = name
+    counts = dataclasses.replace(COUNTS, names=("class 0", name, "class 2"))
+    folders = [
+        write_run(tmp_path / "<b>bold", truth, detections, counts),
+        write_run(tmp_path / "other", truth, worse(detections), counts),
+        write_run(tmp_path / "third", truth, [], counts),
+    ]
+    write_cost(folders[0], [1.0, 0.25], 100, "<i>CPU</i>")
+    out = tmp_path / "out"
+    assert main(["compare", *map(str, folders), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert name in printed and str(out / "compare.html") in printed
+    content = json.loads((out / "compare.json").read_text())
+    page = open_page(out / "compare.html")
+    assert not page.console_errors
+    assert page.images == 4 and page.broken_images == 0 and not page.scrolls_sideways
+    assert name in page.text and "<b>bold" in page.text and "<i>CPU</i>" in page.text
+    headline, classes = page.tables[:2]
+    mean = content["mean"]
+    shown = mean["AP_difference"]["other"]
+    low, high = shown["interval"]
+    spread = f"{shown['value']:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "\N{MINUS SIGN}")
+    assert headline[1][:4] == [
+        "AP, mean of classes", f"{mean['AP']['<b>bold']:.1f}", f"{mean['AP']['other']:.1f}", spread
+    ]  # fmt: skip
+    rows = {row[0]: row for row in classes}
+    assert rows.keys() >= {name, "head mean", "tail mean", "mean"}
+    for entry in content["classes"]:
+        row = rows[entry["name"]]
+        assert row[1:4] == [
+            str(entry["train_boxes"]), str(entry["test_boxes"]),
+            f"{entry['scores']['AP']['<b>bold']:.1f}",
+        ]  # fmt: skip
+    order = [row[0] for row in classes if row[0] in {c["name"] for c in content["classes"]}]
+    assert order == [name, "class 2", "class 0"]  # the rarest first
+    assert any("0.250" in row for table in page.tables for row in table)
+
+
+@pytest.mark.parametrize(
+    "training, images", [(None, 3), (dataclasses.replace(COUNTS, boxes=(9, 0, 3)), 4)]
+)
+def test_the_page_does_without_training_counts_and_with_a_class_that_has_none(
+    tmp_path, training, images
+):
+    truth, detections = scene()
+    folders = [write_run(tmp_path / n, truth, detections, training) for n in ("x", "y")]
+    test_set, contenders = read_contenders(folders)
+    scores = score(contenders, resamples=10)
+    page = as_page(compare(test_set, contenders, scores), scores)
+    assert page.count("data:image/svg+xml") == images
+
+
+def test_runs_of_different_training_sets_are_pointed_out(tmp_path, runs):
+    truth, detections = scene()
+    other = dataclasses.replace(COUNTS, boxes=(9, 9, 9))
+    comparison = comparison_of([runs[0], write_run(tmp_path / "few", truth, detections, other)])
+    assert any("different numbers of boxes" in note for note in comparison.notes)
+    assert [c.train_boxes for c in comparison.classes] == list(COUNTS.boxes)
+    assert comparison_of(runs).same_training_data
+
+
+def test_a_training_is_compared_with_its_copy(run, tmp_path, capsys):
+    _, trained = run
+    shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("*.pth"))
+    folders = [str(trained), str(tmp_path / "copy")]
+    assert main(["compare", *folders, "--out", str(tmp_path / "out"), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [r["training_ratio"] for r in content["runs"]] == [1, 1]
+    assert content["mean"]["AP_difference"]["copy"]["interval"] == [0, 0]
+    assert content["settings"] == {}

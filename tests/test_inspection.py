@@ -1,0 +1,710 @@
+"""Inspection of datasets: every number against another way to get it, and advice that loads."""
+
+import json
+import math
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.structures import Boxes, pairwise_iou
+from PIL import Image
+
+from counterpoise.config import load_config
+from counterpoise.console import main
+from counterpoise.datasets import Kind, count_classes
+from counterpoise.errors import UserError
+from counterpoise.inspection import Inspection, find_target, inspect
+from counterpoise.inspection.anchors import (
+    AnchorSetting,
+    anchor_setting,
+    best_ious,
+    compare_with_anchors,
+    resized,
+)
+from counterpoise.inspection.balancing import THRESHOLDS, repeat_factors
+from counterpoise.inspection.ground_truth import cooccurrence, ground_truth
+from counterpoise.inspection.overlap import find_overlap
+from counterpoise.inspection.page import as_page
+from counterpoise.inspection.terminal import as_text
+from counterpoise.validation import check_config
+from models import CONFIGS
+
+QUICK = str(CONFIGS / "quick" / "focal_weights.yaml")
+RETINANET = str(CONFIGS / "quick_retinanet" / "focal.yaml")
+
+
+def write_coco(
+    folder: Path, split: str, boxes: dict[str, int], per_image=2, empty=0, size=(40, 40), seed=0
+) -> Path:
+    """A split of a COCO folder: grey noise with `boxes` of each class, in turn over the images."""
+    rng = np.random.default_rng([seed, *split.encode()])
+    objects = [k for k, n in enumerate(boxes.values()) for _ in range(n)]
+    num_images = max(1, math.ceil(len(objects) / per_image)) if objects else 0
+    images, annotations = [], []
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for i in range(num_images + empty):
+        name = f"{split}_{i}.png"
+        Image.fromarray(rng.integers(0, 255, (100, 120, 3), dtype=np.uint8)).save(
+            folder / split / name
+        )
+        images.append({"id": i, "file_name": name, "width": 120, "height": 100})
+    for i, k in enumerate(objects):
+        annotations.append(
+            {"id": i, "image_id": i % num_images, "category_id": k, "bbox": [5 + i % 30, 5, *size],
+             "area": size[0] * size[1], "iscrowd": 0}
+        )  # fmt: skip
+    categories = [{"id": k, "name": name} for k, name in enumerate(boxes)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path = folder / f"{split}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def inspected(name_or_folder: object, *files: object, overrides: tuple[str, ...] = ()):
+    cfg = load_config(list(files), overrides)
+    return inspect(find_target(str(name_or_folder), cfg), cfg)
+
+
+def titles(inspection: Inspection) -> list[str]:
+    return [advice.title for advice in inspection.recommendations]
+
+
+def advice(inspection: Inspection, words: str):
+    (found,) = [one for one in inspection.recommendations if words in one.title]
+    return found
+
+
+def random_truth(seed: int = 0, num_images: int = 60, num_classes: int = 5, crowd: bool = True):
+    """Records as Detectron2 has them, and the same as arrays; some images are empty."""
+    rng = np.random.default_rng(seed)
+    dicts = []
+    for i in range(num_images):
+        annotations = []
+        for _ in range(int(rng.integers(0, 5))):
+            x, y = rng.uniform(0, 400, 2)
+            w, h = rng.uniform(4, 100, 2)
+            annotations.append(
+                {"bbox": [x, y, w, h], "bbox_mode": 1, "category_id": int(rng.geometric(0.5)) - 1,
+                 "iscrowd": int(crowd and rng.random() < 0.2)}
+            )  # fmt: skip
+        annotations = [a for a in annotations if a["category_id"] < num_classes]
+        dicts.append(
+            {"file_name": f"{i}.png", "width": 500, "height": 500, "annotations": annotations}
+        )
+    names = [f"c{k}" for k in range(num_classes)]
+    return dicts, ground_truth("random", dicts, names, names)
+
+
+# Anchors
+
+
+SETTINGS = {
+    "fpn": AnchorSetting(min_size=200, max_size=300),
+    "retinanet": AnchorSetting(
+        sizes=tuple((s, s * 2 ** (1 / 3), s * 2 ** (2 / 3)) for s in (32.0, 64.0, 128.0)),
+        aspect_ratios=((0.5, 1.0, 2.0),) * 3, strides=(8, 16, 32), min_size=200, max_size=300,
+    ),
+    "c4 without padding, anchors between the corners": AnchorSetting(
+        sizes=((32.0, 64.0, 100.0),), aspect_ratios=((0.5, 1.0, 3.0),), strides=(16,), offset=0.5,
+        size_divisibility=0, min_size=200, max_size=300,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_best_iou_is_that_of_all_anchors_of_detectron2(setting):
+    width, height = 290, 203
+    rng = np.random.default_rng(1)
+    corners = rng.uniform([0, 0], [width, height], (500, 2, 2))
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    boxes[:4] = [[0, 0, 3, 3], [width - 2, height - 2, width, height], [0, 0, width, height],
+                 [100, 0, 101, height]]  # fmt: skip
+    divisor = max(setting.size_divisibility, 1)
+    padded = [math.ceil(side / divisor) * divisor for side in (height, width)]
+    generator = DefaultAnchorGenerator(
+        sizes=setting.sizes, aspect_ratios=setting.aspect_ratios, strides=setting.strides,
+        offset=setting.offset,
+    )  # fmt: skip
+    maps = [torch.zeros(1, 1, *(math.ceil(p / s) for p in padded)) for s in setting.strides]
+    anchors = Boxes.cat(generator(maps))
+    expected = pairwise_iou(Boxes(torch.tensor(boxes)), anchors).max(dim=1).values
+    found = best_ious(boxes, np.full((len(boxes), 2), (width, height), dtype=float), setting)
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("limits", [(800, 1333), (240, 400), (600, 600), (0, 100)])
+def test_images_are_resized_as_detectron2_does(limits):
+    rng = np.random.default_rng(2)
+    sizes = np.concatenate([rng.integers(20, 3000, (300, 2)), [[333, 333], [1, 5000], [800, 1333]]])
+    expected = [
+        ResizeShortestEdge.get_output_shape(h, w, *limits)[::-1] if limits[0] else (w, h)
+        for w, h in sizes.tolist()
+    ]
+    np.testing.assert_array_equal(resized(sizes.astype(float), *limits), expected)
+
+
+def test_anchors_are_those_of_the_configs_model():
+    fpn = anchor_setting(load_config([QUICK]))
+    assert (fpn.strides, fpn.size_divisibility) == ((4, 8, 16, 32, 64), 32)
+    assert fpn.sizes == ((16,), (32,), (64,), (128,), (256,))
+    assert (fpn.min_size, fpn.max_size) == (240, 400)
+    retinanet = anchor_setting(load_config([RETINANET]))
+    assert retinanet.strides == (8, 16, 32, 64, 128)
+    assert retinanet.sizes[0] == (16, 20.159, 25.398)
+    assert retinanet.aspect_ratios == ((0.5, 1, 2),) * 5
+
+
+def test_without_a_model_anchors_are_those_of_r50_fpn_and_it_is_said():
+    assumed = anchor_setting(load_config([]))
+    named = anchor_setting(load_config([CONFIGS / "r50_fpn" / "baseline.yaml"]))
+    assert assumed == replace(named, model=assumed.model)
+    assert "R50-FPN" in assumed.model and "no config" in assumed.model
+
+
+def test_anchors_on_features_that_the_backbone_lacks_are_refused():
+    with pytest.raises(UserError, match=r"RPN\.IN_FEATURES names 'p9'.*known: p2"):
+        anchor_setting(load_config([QUICK], ["MODEL.RPN.IN_FEATURES", "['p9']"]))
+
+
+def test_a_model_without_these_anchors_is_inspected_all_the_same(tmp_path):
+    write_coco(tmp_path, "train", {"a": 4, "b": 2})
+    keys = ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals")
+    inspection = inspected(tmp_path, QUICK, overrides=keys)
+    assert inspection.anchors is None
+    assert "not compared with anchors" in " ".join(inspection.notes)
+    assert "Boxes against anchors" not in as_text(inspection)
+
+
+def test_a_hundred_thousand_boxes_are_matched_within_a_second():
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(0, 800, (100_000, 2, 2))
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    start = time.process_time()
+    best_ious(boxes, np.full((len(boxes), 2), 800.0), AnchorSetting())
+    assert time.process_time() - start < 1  # 0.07 s on an idle core
+
+
+@pytest.mark.parametrize("size", [(4, 4), (80, 16)])
+def test_the_recommended_anchors_cover_what_is_promised(tmp_path, size):
+    write_coco(tmp_path / "data", "train", {"a": 40, "b": 20}, size=size)
+    inspection = inspected(tmp_path / "data", QUICK)
+    before, change = inspection.anchors.overall, inspection.anchors.change
+    assert inspection.anchors.poor and change.overall.at_50 > before.at_50 + 0.3
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(change.settings))
+    again = inspected(tmp_path / "data", QUICK, settings)
+    assert again.anchors.overall == change.overall and again.anchors.classes == change.classes
+    assert not again.anchors.poor
+    assert advice(inspection, "Change the").settings == change.settings
+
+
+def test_boxes_that_fit_lead_to_no_change_of_anchors(tmp_path):
+    write_coco(tmp_path, "train", {"a": 4}, size=(30, 30))
+    inspection = inspected(tmp_path, QUICK)
+    assert not inspection.anchors.poor and inspection.anchors.change is None
+
+
+def test_the_coverage_of_the_classes_adds_up_to_that_of_all():
+    _, truth = random_truth()
+    anchors = compare_with_anchors(truth, AnchorSetting())
+    weighted = sum(c.boxes * c.at_50 for c in anchors.classes if c.boxes)
+    assert weighted / anchors.overall.boxes == pytest.approx(anchors.overall.at_50)
+    assert sum(anchors.histogram_counts) == anchors.overall.boxes == len(truth.boxes)
+
+
+# Counts, repeat factors, overlap
+
+
+@pytest.fixture
+def registered():
+    """The name of a dataset in Detectron2's catalogue; its image files do not exist."""
+    name = "inspection_random"
+    DatasetCatalog.register(name, lambda: random_truth(4)[0])
+    MetadataCatalog.get(name).thing_classes = [f"c{k}" for k in range(5)]
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_counts_are_those_of_count_classes_and_crowds_are_left_out(registered):
+    counts = count_classes([registered])
+    inspection = inspected(registered)
+    (split,) = inspection.splits
+    assert inspection.class_names == counts.names
+    assert tuple(c.boxes for c in split.classes) == counts.boxes
+    assert tuple(c.images for c in split.classes) == counts.images
+    assert (split.images, split.empty_images) == (counts.num_images, counts.num_empty)
+    assert split.boxes == inspection.all_sizes.boxes == sum(counts.boxes)
+    assert sum(c.share for c in split.classes) == pytest.approx(1)
+
+
+def test_a_dataset_of_detectron2_is_inspected_without_its_faults_and_files(registered):
+    inspection = inspected(registered)
+    text, page = as_text(inspection), as_page(inspection)
+    assert "not checked: the dataset is not one of CUSTOM" in text and "Not checked" in page
+    assert f"{len(inspection.overlap.unreadable)} files could not be read" in text
+    assert "the image cannot be read" in page
+    assert not advice(inspection, "Set a part aside").settings
+
+
+def test_cooccurrence_counts_images_that_hold_both():
+    dicts, truth = random_truth(5, num_images=300)
+    held = [{a["category_id"] for a in d["annotations"] if not a["iscrowd"]} for d in dicts]
+    expected = tuple(
+        tuple(sum({i, j} <= classes for classes in held) for j in range(5)) for i in range(5)
+    )
+    assert cooccurrence(truth) == expected
+
+
+@pytest.mark.parametrize("filter_empty", [True, False])
+def test_repeat_factors_are_those_of_detectron2s_sampler(filter_empty):
+    dicts, truth = random_truth(6, num_images=200)
+    if filter_empty:  # as get_detection_dataset_dicts does
+        dicts = [d for d in dicts if any(not a["iscrowd"] for a in d["annotations"])]
+    least, results = repeat_factors(truth, filter_empty)
+    assert [r.threshold for r in results] == list(THRESHOLDS)
+    for result in results:
+        expected = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dicts, result.threshold
+        ).numpy()
+        ours = [
+            max((result.factors[a["category_id"]] for a in d["annotations"]), default=1.0)
+            for d in dicts
+        ]
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+        assert result.epoch_growth == pytest.approx(expected.mean(), rel=1e-6)
+        assert (result.epoch_growth > 1) == (result.threshold > least)
+
+
+def test_files_are_compared_by_content_and_read_only_where_their_sizes_meet(tmp_path):
+    def file(name: str, content: bytes) -> str:
+        (tmp_path / name).write_bytes(content)
+        return str(tmp_path / name)
+
+    a, b, c = file("a", b"one"), file("b", b"two"), file("c", b"three")
+    a2, b2, other = file("a2", b"one"), file("b2", b"two"), file("other", b"a longer one")
+    gone = str(tmp_path / "gone")
+    read = []
+    overlap = find_overlap(
+        {"train": [a, b, a2, c, gone], "test": [b2, other, c]},
+        lambda files: read.extend(files) or files,
+    )
+    assert sorted(read) == [a, a2, b, b2] and (overlap.files, overlap.hashed) == (7, 4)
+    pairs = {(s.first, s.second): [(x.file, y.file) for x, y in s.pairs] for s in overlap.shared}
+    assert pairs == {("train", "train"): [(a2, a)], ("train", "test"): [(b, b2), (c, c)]}
+    assert overlap.unreadable == (gone,)
+
+
+# Folders
+
+
+def test_a_coco_folder_gives_its_splits_and_the_config_that_names_them(tmp_path):
+    folder = tmp_path / "my.data"
+    for split in ("valid", "train", "test"):
+        write_coco(folder, split, {"a": 8, "b": 2})
+    (folder / "notes.json").write_text("[1, 2]")
+    inspection = inspected(folder)
+    roles = {split.name: split.role for split in inspection.splits}
+    assert roles == {"my_data_train": "train", "my_data_val": "val", "my_data_test": "test"}
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    cfg = load_config([QUICK, tmp_path / "mine.yaml"])
+    check_config(cfg)
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("my_data_train",), ("my_data_test",))
+    assert cfg.DATASETS.VAL == ("my_data_val",)
+    by_name = inspected("my_data_train", QUICK, tmp_path / "mine.yaml")
+    assert by_name.splits == inspection.splits
+
+
+def test_coco_images_are_found_beside_their_json_though_names_repeat(tmp_path):
+    for split in ("train", "valid"):
+        path = write_coco(tmp_path, split, {"a": 2, "b": 2}, seed=len(split))
+        content = json.loads(path.read_text())
+        path.unlink()
+        for image in content["images"]:
+            file = tmp_path / split / image["file_name"]
+            image["file_name"] = f"{image['id']}.png"
+            file.rename(tmp_path / split / image["file_name"])
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(content))
+    inspection = inspected(tmp_path)
+    assert [split.role for split in inspection.splits] == ["train", "val"]
+    assert [s.images for s in inspection.splits] == [2, 2] and not inspection.overlap.shared
+
+
+def write_voc(folder: Path, names: list[str], **lists: list[str]) -> None:
+    (folder / "Annotations").mkdir(parents=True)
+    (folder / "JPEGImages").mkdir()
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    for i, name in enumerate(names):
+        Image.new("RGB", (40 + i, 40)).save(folder / "JPEGImages" / f"{name}.jpg")
+        box = "<xmin>2</xmin><ymin>2</ymin><xmax>30</xmax><ymax>30</ymax>"
+        (folder / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+        )
+    for split, stems in lists.items():
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems))
+
+
+def test_a_voc_folder_is_split_by_its_lists_and_trainval_is_not_a_fourth(tmp_path):
+    write_voc(
+        tmp_path, [*"abcd"], train=["a", "b"], val=["c"], trainval=["a", "b", "c"], test=["d"]
+    )
+    inspection = inspected(tmp_path)
+    assert inspection.format == "voc"
+    assert [(s.role, s.images) for s in inspection.splits] == [
+        ("train", 2),
+        ("val", 1),
+        ("test", 1),
+    ]
+    assert "trainval.txt is left out" in inspection.notes[0]
+
+
+def test_a_voc_folder_without_lists_is_one_split_and_gets_a_holdout(tmp_path):
+    write_voc(tmp_path / "voc", [*"abcdef"])
+    inspection = inspected(tmp_path / "voc")
+    (split,) = inspection.splits
+    assert (split.name, split.role, split.images) == ("voc", None, 6)
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    cfg = load_config([tmp_path / "mine.yaml"])
+    assert cfg.DATASETS.CUSTOM.voc.HOLDOUT == 0.2 and cfg.DATASETS.TEST == ("voc_val",)
+    parts = inspected("voc", tmp_path / "mine.yaml").splits
+    assert [(s.name, s.role) for s in parts] == [("voc_train", "train"), ("voc_val", "test")]
+    assert sum(s.images for s in parts) == 6
+
+
+def test_a_split_that_a_yolo_yaml_names_in_vain_is_said(tmp_path):
+    for split in ("train", "valid"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        (tmp_path / split / "labels").mkdir()
+        Image.new("RGB", (40, 40), {"train": "red", "valid": "blue"}[split]).save(
+            tmp_path / split / "images" / "x.jpg"
+        )
+        (tmp_path / split / "labels" / "x.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "data.yaml").write_text(
+        "names: [cat]\ntrain: ../train/images\nval: ../valid/images\ntest: ../test/images\n"
+    )
+    inspection = inspected(tmp_path)
+    assert [(s.role, s.boxes) for s in inspection.splits] == [("train", 1), ("val", 1)]
+    assert "the split 'test' is left out" in inspection.notes[0]
+
+
+def test_a_counterpoise_config_called_data_yaml_is_no_yolo_dataset(tmp_path):
+    write_coco(tmp_path, "train", {"a": 2})
+    (tmp_path / "data.yaml").write_text("DATASETS: {TRAIN: [x]}")
+    assert inspected(tmp_path).format == "coco"
+
+
+# Recommendations
+
+
+BALANCED = {"a": 30, "b": 20}
+SKEWED = {"a": 40, "b": 10}
+TAIL = {"a": 244, "b": 60, "c": 4}
+
+
+def loss_of(inspection: Inspection) -> dict:
+    return yaml.safe_load(inspection.config)["BALANCE"]
+
+
+def test_balanced_data_gets_the_baseline(tmp_path):
+    write_coco(tmp_path, "train", BALANCED)
+    balance = loss_of(inspected(tmp_path))
+    assert balance == {"ROI_LOSS": {"NAME": "cross_entropy"}, "CLASS_WEIGHTS": {"SOURCE": "none"}}
+
+
+def test_skewed_data_gets_focal_loss_and_weights_but_never_ohem(tmp_path):
+    write_coco(tmp_path, "train", SKEWED)
+    inspection = inspected(tmp_path)
+    balance = loss_of(inspection)
+    assert balance["ROI_LOSS"]["NAME"] == "softmax_focal"
+    assert balance["CLASS_WEIGHTS"] == {"SOURCE": "dataset", "RULE": "log"}
+    assert balance["ANCHOR_SAMPLER"] == {"NAME": "random"}
+    assert "4.0 to 1" in advice(inspection, "focal loss").reason
+    assert "can cost recall" in advice(inspection, "hard negative mining").reason
+
+
+@pytest.mark.parametrize("classes, mean", [(6, False), (7, True)])
+def test_more_than_six_classes_get_a_background_of_mean_weight(tmp_path, classes, mean):
+    write_coco(tmp_path, "train", {f"c{k}": 40 if k == 0 else 10 for k in range(classes)})
+    weights = loss_of(inspected(tmp_path))["CLASS_WEIGHTS"]
+    assert weights.get("BACKGROUND") == ("mean" if mean else None)
+
+
+def test_a_long_tail_gets_inv_sqrt_or_repeat_factors_as_an_alternative(tmp_path):
+    write_coco(tmp_path, "train", TAIL, per_image=3)
+    inspection = inspected(tmp_path)
+    assert loss_of(inspection)["CLASS_WEIGHTS"]["RULE"] == "inv_sqrt"
+    repeat = advice(inspection, "repeat the images")
+    assert repeat.optional and "SAMPLER_TRAIN" not in inspection.config
+    threshold = repeat.settings["DATALOADER"]["REPEAT_THRESHOLD"]
+    (result,) = [r for r in inspection.repeat_factors if r.threshold == threshold]
+    assert result.imbalance < inspection.subject.imbalance and 1 < result.epoch_growth <= 2
+    assert repeat.settings["BALANCE"]["CLASS_WEIGHTS"]["SOURCE"] == "none"
+
+
+@pytest.mark.parametrize("in_test, rule", [(0, "inv_sqrt"), (5, "log")])
+def test_a_long_tail_with_an_untrained_class_gets_a_rule_that_can_weigh_it(tmp_path, in_test, rule):
+    write_coco(tmp_path, "train", {**TAIL, "none": 0})
+    write_coco(tmp_path, "test", {**TAIL, "none": in_test})
+    assert loss_of(inspected(tmp_path))["CLASS_WEIGHTS"]["RULE"] == rule
+
+
+@pytest.mark.parametrize("empty, filtered", [(2, False), (40, True)])
+def test_images_without_boxes_stay_unless_they_are_the_majority(tmp_path, empty, filtered):
+    write_coco(tmp_path, "train", BALANCED, empty=empty)
+    inspection = inspected(tmp_path)
+    assert inspection.subject.empty_images == empty
+    found = yaml.safe_load(inspection.config)["DATALOADER"]["FILTER_EMPTY_ANNOTATIONS"]
+    assert found is filtered
+
+
+def test_shared_files_and_copies_are_to_be_removed(tmp_path):
+    write_coco(tmp_path, "train", BALANCED)
+    write_coco(tmp_path, "test", SKEWED)
+    source = (tmp_path / "train" / "train_0.png").read_bytes()
+    (tmp_path / "test" / "test_3.png").write_bytes(source)
+    (tmp_path / "train" / "train_1.png").write_bytes(source)
+    inspection = inspected(tmp_path)
+    first, second = inspection.overlap.shared
+    assert (first.first, first.second, first.images) == (*[inspection.subject.name] * 2, 1)
+    assert first.pairs[0][0].file.endswith("train_1.png")
+    assert second.images == 2
+    assert {Path(b.file).name for _, b in second.pairs} == {"test_3.png"}
+    assert advice(inspection, "Remove") and advice(inspection, "Take the files")
+
+
+def test_classes_without_enough_boxes_are_named(tmp_path):
+    write_coco(tmp_path, "train", {"many": 30, "few": 9, "enough": 10, "none": 0, "nowhere": 0})
+    write_coco(tmp_path, "test", {"many": 5, "few": 5, "enough": 0, "none": 2, "nowhere": 0})
+    inspection = inspected(tmp_path)
+    assert advice(inspection, "Do not trust").reason.startswith("'few': fewer than 10")
+    assert advice(inspection, "lacks").reason.startswith("'enough': no box")
+    assert advice(inspection, "Add training boxes").reason.startswith("'none':")
+    removal = advice(inspection, "class list")
+    assert removal.reason.startswith("'nowhere':")
+    for entry in removal.settings["DATASETS"]["CUSTOM"].values():
+        assert entry["CLASSES"] == ["many", "few", "enough", "none"]
+    problems = {w.rule: w.problem for w in inspection.weights}
+    assert problems["log"] is None and "every class" in problems["inverse"]
+
+
+def test_faults_are_all_listed_and_to_be_mended(tmp_path):
+    path = write_coco(tmp_path, "train", SKEWED)
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"][:5]:
+        annotation["bbox"][2] = 0
+    (tmp_path / "train" / "train_7.png").write_bytes(b"no image")
+    path.write_text(json.dumps(content))
+    inspection = inspected(tmp_path)
+    (source,) = inspection.faults
+    kinds = [fault.kind for fault in source.faults]
+    assert kinds.count(Kind.ZERO_SIZE) == 5 and kinds.count(Kind.UNREADABLE_IMAGE) == 1
+    assert advice(inspection, "Mend").settings == {"DATASETS": {"BAD_RECORDS": "skip"}}
+    text, page = as_text(inspection), as_page(inspection)
+    assert "5 x zero-size" in text and "... and 2 more" in text
+    assert page.count("zero-size or inverted box</td>") == 5
+
+
+def test_the_faults_of_a_held_out_set_are_listed_once(tmp_path):
+    path = write_coco(tmp_path, "labels", SKEWED)
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    path.write_text(json.dumps(content))
+    config = tmp_path / "config.yaml"
+    entry = {"FORMAT": "coco", "IMAGES": "labels", "ANNOTATIONS": "labels.json", "HOLDOUT": 0.2}
+    config.write_text(yaml.safe_dump({"DATASETS": {"CUSTOM": {"held": entry}}}))
+    (source,) = inspected("held", config).faults
+    assert source.splits == ("held_train", "held_val") and len(source.faults) == 1
+
+
+@pytest.mark.parametrize("leaf", ["quick/baseline", "r50_fpn/focal", "quick_retinanet/focal"])
+@pytest.mark.parametrize("boxes", [BALANCED, SKEWED, TAIL, {"one": 12}], ids=str)
+def test_every_recommended_line_loads_beside_the_config(tmp_path, boxes, leaf):
+    model = CONFIGS / f"{leaf}.yaml"
+    write_coco(tmp_path / "data", "train", boxes, size=(80, 16), empty=2, per_image=4)
+    inspection = inspected(tmp_path / "data", model)
+    assert "Change the anchors" in titles(inspection)
+    lines = [yaml.safe_dump(one.settings) for one in inspection.recommendations if one.settings]
+    for i, text in enumerate([*lines, inspection.config]):
+        (tmp_path / f"{i}.yaml").write_text(text)
+        cfg = load_config([model, tmp_path / f"{i}.yaml"])
+        check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    "leaf, stock, component",
+    [
+        ("quick/base", {"ROI_HEADS": {"NAME": "StandardROIHeads"}}, "BalancedROIHeads"),
+        ("quick_retinanet/base", {"META_ARCHITECTURE": "RetinaNet"}, "BalancedRetinaNet"),
+    ],
+)
+def test_a_stock_model_gets_the_component_that_reads_the_lines(tmp_path, leaf, stock, component):
+    write_coco(tmp_path / "data", "train", SKEWED)
+    (tmp_path / "stock.yaml").write_text(yaml.safe_dump({"MODEL": stock}))
+    files = [CONFIGS / f"{leaf}.yaml", tmp_path / "stock.yaml"]
+    inspection = inspected(tmp_path / "data", *files)
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    assert component in inspection.config
+    check_config(load_config([*files, tmp_path / "mine.yaml"]))
+
+
+# Odd data
+
+
+def test_a_dataset_without_boxes_is_shown_as_such(tmp_path):
+    write_coco(tmp_path, "train", {"a": 0, "b": 0}, empty=3)
+    inspection = inspected(tmp_path)
+    assert inspection.subject.imbalance is None and inspection.anchors is None
+    assert (inspection.weights, inspection.repeat_factors, inspection.samples) == ((), (), ())
+    assert "Add boxes" in titles(inspection)
+    json.dumps(asdict(inspection), allow_nan=False)
+    assert "0 boxes" in as_text(inspection) and "0 boxes" in as_page(inspection)
+
+
+def test_a_single_class_has_nothing_to_balance(tmp_path):
+    write_coco(tmp_path, "train", {"a": 12})
+    inspection = inspected(tmp_path)
+    assert "one class" in advice(inspection, "baseline").reason
+    assert inspection.subject.imbalance == 1 and as_text(inspection) and as_page(inspection)
+
+
+def test_many_classes_stay_readable_in_the_terminal(tmp_path):
+    write_coco(tmp_path, "train", {f"class{k}": 1 + k % 7 for k in range(60)}, per_image=8)
+    inspection = inspected(tmp_path)
+    text, page = as_text(inspection), as_page(inspection)
+    assert "20 classes between are left out" in text and "see the matrix" in text
+    assert all(f"<td>class{k}</td>" in page for k in range(60))
+
+
+def test_names_are_shown_and_never_run(tmp_path):
+    folder = tmp_path / "data"
+    evil = "<script>alert(1)</script>"
+    path = write_coco(folder, "train", {evil: 3, "$x_1^{$": 12, "a & b": 12})
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        name = f"<img src=x onerror=alert(2)>{image['id']}.png"
+        (folder / "train" / image["file_name"]).rename(folder / "train" / name)
+        image["file_name"] = name
+    content["annotations"][0]["bbox"][2] = 0
+    content["annotations"][0]["id"] = "<b>bold</b>"
+    path.write_text(json.dumps(content))
+    inspection = inspected(folder)
+    page = as_page(inspection)
+    assert "<script" not in page and "<img src=x" not in page and "<b>" not in page
+    for shown in ("&lt;script&gt;alert(1)", "&lt;img src=x onerror", "$x_1^{$", "a &amp; b"):
+        assert shown in page
+    assert "&lt;b&gt;bold" in page and evil in as_text(inspection)
+
+
+def test_an_image_lost_after_reading_is_said_on_the_page(tmp_path):
+    write_coco(tmp_path, "train", {"a": 2, "b": 2})
+    inspection = inspected(tmp_path)
+    for file in (tmp_path / "train").iterdir():
+        file.write_bytes(b"")
+    assert "the image cannot be read" in as_page(inspection)
+
+
+# Command line
+
+
+def test_the_command_prints_tables_and_writes_both_files(tmp_path, capsys):
+    write_coco(tmp_path / "data", "train", SKEWED)
+    out = tmp_path / "out"
+    assert main(["inspect", str(tmp_path / "data"), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "imbalance 4.0 to 1" in said.out and said.err == ""
+    assert said.out.split()[-2:] == [str(out / "inspect.json"), str(out / "inspect.html")]
+    stored = json.loads((out / "inspect.json").read_text())
+    assert stored["splits"][0]["classes"][1] == {"images": 10, "boxes": 10, "share": 0.2}
+
+
+def test_json_is_the_only_thing_on_standard_output(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_coco(tmp_path / "data", "train", SKEWED)
+    overrides = ["INPUT.MIN_SIZE_TEST", "320"]
+    assert main(["inspect", "data", "--json", "--config-file", QUICK, *overrides]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["anchors"]["min_size"] == 320
+    assert printed == json.loads(Path("output/inspect/data/inspect.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["bccd_trian"], "no dataset and no folder called 'bccd_trian'"),
+        (["shapes_trian", "--config-file", "config.yaml"], "did you mean 'shapes_train'?"),
+        (["empty"], "holds no dataset: looked for a data.yaml"),
+        (["config.yaml"], "config.yaml is a file: give the folder"),
+        (["empty", "--config-file", "missing.yaml"], "config file missing.yaml cannot be read"),
+        (["broken"], "is no readable YAML"),
+        (["broken_images"], "has no usable image"),
+        (["empty", "MODEL.BACKBONE.NAME", "resnet"], "MODEL.BACKBONE.NAME is 'resnet'"),
+    ],
+)
+def test_bad_input_is_answered_in_one_sentence(tmp_path, capsys, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("broken").mkdir()
+    Path("broken/data.yaml").write_text("names: [")
+    write_coco(Path("broken_images"), "train", {"a": 2})
+    Path("broken_images/train/train_0.png").write_bytes(b"")
+    Path("config.yaml").write_text(
+        "DATASETS: {CUSTOM: {shapes_train: {FORMAT: coco, IMAGES: i, ANNOTATIONS: a.json}}}"
+    )
+    assert main(["inspect", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1
+    assert not Path("output").exists()
+
+
+# Real data
+
+
+@pytest.fixture
+def datasets_folder(real_data, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(real_data))
+    return CONFIGS / "datasets"
+
+
+def test_bccd_is_inspected_in_seconds_with_its_known_counts(datasets_folder, real_data):
+    start = time.process_time()
+    inspection = inspected("bccd_train", QUICK, datasets_folder / "bccd.yaml")
+    assert time.process_time() - start < 10
+    counts = dict(zip(inspection.class_names, inspection.subject.classes, strict=True))
+    assert {name: c.boxes for name, c in counts.items()} == {
+        "Platelets": 292, "RBC": 3348, "WBC": 301,
+    }  # fmt: skip
+    wheres = [f.where.split(",")[0] for s in inspection.faults for f in s.faults]
+    assert wheres == ["BloodImage_00338.xml", "BloodImage_00343.xml"]
+    assert not inspection.overlap.shared
+    folder = inspected(real_data / "bccd")
+    assert [(s.role, s.images) for s in folder.splits] == [
+        ("train", 205),
+        ("val", 87),
+        ("test", 72),
+    ]
+
+
+def test_the_aquarium_folder_gives_its_three_splits_and_known_faults(real_data):
+    inspection = inspected(real_data / "aquarium")
+    assert [s.images for s in inspection.splits] == [448, 127, 63]
+    assert [s.boxes for s in inspection.splits] == [3324, 909, 582]
+    assert sum(s.empty_images for s in inspection.splits) == 1
+    assert [len(s.faults) for s in inspection.faults] == [0, 0, 2]
+    assert inspection.subject.imbalance == pytest.approx(1961 / 78)
+    assert not inspection.overlap.shared and inspection.overlap.hashed < 100
+    assert [r.epoch_growth > 1 for r in inspection.repeat_factors] == [False] * 2 + [True] * 4
+    assert loss_of(inspection)["CLASS_WEIGHTS"]["BACKGROUND"] == "mean"
+    assert {sample.class_name for sample in inspection.samples} == {
+        "starfish",
+        "stingray",
+        "puffin",
+    }
+    assert as_page(inspection).count("data:image/jpeg") == 6

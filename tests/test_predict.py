@@ -1,0 +1,104 @@
+"""``counterpoise predict``: images in, drawn images and a COCO dataset with scores out."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from counterpoise.console import main
+from counterpoise.drawing import draw_boxes
+from counterpoise.prediction import find_images
+from runs import SMALL
+
+
+@pytest.fixture
+def images(run, tmp_path):
+    """Folder with a sub-folder of three images."""
+    data, _ = run
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    for i, place in enumerate(("a.png", "b.png", "deeper/a.png")):
+        shutil.copy(data.parent / "images" / f"{i}.png", folder / place)
+    return folder
+
+
+def predict(run, *arguments):
+    return main(["predict", *map(str, arguments), "--run", str(run[1]), "--opts", *SMALL[:2]])
+
+
+def test_every_image_is_drawn_and_the_json_is_a_coco_dataset(run, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict(run, images, "--min-score", "0.2", "--out", out) == 0
+    drawn = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.jpg"))
+    assert drawn == ["images/a.jpg", "images/b.jpg", "images/deeper/a.jpg"]
+    coco = json.loads((out / "predictions.json").read_text())
+    assert [c["name"] for c in coco["categories"]] == ["disc", "bar"]
+    assert [(i["width"], i["height"]) for i in coco["images"]] == [(80, 64)] * 3
+    assert coco["annotations"]
+    assert {a["image_id"] for a in coco["annotations"]} <= {i["id"] for i in coco["images"]}
+    assert all(a["score"] >= 0.2 for a in coco["annotations"])
+    assert "3 images" in capsys.readouterr().out
+
+
+def test_no_dataset_is_needed(run, images, tmp_path, capsys):
+    run_dir = tmp_path / "moved"
+    run_dir.mkdir()
+    shutil.copy(run[1] / "model_final.pth", run_dir)
+    config = (run[1] / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(config.replace(str(run[0].parent), "/not/there"))
+    assert predict((None, run_dir), images, "--no-images", "--json", "--out", tmp_path / "o") == 0
+    assert len(json.loads(capsys.readouterr().out)["images"]) == 3
+    assert not (tmp_path / "o" / "images").exists()
+
+
+def test_an_unreadable_image_is_left_out_and_named(run, images, tmp_path, capsys):
+    whole = (images / "a.png").read_bytes()
+    (images / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert predict(run, images, "--no-images", "--out", tmp_path / "o") == 0
+    said = capsys.readouterr()
+    assert "warning: left out" in said.err and "cut.png" in said.err
+    assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())["images"]) == 3
+
+
+def test_files_of_equal_name_keep_apart(images):
+    names = [i.name.as_posix() for i in find_images([images / "a.png", images / "deeper/a.png"])]
+    assert names == ["a.png", "a~2.png"]
+    assert len(find_images([images, images / "b.png"])) == 3
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda folder: folder / "none", "does not exist"),
+        (
+            lambda folder: (folder / "text.txt", (folder / "text.txt").write_text("x"))[0],
+            "no image",
+        ),
+        (lambda folder: ((folder / "empty").mkdir(), folder / "empty")[1], "holds no image"),
+    ],
+)
+def test_a_wrong_input_is_one_sentence(run, tmp_path, capsys, make, sentence):
+    assert predict(run, make(tmp_path), "--out", tmp_path / "o") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("counterpoise predict: error: ") and sentence in error
+    assert "\n" not in error
+
+
+def test_a_folder_of_broken_images_is_refused(run, tmp_path, capsys):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    assert predict(run, tmp_path, "--out", tmp_path / "o") == 2
+    assert "none of the 1 images could be read" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_boxes_are_drawn_in_their_colour_on_a_copy_even_beyond_the_image():
+    pixels = np.zeros((60, 80, 3), dtype=np.uint8)
+    boxes = np.array([[10, 20, 40, 50], [-20, -20, 200, 200], [90, 90, 99, 99]], dtype=float)
+    drawn = draw_boxes(pixels, boxes, ["a", "b", "c"], ["#ff0000", "#00ff00", "#0000ff"])
+    assert not pixels.any()
+    assert drawn[35, 10].tolist() == [255, 0, 0]
+    assert drawn[59, 79].tolist() == [0, 255, 0]
+    with Image.fromarray(drawn) as image:
+        assert image.size == (80, 60)

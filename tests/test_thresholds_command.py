@@ -1,0 +1,101 @@
+"""``counterpoise thresholds``: chosen on validation images, written whole, applied at inference."""
+
+import json
+
+import pytest
+
+from counterpoise.cli import main as train_net
+from counterpoise.console import main
+from counterpoise.evaluation.stored import read_inference
+from runs import SMALL
+
+
+@pytest.fixture
+def arguments(run):
+    """The finished run, with its held-out images as validation set."""
+    _, out = run
+    return ["--run", str(out), *SMALL[:2], "DATASETS.VAL", "('shapes_val',)"]
+
+
+def test_the_file_holds_a_threshold_per_class_and_precision_is_as_asked(
+    arguments, tmp_path, capsys
+):
+    file = tmp_path / "t.json"
+    assert main(["thresholds", "--recall", "0.5", "--json", "--out", str(file), *arguments]) == 0
+    said = json.loads(capsys.readouterr().out)
+    written = json.loads(file.read_text())
+    assert written["criterion"] == said["criterion"] == "recall of at least 0.5"
+    assert list(written["thresholds"]) == ["disc", "bar"]
+    for chosen in said["per_class"]:
+        assert written["thresholds"][chosen["name"]] == chosen["point"]["threshold"]
+        assert chosen["point"]["recall"] >= 50 or not chosen["reached"]
+
+
+def test_choosing_on_test_images_is_answered_with_a_warning(arguments, tmp_path, capsys):
+    assert main(["thresholds", "--out", str(tmp_path / "t.json"), *arguments]) == 0
+    said = capsys.readouterr()
+    assert "2 of 2 images of DATASETS.VAL are in DATASETS.TEST too" in said.err
+    assert "one common threshold" in said.out and "BALANCE.SCORE_THRESHOLDS" in said.out
+
+
+def test_the_file_goes_beside_the_checkpoint_unless_told_otherwise(arguments, run):
+    assert main(["thresholds", *arguments]) == 0
+    file = run[1] / "thresholds.json"
+    assert file.is_file()
+    file.unlink()
+
+
+def test_predict_keeps_the_scores_of_at_least_their_class_threshold(run, tmp_path, capsys):
+    data, out = run
+    images = sorted((data.parent / "images").glob("*.png"))
+    predict = ["predict", *map(str, images), "--run", str(out), "--out", str(tmp_path / "p")]
+    predict += ["--no-images", "--json"]
+    assert main([*predict, "--min-score", "0"]) == 0
+    found = json.loads(capsys.readouterr().out)["annotations"]
+    scores = [sorted(a["score"] for a in found if a["category_id"] == k) for k in (0, 1)]
+    # Few enough for the bound of 100 detections per image to play no part.
+    limits = [scores[0][-8], scores[1][-3]]
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps({"thresholds": {"bar": limits[1], "disc": limits[0]}}))
+    assert main([*predict, "--thresholds", str(file)]) == 0
+    kept = json.loads(capsys.readouterr().out)["annotations"]
+    expected = [a["score"] for a in found if a["score"] >= limits[a["category_id"]]]
+    assert sorted(a["score"] for a in kept) == sorted(expected)
+    assert len(expected) >= 11
+
+
+def test_evaluation_takes_all_detections_and_measures_at_the_thresholds(run, tmp_path, capsys):
+    _data, out = run
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps({"thresholds": {"disc": 0.9, "bar": 0.99}}))
+    evaluation = tmp_path / "evaluated"
+    arguments = ["--eval-only", "--config-file", str(out / "config.yaml"), *SMALL[:2]]
+    arguments += ["MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(evaluation)]
+    assert train_net([*arguments, "BALANCE.SCORE_THRESHOLDS", str(file)]) == 0
+    (before,) = json.loads((out / "evaluation.json").read_text()).values()
+    (after,) = json.loads((evaluation / "evaluation.json").read_text()).values()
+    assert after["AP"] == pytest.approx(before["AP"])
+    assert [c["threshold"] for c in after["per_class"]] == [0.9, 0.99]
+    scores = read_inference(evaluation, "shapes_val").detections.scores
+    assert scores.min() < 0.9
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--recall", "1.5"], "--recall is 1.5, expected a number in (0, 1]"),
+        (["DATASETS.VAL", "()"], "DATASETS.VAL is empty"),
+        (["DATASETS.VAL", "('shapes_vall',)"], "did you mean"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, tmp_path, capsys, flags, sentence):
+    out = ["--out", str(tmp_path / "t.json")]
+    if flags[0].startswith("--"):
+        code = main(["thresholds", *flags, *out, *arguments])
+    else:
+        code = main(["thresholds", *out, *arguments, *flags])
+    said = capsys.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert said[-1].startswith("counterpoise thresholds: error: ") and sentence in said[-1]
+    assert not (tmp_path / "t.json").exists()
