@@ -1,12 +1,11 @@
 """Show on made-up parts what the plugin does to rare classes, from data to table.
 
 Draws a long-tailed dataset, trains Detectron2's baseline and focal loss with class weights and OHEM
-on the same budget, evaluates both, draws their detections, and ends with a table. Nothing is
-downloaded. Usage: ``make demo`` or ``python demo/run.py [--out DIR]``.
+on the same budget, evaluates and compares both, draws their detections, and ends with a table.
+Nothing is downloaded. Usage: ``make demo`` or ``python demo/run.py [--out DIR]``.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -16,27 +15,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 import yaml
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
-from tabulate import tabulate
 from tqdm import tqdm
 
-from counterpoise.checkpoint import BalancedCheckpointer
 from counterpoise.cli import silence_known_noise
-from counterpoise.config import load_config
-from counterpoise.engine import BalancedTrainer
+from counterpoise.comparison import Comparison, compare, read_contenders, score
+from counterpoise.comparison.page import as_page
+from counterpoise.comparison.terminal import BEYOND_NOISE, scores_table
+from counterpoise.drawing import COLOURS, draw_boxes
 from counterpoise.errors import UserError
-from counterpoise.preparation import prepare
+from counterpoise.evaluation import GroundTruth
+from counterpoise.evaluation.stored import read_inference
+from counterpoise.files import write_whole
 from make_dataset import DatasetPaths, make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ("baseline", "focal_weights_ohem")
 STEPS = 750  # 5 epochs; two trainings of four minutes on two CPU cores
 SCHEDULE = ["SOLVER.MAX_ITER", str(STEPS), "SOLVER.STEPS", "(500, 675)"]
-COLOURS = [(60, 180, 75), (230, 150, 0), (75, 75, 230), (200, 60, 200), (0, 190, 230), (60, 60, 60)]
 
 
 def write_config(paths: DatasetPaths, folder: Path) -> Path:
@@ -90,56 +86,22 @@ def train(config: str, data: Path, out: Path) -> None:
         raise RuntimeError(f"training {config} failed:\n{''.join(tail)}")
 
 
-def trained_config(config: str, data: Path, out: Path) -> CfgNode:
-    """The config of a finished training, ready to run its model."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    files = [ROOT / "configs" / "quick" / f"{config}.yaml", data]
-    weights = str(out / config / "model_final.pth")
-    cfg = load_config(files, ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", device])
-    prepare(cfg, eval_only=True)
-    return cfg
-
-
-def detect(cfg: CfgNode, records: list[dict]) -> list[Instances]:
-    """Run a trained model on images of the test set."""
-    model = BalancedTrainer.build_model(cfg).eval()
-    BalancedCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    loader = BalancedTrainer.build_test_loader(cfg, "parts_test")
-    wanted = {record["image_id"] for record in records}
-    found = {}
-    with torch.no_grad():
-        for (image,) in loader:
-            if image["image_id"] in wanted:
-                found[image["image_id"]] = model([image])[0]["instances"].to("cpu")
-    return [found[record["image_id"]] for record in records]
-
-
-def choose_images(records: list[dict], counts: list[int], number: int = 4) -> list[dict]:
+def choose_images(truth: GroundTruth, number: int = 4) -> list[int]:
     """Images with the most boxes of the rarer half of the classes."""
-    order = sorted(range(len(counts)), key=lambda c: counts[c])
-    rare = set(order[: len(counts) // 2])
-    return sorted(records, key=lambda r: -sum(a["category_id"] in rare for a in r["annotations"]))[
+    rare = np.argsort(truth.boxes_per_class())[: truth.num_classes // 2]
+    boxes = truth.images[np.isin(truth.classes, rare)]
+    return np.argsort(-np.bincount(boxes, minlength=truth.num_images), kind="stable")[
         :number
-    ]
+    ].tolist()
 
 
 def panel(
-    image: np.ndarray, boxes: np.ndarray, labels: list[str], classes: list[int]
+    image: np.ndarray, boxes: np.ndarray, labels: list[str], classes: np.ndarray
 ) -> np.ndarray:
-    """Draw boxes with their labels on a copy of an image at twice its size."""
-    drawn = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    for box, label, category in zip(boxes, labels, classes, strict=True):
-        x0, y0, x1, y1 = (2 * box).round().astype(int).tolist()
-        colour = COLOURS[category % len(COLOURS)]
-        cv2.rectangle(drawn, (x0, y0), (x1, y1), colour, 2)
-        (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
-        top = max(y0 - height - 6, 0)
-        cv2.rectangle(drawn, (x0, top), (x0 + width + 4, top + height + 6), colour, cv2.FILLED)
-        cv2.putText(
-            drawn, label, (x0 + 2, top + height + 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45,
-            (255, 255, 255), 1, cv2.LINE_AA,
-        )  # fmt: skip
-    return drawn
+    """Draw boxes (n, 4) XYWH with their labels on a copy of an image at twice its size."""
+    large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    corners = 2 * np.c_[boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]
+    return draw_boxes(large, corners, labels, [COLOURS[c % len(COLOURS)] for c in classes])
 
 
 def titled(row: list[np.ndarray], titles: list[str]) -> np.ndarray:
@@ -156,59 +118,38 @@ def titled(row: list[np.ndarray], titles: list[str]) -> np.ndarray:
     return cv2.hconcat(columns)
 
 
-def draw(data: Path, out: Path, counts: list[int]) -> Path:
+def draw(out: Path) -> Path:
     """Draw ground truth beside the detections of both models.
 
     Scores under focal loss and cross-entropy mean different things, so there is no common score
     threshold: each model shows as many boxes as the image has objects, its most confident ones.
     """
-    configs = [trained_config(config, data, out) for config in CONFIGS]
-    records = choose_images(DatasetCatalog.get("parts_test"), counts)
-    names = MetadataCatalog.get("parts_test").thing_classes
-    detections = [detect(cfg, records) for cfg in configs]
+    runs = [read_inference(out / config, "parts_test") for config in CONFIGS]
+    truth = runs[0].ground_truth
     rows = []
-    for i, record in enumerate(records):
-        image = cv2.imread(record["file_name"])
-        truth = record["annotations"]
-        classes = [a["category_id"] for a in truth]
-        boxes = np.array([a["bbox"] for a in truth])
-        row = [panel(image, boxes, [names[c] for c in classes], classes)]
-        for found in detections:
-            best: Instances = found[i][found[i].scores.argsort(descending=True)[: len(truth)]]
-            predicted: Boxes = best.pred_boxes
-            classes = best.pred_classes.tolist()
-            labels = [f"{names[c]} {s:.2f}" for c, s in zip(classes, best.scores, strict=True)]
-            row.append(panel(image, predicted.tensor.numpy(), labels, classes))
+    for i in choose_images(truth):
+        pixels = cv2.cvtColor(cv2.imread(truth.file_names[i]), cv2.COLOR_BGR2RGB)
+        own = np.flatnonzero(truth.images == i)
+        labels = [truth.class_names[c] for c in truth.classes[own]]
+        row = [panel(pixels, truth.boxes[own], labels, truth.classes[own])]
+        for found in (run.detections for run in runs):
+            best = np.flatnonzero(found.images == i)
+            best = best[np.argsort(-found.scores[best])][: len(own)][::-1]
+            labels = [f"{truth.class_names[found.classes[d]]} {found.scores[d]:.2f}" for d in best]
+            row.append(panel(pixels, found.boxes[best], labels, found.classes[best]))
         rows.append(titled(row, ["ground truth", *CONFIGS]))
     picture = out / "detections.png"
-    cv2.imwrite(str(picture), cv2.vconcat(rows))
+    cv2.imwrite(str(picture), cv2.cvtColor(cv2.vconcat(rows), cv2.COLOR_RGB2BGR))
     return picture
 
 
-def results_table(out: Path) -> str:
-    """Average precision per class of both runs and the difference, rarest class last."""
-    runs = [json.loads((out / c / "evaluation.json").read_text())["parts_test"] for c in CONFIGS]
-    rows = []
-    for first, second in zip(*(run["per_class"] for run in runs), strict=True):
-        names = (first["name"], first["train_boxes"])
-        rows.append([*names, first["AP"], second["AP"], first["AP50"], second["AP50"]])
-    rows.sort(key=lambda row: -row[1])
-    half = len(rows) // 2
-    for name, part in (("frequent half", rows[:half]), ("rare half", rows[half:]), ("all", rows)):
-        rows = [*rows, [f"mean, {name}", None, *np.mean([row[2:] for row in part], axis=0)]]
-    rows = [[*row[:4], row[3] - row[2], *row[4:]] for row in rows]
-    first, second = CONFIGS
-    headers = [
-        "class",
-        "training boxes",
-        f"AP {first}",
-        f"AP {second}",
-        "difference",
-        f"AP50 {first}",
-        f"AP50 {second}",
-    ]
-    formats = ("", "g", ".1f", ".1f", "+.1f", ".1f", ".1f")
-    return tabulate(rows, headers, tablefmt="simple", floatfmt=formats, missingval="")
+def compare_runs(out: Path) -> Comparison:
+    """Compare both runs and write the page, as ``counterpoise compare`` does."""
+    test_set, contenders = read_contenders([out / config for config in CONFIGS])
+    scores = score(contenders)
+    comparison = compare(test_set, contenders, scores)
+    write_whole(out / "compare.html", as_page(comparison, scores))
+    return comparison
 
 
 def main() -> int:
@@ -227,18 +168,19 @@ def main() -> int:
         for step, config in enumerate(CONFIGS, start=2):
             print(f"{step}/4  training and evaluating {config}", flush=True)
             train(config, data, out / config)
-        print("4/4  drawing detections", flush=True)
-        runs = json.loads((out / CONFIGS[0] / "evaluation.json").read_text())["parts_test"]
-        picture = draw(data, out, [c["train_boxes"] for c in runs["per_class"]])
+        print("4/4  comparing both and drawing detections", flush=True)
+        comparison = compare_runs(out)
+        picture = draw(out)
     except (UserError, RuntimeError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     minutes = (time.monotonic() - started) / 60
-    print(f"\n{results_table(out)}\n")
-    print("Both runs had the same budget and seed; one seed says little about small differences.")
+    print(f"\nbase: {CONFIGS[0]}, run: {CONFIGS[1]}\n{scores_table(comparison, *CONFIGS)}")
+    print(f"{BEYOND_NOISE}\n")
     print(f"Took {minutes:.1f} minutes. In {out}:")
     print(f"  {picture.name}: detections beside ground truth")
-    print("  baseline/, focal_weights_ohem/: checkpoints, logs, evaluation.json")
+    print("  compare.html: what became of each class and each kind of error")
+    print("  baseline/, focal_weights_ohem/: report.html, evaluation.json, checkpoints, logs")
     print(f"  {data.name}, parts/: the dataset and the config that names it\n")
     print("Train on your own data: describe it as that file does, then")
     print("  .venv/bin/python train_net.py --config-file configs/quick/focal_weights.yaml \\")

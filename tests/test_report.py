@@ -204,7 +204,9 @@ def test_page_of_many_classes_is_small_and_has_their_mean(tmp_path):
     folder = write_run(tmp_path / "run", names, tuple(range(1, 81)))
     page = write_report(folder)
     assert page.stat().st_size < 3e6
-    assert "Of 80 classes, the rarest in training" in re.sub(r"\s+", " ", page.read_text())
+    assert "Of 80 classes, the rarest in training, and the mean" in re.sub(
+        r"\s+", " ", page.read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,6 +219,14 @@ def test_page_of_many_classes_is_small_and_has_their_mean(tmp_path):
         ('{"shapes_val": {"AP": "high"}}', "shapes_val.AP is 'high', expected a number"),
         ('{"a": {"per_class": [{"name": "x", "AP_interval": [1]}]}}', "expected 2 numbers"),
         ('{"a": {"per_class": [{"name": "x"}, 3]}}', r"per_class\[1\] is 3, expected keys"),
+        (
+            '{"a": {"per_class": [{"name": "x"}], "confusion": {"counts": [[1, 2]]}}}',
+            "a.confusion.counts is not 2 rows of 2 counts",
+        ),
+        (
+            '{"a": {"per_class": [{"name": "x"}], "errors": {"other": {"count": 1}}}}',
+            "has the error kinds other, expected classification, ",
+        ),
     ],
 )
 def test_broken_evaluation_is_refused_and_the_earlier_page_stays(shapes, content, complaint):

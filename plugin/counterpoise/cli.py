@@ -25,6 +25,7 @@ from counterpoise.engine import BalancedTrainer, evaluate, load_for_evaluation
 from counterpoise.errors import UserError
 from counterpoise.files import write_whole
 from counterpoise.preparation import prepare
+from counterpoise.reporting import write_report
 from counterpoise.run_record import RunRecord, command_line
 from counterpoise.weight_sources import class_table
 
@@ -162,11 +163,13 @@ def run(args: argparse.Namespace) -> None:
             trainer = BalancedTrainer(cfg, RunRecord(args.command, args.config_file, cfg.SEED))
     if args.eval_only:
         results = evaluate(cfg, model, training)
-        if comm.is_main_process():
-            verify_results(cfg, results)
     else:
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
+    if comm.is_main_process() and cfg.DATASETS.TEST:
+        logger.info("Report written to %s", write_report(Path(cfg.OUTPUT_DIR)))
+        if args.eval_only:
+            verify_results(cfg, results)
 
 
 def import_file(path: Path) -> None:

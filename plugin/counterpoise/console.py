@@ -1,6 +1,8 @@
 """The console command ``counterpoise``, which stands beside ``train_net.py``."""
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from counterpoise.cli import refuse, silence_known_noise
@@ -42,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silence_known_noise()
     try:
         args.run(args)
+        sys.stdout.flush()
     except UserError as error:
         return refuse(error, f"counterpoise {args.command}")
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; Python must not write to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -178,7 +178,7 @@ def _check_dense_loss(cfg: CfgNode) -> None:
 def _check_balance_is_read(cfg: CfgNode) -> None:
     """Refuse BALANCE keys that were changed for components that never look at them."""
     defaults = training_config().BALANCE
-    for section, (key, reader) in _unread_sections(cfg).items():
+    for section, (key, reader) in unread_sections(cfg).items():
         own, default = cfg.BALANCE[section], defaults[section]
         if isinstance(own, CfgNode):
             changed = [f"{section}.{k}" for k, v in own.items() if v != default[k]]
@@ -191,7 +191,7 @@ def _check_balance_is_read(cfg: CfgNode) -> None:
             )
 
 
-def _unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
+def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
     """Parts of BALANCE that no component reads -> the key, and its value that would read it."""
     architecture = "MODEL.META_ARCHITECTURE"
     if cfg.MODEL.META_ARCHITECTURE not in RETINANETS:

@@ -6,30 +6,29 @@ import json
 from pathlib import Path
 from typing import Any
 
-from counterpoise.commands.options import progress
+from counterpoise.commands.options import add_command, progress
 from counterpoise.comparison import compare, read_contenders, score
 from counterpoise.comparison.page import as_page
 from counterpoise.comparison.terminal import as_text
 from counterpoise.files import write_json, write_whole
 
-EPILOG = """\
-examples:
-  counterpoise compare output/bccd/baseline output/bccd/focal_weights_ohem
-  counterpoise compare output/baseline output/focal output/ohem --test-set mine_test \\
-      --out output/compare/mine
+EXAMPLES = """\
+counterpoise compare output/bccd/baseline output/bccd/focal_weights_ohem
+counterpoise compare output/baseline output/focal output/ohem --test-set mine_test \\
+    --out output/compare/mine
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add ``compare`` to the subcommands."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "compare",
-        help="compare trained runs: AP with paired intervals, kinds of error, time, settings",
-        description="Compare runs with the first one on the same test images: AP and AP50 per "
+        "compare trained runs: AP with paired intervals, kinds of error, time, settings",
+        "Compare runs with the first one on the same test images: AP and AP50 per "
         "class and group with 95 % intervals by paired bootstrap, kinds of error, false positives "
         "at matched recall, time, and settings that differ. Writes compare.json and compare.html.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN",

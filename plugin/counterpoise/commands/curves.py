@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from counterpoise.classification import ClassificationLoss
-from counterpoise.commands.options import add_config_arguments, config_of
+from counterpoise.commands.options import add_command, add_config_arguments, config_of
 from counterpoise.curves import (
     GAMMAS,
     draw_cumulative_shares,
@@ -23,23 +23,22 @@ from counterpoise.engine import load_for_evaluation
 from counterpoise.errors import UserError
 from counterpoise.preparation import prepare
 
-EPILOG = """\
-examples:
-  counterpoise curves --out output/curves
-  counterpoise curves --config-file configs/quick/focal.yaml \\
-      --config-file configs/datasets/bccd.yaml MODEL.WEIGHTS output/bccd/model_final.pth
+EXAMPLES = """\
+counterpoise curves --out output/curves
+counterpoise curves --config-file configs/quick/focal.yaml \\
+    --config-file configs/datasets/bccd.yaml MODEL.WEIGHTS output/bccd/model_final.pth
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add ``curves`` to the subcommands."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "curves",
-        help="draw the focal loss, and how a trained model's loss is spread",
-        description="Draw loss and gradient against p_t; with a config and MODEL.WEIGHTS also the "
+        "draw the focal loss, and how a trained model's loss is spread",
+        "Draw loss and gradient against p_t; with a config and MODEL.WEIGHTS also the "
         "share of the loss that the easiest foreground and background proposals cause.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument("--gammas", type=float, nargs="+", default=GAMMAS, metavar="G")
     parser.add_argument("--alphas", type=float, nargs="*", default=(0.25, 0.75), metavar="A")

@@ -10,34 +10,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from counterpoise.commands.options import add_config_arguments, config_of, progress
+from counterpoise.commands.options import add_command, add_config_arguments, config_of, progress
 from counterpoise.files import write_json, write_whole
 from counterpoise.inspection import find_target, inspect
 from counterpoise.inspection.page import as_page
 from counterpoise.inspection.terminal import as_text
 from counterpoise.validation import check_config
 
-EPILOG = """\
-examples:
-  counterpoise inspect path/to/dataset
-  counterpoise inspect bccd_train --config-file configs/quick/focal_weights.yaml \\
-      --config-file configs/datasets/bccd.yaml --out output/inspect/bccd
+EXAMPLES = """\
+counterpoise inspect path/to/dataset
+counterpoise inspect bccd_train --config-file configs/quick/focal_weights.yaml \\
+    --config-file configs/datasets/bccd.yaml --out output/inspect/bccd
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add ``inspect`` to the subcommands."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "inspect",
-        help="count, measure and check a dataset, and recommend settings",
-        description="Class counts, box sizes against the model's anchors, co-occurrence, faulty "
+        "count, measure and check a dataset, and recommend settings",
+        "Class counts, box sizes against the model's anchors, co-occurrence, faulty "
         "records, files shared by splits, class weights, repeat factors, and a recommendation with "
         "the config lines to copy. The anchors are those of the config's model, or of R50-FPN "
         "without a config. Writes inspect.json and inspect.html.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s NAME_OR_FOLDER [--config-file FILE ...] [--out DIR] [--json] "
-        "[KEY VALUE ...]",
+        EXAMPLES,
     )
     parser.add_argument(
         "target", metavar="NAME_OR_FOLDER",

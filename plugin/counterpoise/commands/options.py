@@ -1,10 +1,12 @@
 """Arguments that several subcommands share."""
 
 import argparse
+import re
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 from tqdm import tqdm
@@ -15,8 +17,32 @@ from counterpoise.errors import UserError
 T = TypeVar("T")
 
 
+def add_command(
+    commands: Any, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Add a subcommand.
+
+    Args:
+        commands: the sub-parsers of ``counterpoise``.
+        name: of the command.
+        summary: for the list of commands.
+        description: for its own help.
+        examples: commands to copy, a line each.
+
+    Returns:
+        its parser, without arguments yet.
+    """
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(description, 88),
+        epilog="examples:\n" + textwrap.indent(examples, "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, opts: bool = True) -> None:
-    """Add ``--config-file`` and, as the last positional arguments, ``KEY VALUE`` overrides.
+    """Add ``--config-file`` and ``KEY VALUE`` overrides; to be called after all other arguments.
 
     Args:
         parser: of a subcommand.
@@ -33,8 +59,10 @@ def add_config_arguments(parser: argparse.ArgumentParser, opts: bool = True) -> 
             "opts", nargs="+", default=[], metavar="KEY VALUE", help=text
         )
         # With "*" argparse would take none right behind another positional argument and refuse
-        # those that follow an option.
+        # those that follow an option; with "+" it shows them as required.
         overrides.required = False
+        usage = parser.format_usage().removeprefix("usage: ").strip()
+        parser.usage = re.sub(r"KEY VALUE\s+\[KEY VALUE \.\.\.\]", "[KEY VALUE ...]", usage)
     else:
         parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help=text)
 

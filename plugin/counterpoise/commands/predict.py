@@ -8,29 +8,33 @@ from typing import Any
 
 from tabulate import tabulate
 
-from counterpoise.commands.options import add_config_arguments, add_run_argument, config_of
+from counterpoise.commands.options import (
+    add_command,
+    add_config_arguments,
+    add_run_argument,
+    config_of,
+)
 from counterpoise.engine import load_for_evaluation
 from counterpoise.errors import UserError
 from counterpoise.files import write_json
 from counterpoise.prediction import Predictions, as_coco, find_images, predict, save_drawn
 from counterpoise.preparation import prepare
 
-EPILOG = """\
-examples:
-  counterpoise predict photos/ --run output/bccd --thresholds output/bccd/thresholds.json
-  counterpoise predict a.jpg b.jpg --config-file my.yaml --opts MODEL.WEIGHTS model_final.pth
+EXAMPLES = """\
+counterpoise predict photos/ --run output/bccd --thresholds output/bccd/thresholds.json
+counterpoise predict a.jpg b.jpg --config-file my.yaml --opts MODEL.WEIGHTS model_final.pth
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add ``predict`` to the subcommands."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "predict",
-        help="detect objects in images or folders",
-        description="Detect objects in images; write the images with boxes drawn and "
+        "detect objects in images or folders",
+        "Detect objects in images; write the images with boxes drawn and "
         "predictions.json, a COCO dataset whose annotations have a score.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER")
     add_run_argument(parser)

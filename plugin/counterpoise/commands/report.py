@@ -4,23 +4,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from counterpoise.commands.options import add_command
 from counterpoise.reporting import write_report
 
-EPILOG = """\
-example:
-  counterpoise report output/bccd
+EXAMPLES = """\
+counterpoise report output/bccd
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add ``report`` to the subcommands."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "report",
-        help="build the page of a run again",
-        description="Build the page that a training ends with, from the files of its OUTPUT_DIR: "
+        "build the page of a run again",
+        "Build the page that a training ends with, from the files of its OUTPUT_DIR: "
         "results per class, curves, errors with pictures, losses and config.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument(
         "run_dir", type=Path, metavar="RUN", help="OUTPUT_DIR of a run that has evaluated"

@@ -13,7 +13,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
 from tabulate import tabulate
 
-from counterpoise.commands.options import add_config_arguments, add_run_argument, config_of
+from counterpoise.commands.options import (
+    add_command,
+    add_config_arguments,
+    add_run_argument,
+    config_of,
+)
 from counterpoise.engine import CheckedMapper, load_for_evaluation
 from counterpoise.errors import UserError
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
@@ -31,12 +36,11 @@ from counterpoise.inference import infer
 from counterpoise.preparation import prepare
 from counterpoise.score_thresholds import ScoreThresholds
 
-EPILOG = """\
-examples:
-  counterpoise thresholds --run output/aquarium
-  counterpoise thresholds --run output/aquarium --recall 0.9 --out high_recall.json
+EXAMPLES = """\
+counterpoise thresholds --run output/aquarium
+counterpoise thresholds --run output/aquarium --recall 0.9 --out high_recall.json
 then, in any config or on any command line:
-  BALANCE.SCORE_THRESHOLDS output/aquarium/thresholds.json
+BALANCE.SCORE_THRESHOLDS output/aquarium/thresholds.json
 """
 
 
@@ -62,14 +66,14 @@ class ChosenThreshold:
 
 def add_parser(commands: Any) -> None:
     """Add ``thresholds`` to the subcommands."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "thresholds",
-        help="choose a score threshold per class on DATASETS.VAL",
-        description="Choose a score threshold per class on DATASETS.VAL and write a file for "
+        "choose a score threshold per class on DATASETS.VAL",
+        "Choose a score threshold per class on DATASETS.VAL and write a file for "
         "BALANCE.SCORE_THRESHOLDS. Scores of a focal loss are not calibrated, and those of rare "
         "classes least of all, so one threshold for all classes suits none.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     add_run_argument(parser)
     aims = parser.add_mutually_exclusive_group()

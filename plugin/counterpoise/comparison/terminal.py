@@ -28,16 +28,17 @@ def as_text(comparison: Comparison) -> str:
         pair = (comparison.baseline.name, run.name)
         title = f"{run.name} against {comparison.baseline.name}"
         parts += [
-            f"{title}\n{'=' * len(title)}\n{_scores(comparison, *pair)}\n{_wrapped(BEYOND_NOISE)}",
+            f"{title}\n{'=' * len(title)}\n{scores_table(comparison, *pair)}\n"
+            + _wrapped(BEYOND_NOISE),
             f"Errors at IoU 0.50\n{_errors(comparison, *pair)}",
             f"Change of errors by class: count (AP50 lost)\n{_errors_by_class(comparison, *pair)}",
-            "False positives on background per image, and missed boxes, where both runs reach the "
+            "False positives on background per image, and missed boxes, where all runs reach the "
             f"recall\n{_matched(comparison, *pair)}",
         ]
     if comparison.settings:
         parts.append(f"Settings that differ\n{_settings(comparison)}")
     parts += [
-        "\n".join(f"{_wrapped(sentence)}" for sentence in sentences)
+        "\n".join(_wrapped(sentence) for sentence in sentences)
         for sentences in comparison.findings.values()
     ]
     parts += [_wrapped(f"Note: {note}") for note in comparison.notes]
@@ -63,7 +64,8 @@ def _runs(comparison: Comparison) -> str:
     return _table(rows, headers, name_width=30)
 
 
-def _scores(comparison: Comparison, baseline: str, run: str) -> str:
+def scores_table(comparison: Comparison, baseline: str, run: str) -> str:
+    """AP and AP50 of two runs per class and group, with the differences and their intervals."""
     rows = [
         (c.name, _count(c.train_boxes), str(c.test_boxes), *_score_cells(c.scores, baseline, run))
         for c in comparison.classes

@@ -131,7 +131,12 @@ class Evaluation:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [self._class_table(), self._error_table()]
+        legend = (
+            f"AP is COCO's, its interval from {self.resamples} resamples of the {self.test_images} "
+            f"test images.\nPrecision and recall are at IoU 0.50 and the scores of "
+            f"{self.thresholds_from}."
+        )
+        parts = [f"{self._class_table()}\n{legend}", self._error_table()]
         parts += [f"Note: {note}" for note in self.notes]
         return "\n\n".join(parts)
 

@@ -34,7 +34,7 @@ from counterpoise.evaluation.voc_metrics import voc_average_precision
 
 #: Recalls at which false positives on background are counted.
 RECALLS = (0.5, 0.8)
-BEST_F1 = "maximal F1 on this test set, so precision and recall are optimistic"
+BEST_F1 = "maximal F1 on this test set, so both are optimistic"
 
 
 def evaluate_detections(

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator
 
 import matplotlib as mpl
@@ -24,6 +25,7 @@ _STYLE = {
     "grid.color": "#e4e4e4",
     "font.size": 10,
     "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text, so that the reader's fonts show any script
     "svg.hashsalt": "counterpoise",
     "text.parse_math": False,  # a class name may hold dollar signs
 }
@@ -50,7 +52,10 @@ def palette(n: int) -> list[str]:
 def figure_uri(drawn: Figure) -> str:
     """Render a figure as an SVG data URI."""
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The font that measures the text lacks some scripts; the one that shows it need not.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        drawn.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

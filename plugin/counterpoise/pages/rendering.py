@@ -16,7 +16,10 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def signed(value: float | None, digits: int = 1) -> str:
     """Format a difference with its sign; a dash where there is none."""
-    return DASH if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    if value is None:
+        return DASH
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    return f"{round(value, digits) + 0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval(value: tuple[float, float] | None, digits: int = 1) -> str:

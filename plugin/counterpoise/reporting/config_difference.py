@@ -6,7 +6,7 @@ from typing import NamedTuple
 from detectron2.config import CfgNode
 
 from counterpoise.config import training_config
-from counterpoise.validation import _unread_sections
+from counterpoise.validation import unread_sections
 
 #: Values under which a part of Counterpoise does what Detectron2 does.
 NEUTRAL = {
@@ -45,7 +45,7 @@ def from_baseline(cfg: CfgNode) -> list[Difference]:
     Args:
         cfg: of a run.
     """
-    unread = _unread_sections(cfg)
+    unread = unread_sections(cfg)
     own = dict(_leaves(cfg))
     return [
         Difference(key, _shown(own[key]), _shown(neutral))

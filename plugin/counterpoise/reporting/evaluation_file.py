@@ -8,6 +8,7 @@ from typing import Any
 
 from counterpoise.errors import UserError
 from counterpoise.evaluation import Evaluation
+from counterpoise.evaluation.error_kinds import KINDS
 from counterpoise.files import read_json
 
 #: Name of the file in a run's OUTPUT_DIR.
@@ -44,6 +45,15 @@ def _read_one(entry: Any, where: str) -> Evaluation:
     evaluation = _decoded(entry, Evaluation, where)
     if not evaluation.per_class or any(not c.name for c in evaluation.per_class):
         raise UserError(f"{where} has no named classes in per_class, so it is no evaluation")
+    for errors in (evaluation.errors, *(c.errors for c in evaluation.per_class)):
+        if errors and errors.keys() != KINDS.keys():
+            raise UserError(
+                f"{where} has the error kinds {', '.join(errors)}, expected {', '.join(KINDS)}"
+            )
+    size = len(evaluation.per_class) + 1
+    confusion = evaluation.confusion
+    if confusion is not None and {size} != {*map(len, (confusion.counts, *confusion.counts))}:
+        raise UserError(f"{where}.confusion.counts is not {size} rows of {size} counts")
     return evaluation
 
 

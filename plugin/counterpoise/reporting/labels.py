@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 _GAP = 7.0  # pixels between a point and its name
 _REACH = 4.0  # pixels that a marker reaches beyond its point
-_SIDES = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
+_SIDES = np.array([(1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)])
 
 
 def short(name: str, limit: int = 30) -> str:
@@ -20,6 +20,8 @@ def label_points(
     axes: Axes, points: np.ndarray, names: Sequence[str], bars: np.ndarray, fontsize: float = 9
 ) -> int:
     """Write a name beside each point where there is room for it; earlier points come first.
+
+    A name lies over no other name and no point, and over a bar only where it has no better place.
 
     Args:
         axes: with its limits and scales set.
@@ -36,25 +38,30 @@ def label_points(
     frame = axes.get_window_extent()
     at = axes.transData.transform(points)
     ends = [axes.transData.transform(np.stack([points[:, 0], y], axis=1)) for y in bars.T]
-    taken = np.concatenate([ends[0] - _REACH, ends[1] + _REACH], axis=1)
+    bar_boxes = np.concatenate([ends[0] - _REACH, ends[1] + _REACH], axis=1)
+    taken = np.concatenate([at - _REACH, at + _REACH], axis=1)
     left_out = 0
     for point, (x, y), name in zip(points, at, names, strict=True):
         text = axes.annotate(
             short(name), point, (0, 0), textcoords="offset points", va="bottom", fontsize=fontsize
         )
-        size = text.get_window_extent()
-        for side_x, side_y in _SIDES:
-            left = x + side_x * _GAP - size.width * (1 - side_x) / 2
-            bottom = y + side_y * _GAP - size.height * (1 - side_y) / 2
-            box = np.array([left, bottom, left + size.width, bottom + size.height])
-            inside = (box[:2] >= frame.min).all() and (box[2:] <= frame.max).all()
-            if inside and not _overlaps(box, taken):
-                text.xyann = 72 / figure.dpi * np.array([left - x, bottom - y])
-                taken = np.vstack([taken, box])
-                break
-        else:
+        size = np.array(text.get_window_extent().size)
+        corners = np.array([x, y]) + _SIDES * _GAP - size * (1 - _SIDES) / 2
+        boxes = np.concatenate([corners, corners + size], axis=1)
+        free = [
+            box
+            for box in boxes
+            if (box[:2] >= frame.min).all()
+            and (box[2:] <= frame.max).all()
+            and not _overlaps(box, taken)
+        ]
+        if not free:
             text.remove()
             left_out += 1
+            continue
+        best = next((box for box in free if not _overlaps(box, bar_boxes)), free[0])
+        text.xyann = 72 / figure.dpi * (best[:2] - [x, y])
+        taken = np.vstack([taken, best])
     return left_out
 
 

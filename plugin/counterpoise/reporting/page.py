@@ -76,6 +76,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         run=run,
         results=[_results(run, name, each, limit) for name, each in run.evaluations.items()],
         kinds=list(KINDS),
+        limits=result_figures,
         loss_figure=training_figures.loss_curves(run.metrics, _lr_steps(run)),
         share_figure=training_figures.loss_share_areas(run.loss_shares)
         if run.loss_shares

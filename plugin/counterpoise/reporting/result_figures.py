@@ -15,7 +15,7 @@ from counterpoise.reporting.labels import label_points, short
 #: Curves with a line of their own; above that the rarest classes have one, and the mean.
 MAX_CURVES = 10
 #: Classes whose confusions are written as numbers, and whose names fit beside the matrix.
-MAX_COUNTS, MAX_NAMES = 25, 60
+MAX_COUNTS, MAX_NAMES = 25, 80
 #: Classes with a bar of their own in the error kinds.
 MAX_BARS = 20
 
@@ -55,7 +55,8 @@ def ap_against_count(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
         axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         points = np.stack([counts, values], axis=1)
-        unnamed = label_points(axes, points, [c.name for c in known], spread)
+        fontsize = 9 if len(known) <= MAX_COUNTS else 8
+        unnamed = label_points(axes, points, [c.name for c in known], spread, fontsize)
         return figure_uri(drawn), unnamed
 
 
@@ -78,7 +79,7 @@ def precision_recall_curves(
     shown = known
     if len(known) > MAX_CURVES:
         rarest = sorted(known, key=lambda k: (training_count(classes[k]), k))
-        shown = sorted(rarest[:_CURVES_BESIDE_MEAN])
+        shown = rarest[:_CURVES_BESIDE_MEAN]
     with figure(WIDE, 4.6) as drawn:
         axes = drawn.subplots()
         for k, colour, dash in zip(shown, palette(len(shown)), _dashes(len(shown)), strict=True):
@@ -128,9 +129,13 @@ def confusion_heatmap(names: Sequence[str], counts: Sequence[Sequence[int]]) -> 
         axes.set(xlabel="predicted class", ylabel="true class")
         if len(names) <= MAX_NAMES:
             labels = [*map(short, names), "background"]
-            small = 9 if len(names) <= MAX_COUNTS else 6
-            upright = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if size > 4 else {}
-            axes.set_xticks(range(size), labels, fontsize=small, **upright)
+            small = 9 if len(names) <= MAX_COUNTS else 5.5
+            angle = 0 if size <= 4 else 45 if len(names) <= MAX_COUNTS else 90
+            axes.set_xticks(range(size), labels, fontsize=small)
+            if angle:
+                axes.tick_params(axis="x", rotation=angle)
+                for label in axes.get_xticklabels():
+                    label.set(ha="right", rotation_mode="anchor", va="center")
             axes.set_yticks(range(size), labels, fontsize=small)
         if len(names) <= MAX_COUNTS:
             for row, column in np.ndindex(size, size):
@@ -169,7 +174,7 @@ def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str | None:
             axes.barh(rows, values, left=left, height=0.66, color=colour, label=kind)
             left += values
         axes.set_yticks(rows, map(short, names))
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, max(left.max() * 1.02, 1))
         axes.set_xlabel("AP50 lost")
