@@ -21,12 +21,14 @@ class Contender:
         run: its files.
         ground_truth: of the test set, equal for all runs.
         detections: of the run.
+        thresholds: K scores at which the run was evaluated; None where it has none for a class.
     """
 
     name: str
     run: Run
     ground_truth: GroundTruth
     detections: Detections
+    thresholds: tuple[float | None, ...]
 
 
 def read_contenders(
@@ -65,7 +67,18 @@ def read_contenders(
     contenders = []
     for name, run in zip(names, runs, strict=True):
         stored = read_inference(run.path, test_set)
-        contenders.append(Contender(name, run, stored.ground_truth, stored.detections))
+        # evaluation.json is of the last evaluation, which may have been on another test set.
+        evaluation = run.evaluations.get(test_set)
+        thresholds = {c.name: c.threshold for c in evaluation.per_class} if evaluation else {}
+        contenders.append(
+            Contender(
+                name=name,
+                run=run,
+                ground_truth=stored.ground_truth,
+                detections=stored.detections,
+                thresholds=tuple(map(thresholds.get, stored.ground_truth.class_names)),
+            )
+        )
         _check_same(contenders[0], contenders[-1], test_set)
     if contenders[0].ground_truth.ignored.all():
         raise UserError(

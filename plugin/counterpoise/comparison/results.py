@@ -47,7 +47,7 @@ class KindOfError:
     """Errors of one kind, see :mod:`counterpoise.evaluation.error_kinds`.
 
     Attributes:
-        count: by run, over all detections, whatever their score.
+        count: by run, of the detections of at least the score at which the run was evaluated.
         AP50_lost: by run, AP50 that mending them would gain, 0-100; None without test boxes.
         count_difference, AP50_lost_difference: by run but the baseline.
     """

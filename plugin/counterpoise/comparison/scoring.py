@@ -16,6 +16,7 @@ from counterpoise.evaluation.bootstrap import (
 )
 from counterpoise.evaluation.error_kinds import ErrorKinds, error_kinds
 from counterpoise.evaluation.matching import ClassMatches, match
+from counterpoise.evaluation.operating_points import best_f1_threshold
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -27,7 +28,7 @@ class RunScores:
     Attributes:
         name: of the run.
         matches: per class.
-        errors: kinds of error, over all detections.
+        errors: kinds of error, counted among the detections of at least their class's threshold.
         AP, AP50: (K,) float64, 0-100; NaN without test boxes.
         samples: of the bootstrap; run by run on the same resamples.
     """
@@ -63,7 +64,7 @@ def score(
             RunScores(
                 name=contender.name,
                 matches=own,
-                errors=error_kinds(truth, contender.detections, own),
+                errors=error_kinds(truth, contender.detections, own, _min_scores(contender, own)),
                 AP=100 * by_threshold.mean(axis=1),
                 AP50=100 * by_threshold[:, 0],
                 samples=BootstrapSamples(
@@ -73,6 +74,15 @@ def score(
             )
         )
     return tuple(scores)
+
+
+def _min_scores(contender: Contender, matches: Sequence[ClassMatches]) -> np.ndarray:
+    """Score (K,) from which on a detection counts; that of maximal F1 where the run has none."""
+    chosen = [
+        best_f1_threshold(own) if threshold is None else threshold
+        for own, threshold in zip(matches, contender.thresholds, strict=True)
+    ]
+    return np.array([np.inf if threshold is None else threshold for threshold in chosen])
 
 
 def _average_precision(matches: ClassMatches) -> list[float]:

@@ -30,7 +30,8 @@ def as_text(comparison: Comparison) -> str:
         parts += [
             f"{title}\n{'=' * len(title)}\n{scores_table(comparison, *pair)}\n"
             + _wrapped(BEYOND_NOISE),
-            f"Errors at IoU 0.50\n{_errors(comparison, *pair)}",
+            "Errors at IoU 0.50, counted at the scores at which the runs were evaluated\n"
+            + _errors(comparison, *pair),
             f"Change of errors by class: count (AP50 lost)\n{_errors_by_class(comparison, *pair)}",
             "False positives on background per image, and missed boxes, where all runs reach the "
             f"recall\n{_matched(comparison, *pair)}",

@@ -33,7 +33,8 @@ class ClassResult:
         background_at_recall: false positives on background per image at the score that reaches a
             recall of 0.5 and of 0.8, by that recall; models can be compared there, whatever their
             scores mean.
-        errors: by kind, see :mod:`counterpoise.evaluation.error_kinds`.
+        errors: by kind, see :mod:`counterpoise.evaluation.error_kinds`; counted among the
+            detections of at least `threshold`.
         proposal_AR100, proposal_AR1000: average recall of the first 100 and 1,000 proposals per
             image; None without an RPN.
         train_images, train_boxes: in the training set; None where it is not known.
@@ -100,7 +101,7 @@ class Evaluation:
         thresholds_from: where the thresholds of the classes come from.
         per_class: in class order.
         groups: by training frequency; empty where the training set is not known.
-        errors: by kind, over all classes.
+        errors: by kind, over all classes; counted as in the classes.
         confusion: matched detections of at least their class's threshold.
         proposals: recall of the RPN; None without one.
         notes: what a reader must know, one sentence each.
@@ -176,7 +177,8 @@ class Evaluation:
             (name, *(f"{errors[k].count} ({_number(errors[k].AP50_lost)})" for k in KINDS))
             for name, errors in found
         ]
-        return "Errors at IoU 0.50: count (AP50 lost)\n" + _table(rows, ("class", *KINDS))
+        title = "Errors at these scores: count (AP50 lost to the kind, at any score)"
+        return f"{title}\n{_table(rows, ('class', *KINDS))}"
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

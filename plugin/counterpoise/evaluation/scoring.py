@@ -96,7 +96,7 @@ def evaluate_arrays(
     samples = bootstrap(matches, draw_images(truth.num_images, resamples))
     chosen = _thresholds(matches, truth.class_names, thresholds)
     scores = np.array([np.inf if t is None else t for t in chosen])
-    kinds = error_kinds(truth, found, matches)
+    kinds = error_kinds(truth, found, matches, scores)
     counts = _training_counts(training, truth.class_names)
     background = [
         background_false_positives(matches, kinds, truth.num_images, recall) for recall in RECALLS
