@@ -2,10 +2,17 @@
 
 import contextlib
 import copy
+import json
 
 import numpy as np
+import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from counterpoise.evaluation import evaluate_detections
+
+#: The order of pycocotools' summary.
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 
 
 def scene(images=20, classes=3, seed=0, first_id=1):
@@ -73,3 +80,19 @@ def pycocotools_evaluation(truth, detections):
 def pycocotools_stats(truth, detections):
     """The twelve numbers of the summary, 0-100; -100 for what does not occur."""
     return 100 * pycocotools_evaluation(truth, detections).stats
+
+
+def assert_equals_pycocotools(truth, detections):
+    """Compare the nine metrics to 1e-9; returns our evaluation."""
+    ours, stats = evaluate_detections(truth, detections), pycocotools_stats(truth, detections)
+    expected = [None if value == -100 else pytest.approx(value, abs=1e-9) for value in stats[:9]]
+    assert [getattr(ours, name) for name in SUMMARY] == expected
+    return ours
+
+
+def stored(run_dir):
+    """Ground truth and detections that a run has kept, in COCO form."""
+    (folder,) = (run_dir / "inference").iterdir()
+    return tuple(
+        json.loads((folder / f"{name}.json").read_text()) for name in ("ground_truth", "detections")
+    )

@@ -10,17 +10,7 @@ from counterpoise.class_counts import ClassCounts
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluator import write_evaluations
-from scenes import crowded_scene, pycocotools_stats, scene
-
-#: The order of pycocotools' summary.
-SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
-
-
-def assert_equals_pycocotools(truth, detections):
-    ours, stats = evaluate_detections(truth, detections), pycocotools_stats(truth, detections)
-    expected = [None if value == -100 else pytest.approx(value, abs=1e-9) for value in stats[:9]]
-    assert [getattr(ours, name) for name in SUMMARY] == expected
-    return ours
+from scenes import assert_equals_pycocotools, crowded_scene, pycocotools_stats, scene, stored
 
 
 @pytest.mark.parametrize("make", [scene, crowded_scene])
@@ -121,12 +111,7 @@ def test_image_ids_may_be_strings_and_categories_in_any_order():
 
 def test_equals_pycocotools_on_what_a_model_found(run):
     _, out = run
-    folder = next((out / "inference").iterdir())
-    truth, detections = (
-        json.loads((folder / f"{name}.json").read_text()) for name in ("ground_truth", "detections")
-    )
-    assert detections
-    assert_equals_pycocotools(truth, detections)
+    assert_equals_pycocotools(*stored(out))
 
 
 def test_more_detections_than_pycocotools_counts_change_nothing():

@@ -1,5 +1,7 @@
 """What the README tells a user to type exists and works."""
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +11,9 @@ from detectron2.config import get_cfg
 
 from counterpoise import ROI_LOSS_REGISTRY
 from counterpoise.config import training_config
+from counterpoise.console import COMMANDS, main
+from counterpoise.evaluation import ClassResult, Evaluation
+from scenes import scene
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,3 +44,29 @@ def test_python_snippets_run():
     loss = ROI_LOSS_REGISTRY.get("smoothed")(cfg)
     values = loss(torch.zeros(3, 4), torch.tensor([0, -1, 3]))
     assert values.tolist() == pytest.approx([1.3863, 0, 1.3863], abs=1e-4)
+
+
+def test_commands_that_are_named_exist(capsys):
+    named = set(
+        re.findall(r"counterpoise (inspect|thresholds|predict|compare|report|curves)", README)
+    )
+    for command in COMMANDS:
+        name = command.__name__.rpartition(".")[2]
+        assert name in named
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        assert f"examples:\n  counterpoise {name} " in capsys.readouterr().out
+
+
+def test_metrics_that_are_documented_are_in_the_results_and_the_snippet_runs(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    table = text[text.index("| key in") : text.index("Rates are in")]
+    keys = set(re.findall(r"`(?:per_class\[\]\.)?(\w+)(?:\.counts)?`", table))
+    known = {f.name for part in (Evaluation, ClassResult) for f in dataclasses.fields(part)}
+    assert len(keys) > 20 and keys <= known
+    (snippet,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    truth, detections = scene()
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    (tmp_path / "detections.json").write_text(json.dumps(detections))
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {})

@@ -6,6 +6,7 @@ import pytest
 
 from counterpoise.cli import main
 from models import CONFIGS
+from scenes import assert_equals_pycocotools, stored
 
 
 @pytest.mark.slow
@@ -30,3 +31,7 @@ def test_a_pretrained_detector_learns_from_real_data(
     (result,) = json.loads((tmp_path / "evaluation.json").read_text()).values()
     counted = {c["name"]: c["train_boxes"] for c in result["per_class"]}
     assert counted | boxes == counted
+    truth, detections = stored(tmp_path)
+    assert len(detections) > 100
+    assert result["AP"] == assert_equals_pycocotools(truth, detections).AP
+    assert (tmp_path / "report.html").is_file()

@@ -4,13 +4,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
 from tabulate import tabulate
 
 from counterpoise.commands.options import (
@@ -19,49 +17,22 @@ from counterpoise.commands.options import (
     add_run_argument,
     config_of,
 )
-from counterpoise.engine import CheckedMapper, load_for_evaluation
 from counterpoise.errors import UserError
-from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
-from counterpoise.evaluation.matching import ClassMatches, match
-from counterpoise.evaluation.operating_points import (
-    OperatingPoint,
-    at_threshold,
-    best_common_threshold,
-    best_f1_threshold,
-    precision_threshold,
-    recall_threshold,
-)
-from counterpoise.evaluator import PerClassEvaluator
-from counterpoise.inference import infer
 from counterpoise.preparation import prepare
 from counterpoise.score_thresholds import ScoreThresholds
+from counterpoise.threshold_choice import (
+    ChosenThreshold,
+    choose,
+    default_threshold,
+    detect,
+    overlaps,
+)
 
 EXAMPLES = """\
 counterpoise thresholds --run output/aquarium
 counterpoise thresholds --run output/aquarium --recall 0.9 --out high_recall.json
-then, in any config or on any command line:
-BALANCE.SCORE_THRESHOLDS output/aquarium/thresholds.json
+counterpoise predict photos/ --run output/aquarium --thresholds high_recall.json
 """
-
-
-@dataclass(frozen=True)
-class ChosenThreshold:
-    """The threshold of one class and what it gives on the images that it was chosen on.
-
-    Attributes:
-        name: of the class.
-        boxes: of the class in these images.
-        reached: whether the class has a threshold that does what was asked; where it has not, the
-            threshold is the config's ``SCORE_THRESH_TEST``.
-        point: precision, recall and F1 there.
-        F1_common: F1 at the one threshold that is best for all classes together, 0-100.
-    """
-
-    name: str
-    boxes: int
-    reached: bool
-    point: OperatingPoint
-    F1_common: float | None
 
 
 def add_parser(commands: Any) -> None:
@@ -122,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
         criterion = f"precision of at least {args.precision:g}"
     elif args.recall is not None:
         criterion = f"recall of at least {args.recall:g}"
-    chosen = choose(matches, names, args.precision, args.recall, _default_threshold(cfg))
+    chosen = choose(matches, names, args.precision, args.recall, default_threshold(cfg))
     thresholds = ScoreThresholds(
         class_names=tuple(c.name for c in chosen),
         scores=tuple(c.point.threshold for c in chosen),
@@ -138,68 +109,6 @@ def run(args: argparse.Namespace) -> None:
     else:
         print(table(chosen, criterion, thresholds.dataset))
         print(f"\nWritten to {path}; use it with BALANCE.SCORE_THRESHOLDS {path}")
-
-
-def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
-    """Run the model over ``DATASETS.VAL`` and match what it finds.
-
-    Returns:
-        matches and names of the classes.
-
-    Raises:
-        UserError: the checkpoint or a dataset cannot be used, or there is no box.
-    """
-    model, _ = load_for_evaluation(cfg)
-    truth: dict[str, list[dict]] = {"images": [], "annotations": []}
-    results = []
-    for name in cfg.DATASETS.VAL:
-        evaluator = PerClassEvaluator(name)
-        loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
-        for inputs, outputs in infer(model, loader, len(evaluator.ground_truth["images"]), name):
-            evaluator.process(inputs, outputs)
-        coco = evaluator.ground_truth
-        # Two datasets may number their images alike.
-        truth["images"] += _numbered(coco["images"], "id", name)
-        truth["annotations"] += _numbered(coco["annotations"], "image_id", name)
-        results += _numbered(evaluator.detections, "image_id", name)
-        truth["categories"] = coco["categories"]
-    parsed = parse_ground_truth(truth)
-    if parsed.ignored.all():
-        raise UserError(
-            f"DATASETS.VAL {', '.join(cfg.DATASETS.VAL)} has no box of the classes "
-            f"[{', '.join(parsed.class_names)}], so no threshold can be chosen on it"
-        )
-    return match(parsed, parse_detections(results, truth, parsed)), parsed.class_names
-
-
-def choose(
-    matches: Sequence[ClassMatches],
-    names: Sequence[str],
-    precision: float | None,
-    recall: float | None,
-    default: float,
-) -> list[ChosenThreshold]:
-    """Choose the threshold of every class.
-
-    Args:
-        matches, names: of the classes.
-        precision: at least this with the largest recall, or None.
-        recall: at least this with the highest threshold, or None; without both, maximal F1.
-        default: threshold of a class that has none of this kind.
-    """
-    common = best_common_threshold(matches)
-    chosen = []
-    for own, name in zip(matches, names, strict=True):
-        if precision is not None:
-            threshold = precision_threshold(own, precision)
-        elif recall is not None:
-            threshold = recall_threshold(own, recall)
-        else:
-            threshold = best_f1_threshold(own)
-        point = at_threshold(own, default if threshold is None else threshold)
-        shared = at_threshold(own, common).F1
-        chosen.append(ChosenThreshold(name, own.num_gt, threshold is not None, point, shared))
-    return chosen
 
 
 def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> str:
@@ -225,43 +134,6 @@ def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> st
     if not all(c.reached for c in chosen):
         text += "\n* has no threshold of that kind here, so it keeps the config's SCORE_THRESH_TEST"
     return text
-
-
-def overlaps(cfg: CfgNode) -> list[str]:
-    """Say which images of ``DATASETS.VAL`` must not be there; a split that is not here is left out.
-
-    Args:
-        cfg: prepared with the split VAL.
-    """
-    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in DatasetCatalog.get(name)}
-    said = []
-    for split, consequence in (
-        ("TEST", "thresholds chosen on test images make the test's precision and recall too good"),
-        ("TRAIN", "the model has learned from these images, so its scores there are too high"),
-    ):
-        other = set()
-        for name in cfg.DATASETS[split]:
-            if name in DatasetCatalog:
-                try:
-                    other |= {record["file_name"] for record in DatasetCatalog.get(name)}
-                except (UserError, OSError):
-                    continue
-        if shared := len(own & other):
-            said.append(
-                f"{shared} of {len(own)} images of DATASETS.VAL are in DATASETS.{split} too: "
-                f"{consequence}"
-            )
-    return said
-
-
-def _numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:
-    return [{**record, key: f"{dataset}/{record[key]}"} for record in records]
-
-
-def _default_threshold(cfg: CfgNode) -> float:
-    retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
-    node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_HEADS
-    return float(node.SCORE_THRESH_TEST)
 
 
 def _number(value: float | None) -> str:

@@ -1,5 +1,7 @@
 """Average precision with COCO's 101-point interpolation, from flags of detections."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 #: 0.00, 0.01, ... 1.00, to the bit as pycocotools has them.
@@ -25,3 +27,9 @@ def average_precision(hits: np.ndarray, kept: np.ndarray, num_gt: int) -> float:
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(found / num_gt, RECALLS, side="left")
     return float(envelope[at[at < len(envelope)]].sum() / len(RECALLS))
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Mean over the classes that have a value; None where none has."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -30,36 +30,10 @@ def coco_metrics(ground_truth: GroundTruth, detections: Detections) -> CocoMetri
     Args:
         ground_truth, detections: of one test set.
     """
-    truth = _dataset(ground_truth)
-    truth["annotations"] = [
-        {"id": i, "image_id": image, "category_id": c, "bbox": box, "area": area, "iscrowd": crowd}
-        for i, (image, c, box, area, crowd) in enumerate(
-            zip(
-                ground_truth.images.tolist(),
-                ground_truth.classes.tolist(),
-                ground_truth.boxes.tolist(),
-                ground_truth.areas.tolist(),
-                ground_truth.ignored.astype(int).tolist(),
-                strict=True,
-            ),
-            start=1,  # a match to id 0 counts as none
-        )
-    ]
-    results = _dataset(ground_truth)
-    results["annotations"] = [
-        {"id": i, "image_id": image, "category_id": c, "bbox": box, "area": area, "score": score}
-        for i, (image, c, box, area, score) in enumerate(
-            zip(
-                detections.images.tolist(),
-                detections.classes.tolist(),
-                detections.boxes.tolist(),
-                detections.boxes[:, 2:].prod(axis=1).tolist(),
-                detections.scores.tolist(),
-                strict=True,
-            ),
-            start=1,
-        )
-    ]
+    crowds = ground_truth.ignored.astype(int)
+    truth = _dataset(ground_truth, ground_truth, ground_truth.areas, "iscrowd", crowds)
+    areas = detections.boxes[:, 2:].prod(axis=1)
+    results = _dataset(ground_truth, detections, areas, "score", detections.scores)
     evaluation = COCOeval_faster(COCO(truth), COCO(results), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -84,11 +58,23 @@ def coco_metrics(ground_truth: GroundTruth, detections: Detections) -> CocoMetri
     return CocoMetrics(dict(zip(NAMES, map(_mean, values), strict=True)), per_class)
 
 
-def _dataset(ground_truth: GroundTruth) -> dict:
-    """Images and categories, numbered anew: the library takes integers only."""
+def _dataset(
+    ground_truth: GroundTruth,
+    part: GroundTruth | Detections,
+    areas: np.ndarray,
+    key: str,
+    values: np.ndarray,
+) -> dict[str, list[dict]]:
+    """Boxes with one more key as a COCO dataset, all numbered anew: the library takes integers."""
+    columns = (part.images, part.classes, part.boxes, areas, values)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return {
         "images": [{"id": i} for i in range(ground_truth.num_images)],
         "categories": [{"id": k, "name": n} for k, n in enumerate(ground_truth.class_names)],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": k, "bbox": box, "area": area, key: value}
+            for i, (image, k, box, area, value) in enumerate(rows, start=1)  # 0 means no match
+        ],
     }
 
 

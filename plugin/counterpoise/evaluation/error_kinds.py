@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from counterpoise.errors import UserError
-from counterpoise.evaluation.average_precision import average_precision
+from counterpoise.evaluation.average_precision import average_precision, mean_of_known
 from counterpoise.evaluation.inputs import Detections, GroundTruth
 from counterpoise.evaluation.matching import ClassMatches, iou
 
@@ -150,7 +150,7 @@ def error_kinds(
     overall = {
         name: KindCount(
             count=sum(own[name].count for own in per_class),
-            AP50_lost=_mean([own[name].AP50_lost for own in per_class]),
+            AP50_lost=mean_of_known([own[name].AP50_lost for own in per_class]),
         )
         for name in KINDS
     }
@@ -334,8 +334,3 @@ def _mended_AP50(
         else:
             AP50.append(0.0 if len(own) else 100.0)
     return AP50
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

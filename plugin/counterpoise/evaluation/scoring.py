@@ -7,6 +7,7 @@ import numpy as np
 
 from counterpoise.class_counts import ClassCounts
 from counterpoise.errors import UserError
+from counterpoise.evaluation.average_precision import mean_of_known
 from counterpoise.evaluation.bootstrap import (
     RESAMPLES,
     SEED,
@@ -19,7 +20,7 @@ from counterpoise.evaluation.bootstrap import (
 from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
 from counterpoise.evaluation.confusion import confusion_matrix
 from counterpoise.evaluation.error_kinds import background_false_positives, error_kinds
-from counterpoise.evaluation.groups import Group, frequency_groups
+from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.evaluation.inputs import (
     Detections,
     GroundTruth,
@@ -190,17 +191,12 @@ def _groups(
             name=group.name,
             rule=group.rule,
             classes=tuple(per_class[k].name for k in group.classes),
-            AP=_group_mean(group, coco, "AP"),
-            AP50=_group_mean(group, coco, "AP50"),
+            AP=mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
+            AP50=mean_of_known(coco.per_class[k]["AP50"] for k in group.classes),
             AP_interval=interval(mean_of_classes(samples.AP[:, list(group.classes)])),
         )
         for group in groups
     )
-
-
-def _group_mean(group: Group, coco: CocoMetrics, metric: str) -> float | None:
-    known = [value for k in group.classes if (value := coco.per_class[k][metric]) is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _notes(truth: GroundTruth, found: Detections, test_boxes: np.ndarray) -> list[str]:

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from counterpoise.evaluation.average_precision import mean_of_known
 from counterpoise.evaluation.inputs import Detections, GroundTruth
 from counterpoise.evaluation.matching import iou
 
@@ -76,8 +77,8 @@ def voc_average_precision(ground_truth: GroundTruth, detections: Detections) -> 
         for (begin, end), n in zip(pairwise(ends), num_gt.tolist(), strict=True)
     )
     return VocResult(
-        VOC07_AP50=_mean([c.VOC07_AP50 for c in per_class]),
-        VOC10_AP50=_mean([c.VOC10_AP50 for c in per_class]),
+        VOC07_AP50=mean_of_known([c.VOC07_AP50 for c in per_class]),
+        VOC10_AP50=mean_of_known([c.VOC10_AP50 for c in per_class]),
         per_class=per_class,
     )
 
@@ -120,8 +121,3 @@ def _class_result(hits: np.ndarray, num_gt: int) -> VocClassResult:
     at_11 = envelope[np.searchsorted(recall, _RECALLS_OF_2007, "left")]
     area = np.sum(np.diff(recall, prepend=0.0) * envelope[:-1])
     return VocClassResult(100 * float(at_11.sum() / 11), 100 * float(area))
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
