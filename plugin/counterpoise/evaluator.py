@@ -146,7 +146,7 @@ class PerClassEvaluator(DatasetEvaluator):
             height, width = (image.get(key) for key in ("height", "width"))
             scaled = detector_postprocess(proposals, height, width)
             boxes, classes = self._boxes[image["image_id"]]
-            self._recall.add(scaled.proposal_boxes.tensor.cpu().numpy(), boxes, classes)
+            self._recall.add(scaled.proposal_boxes.tensor.float().cpu().numpy(), boxes, classes)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Score all detections, gathered from all processes.

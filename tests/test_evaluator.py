@@ -1,0 +1,92 @@
+"""The evaluator inside Detectron2: what it gathers, from one process or several."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
+from torch import nn
+from torch.multiprocessing import spawn
+
+from counterpoise.config import load_config
+from counterpoise.evaluator import PerClassEvaluator, ProposalTap, coco_ground_truth
+from counterpoise.preparation import prepare
+from runs import write_dataset
+
+NAME = "shapes_train"
+
+
+def register(data):
+    prepare(load_config([data]), splits=("TRAIN",))
+    return DatasetCatalog.get(NAME)
+
+
+def scaled_boxes(record):
+    """Boxes of a record's objects in an image of half the size, a little off."""
+    boxes = torch.tensor([a["bbox"] for a in record["annotations"]], dtype=torch.float32)
+    return Boxes(boxes / 2 + 0.4)
+
+
+def evaluate(records):
+    """Evaluate detections on half-size images, whose proposals are the same boxes."""
+    tap = SimpleNamespace(latest=None)
+    evaluator = PerClassEvaluator(NAME, proposals=tap)
+    evaluator.reset()
+    for record in records:
+        boxes = scaled_boxes(record)
+        tap.latest = [Instances((32, 40), proposal_boxes=boxes.clone())]
+        found = Instances((64, 80), pred_boxes=Boxes(boxes.tensor * 2))
+        found.scores = torch.linspace(0.9, 0.5, len(boxes)) - record["image_id"] / 100
+        found.pred_classes = torch.tensor([a["category_id"] for a in record["annotations"]])
+        evaluator.process([record], [{"instances": found}])
+    return evaluator.evaluate(), evaluator.result
+
+
+def evaluate_half(rank, store, data, expected):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    metrics, result = evaluate(register(data)[rank::2])
+    assert (result == expected) if rank == 0 else (metrics is None and result is None)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(tmp_path):
+    data = write_dataset(tmp_path / "shapes")
+    _, expected = evaluate(register(data))
+    assert expected.AP > 0 and expected.proposals.num_boxes > 0
+    spawn(evaluate_half, (str(tmp_path / "store"), data, expected), nprocs=2)
+
+
+def test_proposals_are_measured_in_the_image_as_it_is_and_not_as_it_is_resized(tmp_path):
+    records = register(write_dataset(tmp_path / "shapes"))
+    _, result = evaluate(records)
+    # Moved by 0.8 pixels, boxes of 22 x 18 still overlap by 0.85 or more.
+    assert result.proposals.proposal_AR100 >= 70
+    assert result.proposals.num_boxes == sum(len(r["annotations"]) for r in records)
+
+
+def test_the_tap_hands_on_what_the_generator_gave_and_lets_go_of_the_model():
+    class Generator(nn.Module):
+        def forward(self, images):
+            return [f"proposals of {image}" for image in images], {}
+
+    model = nn.Module()
+    model.proposal_generator = Generator()
+    with ProposalTap(model) as tap:
+        model.proposal_generator(["a"])
+        assert tap.latest == ["proposals of a"]
+    model.proposal_generator(["b"])
+    assert tap.latest == ["proposals of a"]
+    with ProposalTap(nn.Module()) as tap:
+        assert tap.latest is None
+
+
+def test_ground_truth_keeps_files_sizes_and_difficult_objects(tmp_path):
+    register(write_dataset(tmp_path / "shapes"))
+    coco = coco_ground_truth(NAME)
+    image, annotation = coco["images"][0], coco["annotations"][0]
+    assert image["file_name"].endswith(".png") and (image["width"], image["height"]) == (80, 64)
+    assert annotation["bbox"][2:] == [22, 18] and annotation["area"] == 396
+    assert [c["name"] for c in coco["categories"]] == ["disc", "bar"]
