@@ -11,8 +11,12 @@ class UserError(ValueError):
     """
 
 
+#: Words that a message lists; of more it names the closest ones.
+LISTED = 30
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a phrase that names the closest known word and then all known words.
+    """Return a phrase that names the closest known word and then the known words.
 
     Args:
         word: what the user wrote.
@@ -26,4 +30,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if not close:  # a wrong case or a lost prefix is far for difflib, near for a reader
         close = [k for k in known if k.lower() == str(word).lower()]
     listed = ", ".join(known)
+    if len(known) > LISTED:
+        nearest = difflib.get_close_matches(str(word), known, n=8, cutoff=0.0)
+        listed = f"{', '.join(nearest)} and {len(known) - len(nearest)} more"
     return f"did you mean '{close[0]}'? (known: {listed})" if close else f"known: {listed}"
