@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     if not cfg.DATASETS.VAL:
         raise UserError(
             "DATASETS.VAL is empty: name a dataset whose images the model has not learned from, "
-            "such as DATASETS.VAL \"('mine_val',)\""
+            "such as DATASETS.VAL mine_val"
         )
     prepare(cfg, eval_only=True, splits=("VAL",))
     cfg.freeze()
