@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
 from counterpoise.console import main
-from counterpoise.drawing import draw_boxes
+from counterpoise.drawing import draw_boxes, font_file
 from counterpoise.prediction import find_images
 from runs import SMALL
 
@@ -102,3 +103,14 @@ def test_boxes_are_drawn_in_their_colour_on_a_copy_even_beyond_the_image():
     assert drawn[59, 79].tolist() == [0, 255, 0]
     with Image.fromarray(drawn) as image:
         assert image.size == (80, 60)
+
+
+def test_a_label_gets_a_font_that_has_its_characters_where_one_is_installed():
+    default = findfont("DejaVu Sans")
+    assert font_file(frozenset("starfish 0.93 é")) == default
+    # STIX ships with matplotlib too, and has characters that DejaVu Sans lacks.
+    other = set(get_font(findfont("STIXGeneral")).get_charmap())
+    only_there = chr(min(other - set(get_font(default).get_charmap())))
+    chosen = font_file(frozenset(only_there))
+    assert ord(only_there) in get_font(chosen).get_charmap()
+    assert font_file(frozenset("\U0010fffd")) == default

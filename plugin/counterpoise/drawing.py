@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from matplotlib.font_manager import findfont
+from matplotlib.font_manager import findfont, fontManager, get_font
 from PIL import Image, ImageDraw, ImageFont
 
 #: Colours that remain apart for colour-blind readers (Okabe and Ito, 2008), dark enough for text.
@@ -33,15 +33,34 @@ def draw_boxes(
         if corners[0] > corners[2] or corners[1] > corners[3]:
             continue
         canvas.rectangle(corners, outline=colour, width=max(2, size // 6))
-        _, _, width, height = canvas.textbbox((0, 0), label, font=_font(size))
+        _, _, width, height = canvas.textbbox((0, 0), label, font=_font(label, size))
         left = max(0, min(corners[0], image.width - width - 6))
         above = corners[1] - height - 4
         top = above if above >= 0 else corners[1]
         canvas.rectangle((left, top, left + width + 6, top + height + 4), fill=colour)
-        canvas.text((left + 3, top + 1), label, fill="white", font=_font(size))
+        canvas.text((left + 3, top + 1), label, fill="white", font=_font(label, size))
     return np.asarray(image)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont("DejaVu Sans"), size)  # ships with matplotlib
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_file(frozenset(text)), size)
+
+
+@cache
+def font_file(characters: frozenset[str]) -> str:
+    """Find a font that has all characters of a text, which may be of any script.
+
+    Returns:
+        the file of DejaVu Sans, which ships with matplotlib, or where that lacks a character of the
+        first installed font that has them all; DejaVu Sans again where none has.
+    """
+    default = findfont("DejaVu Sans")
+    # The "last resort" font has a box for every character there is.
+    installed = sorted(f.fname for f in fontManager.ttflist if "Last Resort" not in f.name)
+    return next((f for f in (default, *installed) if characters <= _characters(f)), default)
+
+
+@cache
+def _characters(file: str) -> frozenset[str]:
+    return frozenset(map(chr, get_font(file).get_charmap()))
