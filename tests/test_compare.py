@@ -22,6 +22,7 @@ from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluation.bootstrap import draw_images, interval, mean_of_classes
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.evaluator import write_evaluations
+from counterpoise.files import write_json
 from counterpoise.run_record import RunRecord
 from scenes import crowded_scene, pycocotools_evaluation, scene
 
@@ -232,8 +233,12 @@ def test_a_class_without_test_boxes_has_no_difference_and_is_named(tmp_path, run
 def test_time_is_the_median_after_warm_up_and_other_hardware_is_pointed_out(runs):
     write_cost(runs[0], [9.0, 0.5, 0.4, 0.6], 100, "1 x H100")
     write_cost(runs[1], [9.0, 1.0, 1.0, 5.0], 250, "1 x A100", SEED=3)
+    for run, seconds in zip(runs, (0.1, 0.3), strict=True):
+        (folder,) = (run / "inference").iterdir()
+        write_json(folder / "time.json", {"seconds_per_image": seconds})
     comparison = comparison_of(runs)
     first, second = comparison.runs
+    assert second.inference_ratio == pytest.approx(3)
     assert (first.seconds_per_iteration, second.seconds_per_iteration) == (0.5, 1.0)
     assert (second.iteration_ratio, second.training_ratio) == (2.0, 2.5)
     assert first.iteration_ratio == first.training_ratio == 1

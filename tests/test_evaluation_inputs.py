@@ -74,11 +74,14 @@ def test_a_class_never_predicted_is_named_and_scores_zero():
 
 def test_what_was_scored_is_read_back_as_it_was(tmp_path):
     truth, detections = scene()
-    write_inference(tmp_path, "my set/1", truth, detections)
+    write_inference(tmp_path, "my set/1", truth, detections, seconds_per_image=0.25)
     assert stored_test_sets(tmp_path) == ["my set/1"]
     stored = read_inference(tmp_path, "my set/1")
     assert stored.ground_truth.class_names == ("class 0", "class 1", "class 2")
     assert stored.detections.scores.tolist() == [d["score"] for d in detections]
+    assert stored.seconds_per_image == 0.25
+    (tmp_path / "inference" / "my set%2F1" / "time.json").unlink()  # of an earlier version
+    assert read_inference(tmp_path, "my set/1").seconds_per_image is None
     with pytest.raises(UserError, match="holds no detections on other"):
         read_inference(tmp_path, "other")
 

@@ -28,6 +28,7 @@ from counterpoise.datasets import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.evaluator import PerClassEvaluator, ProposalTap, write_evaluations
+from counterpoise.inference import InferenceClock
 from counterpoise.run_record import RunRecord, command_line
 from counterpoise.score_thresholds import ScoreThresholds
 from counterpoise.training_hooks import LossShareWriter, RunRecordWriter
@@ -179,14 +180,18 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
     for name in cfg.DATASETS.TEST:
         _check_test_classes(name, training)
         loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
-        with ProposalTap(model) as proposals:
+        with ProposalTap(model) as proposals, InferenceClock(model) as clock:
             evaluator = PerClassEvaluator(name, training, chosen, proposals)
             metrics[name] = inference_on_dataset(model, loader, evaluator)
         if evaluator.result is not None:
             results[name] = evaluator.result
             logger.info("Evaluation on %s (0-100):\n%s", name, evaluator.result)
             write_inference(
-                Path(cfg.OUTPUT_DIR), name, evaluator.ground_truth, evaluator.detections
+                Path(cfg.OUTPUT_DIR),
+                name,
+                evaluator.ground_truth,
+                evaluator.detections,
+                clock.seconds_per_image,
             )
     if comm.is_main_process() and results:
         path = Path(cfg.OUTPUT_DIR, "evaluation.json")

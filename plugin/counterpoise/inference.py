@@ -1,7 +1,10 @@
-"""Running a trained model over images, with a progress bar."""
+"""Running a trained model over images, with a progress bar or a clock."""
 
+import statistics
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -29,3 +32,52 @@ def infer(
             for batch in loader:
                 yield batch, model(batch)
                 bar.update(len(batch))
+
+
+class InferenceClock:
+    """Measures the forward passes of a model; a context manager.
+
+    Loading of images and what becomes of the outputs are not counted.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """
+        Args:
+            model: takes batches as lists.
+        """
+        self._model = model
+        self._seconds: list[float] = []
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """Median over the images so far; None before the first one."""
+        return statistics.median(self._seconds) if self._seconds else None
+
+    def __enter__(self) -> "InferenceClock":
+        self._handles = [
+            self._model.register_forward_pre_hook(self._start),
+            self._model.register_forward_hook(self._stop),
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _start(self, model: nn.Module, inputs: tuple[list[Any]]) -> None:
+        self._started = _now()
+
+    def _stop(self, model: nn.Module, inputs: tuple[list[Any]], outputs: Any) -> None:
+        batch = len(inputs[0])
+        self._seconds += [(_now() - self._started) / batch] * batch
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # a GPU is still at work when its calls have returned
+    return time.perf_counter()

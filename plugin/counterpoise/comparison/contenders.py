@@ -22,6 +22,7 @@ class Contender:
         ground_truth: of the test set, equal for all runs.
         detections: of the run.
         thresholds: K scores at which the run was evaluated; None where it has none for a class.
+        seconds_per_image: of inference; None where it was not measured.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Contender:
     ground_truth: GroundTruth
     detections: Detections
     thresholds: tuple[float | None, ...]
+    seconds_per_image: float | None
 
 
 def read_contenders(
@@ -77,6 +79,7 @@ def read_contenders(
                 ground_truth=stored.ground_truth,
                 detections=stored.detections,
                 thresholds=tuple(map(thresholds.get, stored.ground_truth.class_names)),
+                seconds_per_image=stored.seconds_per_image,
             )
         )
         _check_same(contenders[0], contenders[-1], test_set)

@@ -29,8 +29,10 @@ def run_costs(contenders: Sequence[Contender]) -> tuple[RunCost, ...]:
             hardware=record.hardware if record else None,
             seconds_per_iteration=iteration[i],
             training_seconds=training[i],
+            seconds_per_image=contender.seconds_per_image,
             iteration_ratio=_ratio(iteration[i], iteration[0]),
             training_ratio=_ratio(training[i], training[0]),
+            inference_ratio=_ratio(contender.seconds_per_image, contenders[0].seconds_per_image),
         )
         for i, (contender, record) in enumerate(zip(contenders, records, strict=True))
     )

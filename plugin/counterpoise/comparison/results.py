@@ -131,7 +131,8 @@ class RunCost:
         hardware: processors and GPUs that it ran on.
         seconds_per_iteration: median after warm-up, loading of data included.
         training_seconds: over all iterations, evaluation not included.
-        iteration_ratio, training_ratio: both over the baseline's.
+        seconds_per_image: of the model at inference, median over the test images.
+        iteration_ratio, training_ratio, inference_ratio: each over the baseline's.
     """
 
     name: str
@@ -140,8 +141,10 @@ class RunCost:
     hardware: str | None
     seconds_per_iteration: float | None
     training_seconds: float | None
+    seconds_per_image: float | None
     iteration_ratio: float | None
     training_ratio: float | None
+    inference_ratio: float | None
 
 
 @dataclass(frozen=True)

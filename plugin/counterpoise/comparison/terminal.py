@@ -36,6 +36,7 @@ def as_text(comparison: Comparison) -> str:
             "False positives on background per image, and missed boxes, where all runs reach the "
             f"recall\n{_matched(comparison, *pair)}",
         ]
+    parts.append(f"Time: training, and inference by the model alone\n{_times(comparison)}")
     if comparison.settings:
         parts.append(f"Settings that differ\n{_settings(comparison)}")
     parts += [
@@ -52,16 +53,27 @@ def _runs(comparison: Comparison) -> str:
             run.name,
             _number(comparison.mean.AP[run.name]), _number(comparison.mean.AP50[run.name]),
             *(_number(group.scores.AP[run.name]) for group in comparison.groups),
-            _number(run.seconds_per_iteration, 3), _number(run.iteration_ratio, 2),
-            "-" if run.training_seconds is None else duration(run.training_seconds),
-            _number(run.training_ratio, 2),
         )
         for run in comparison.runs
     ]  # fmt: skip
     headers = (
         "run", "AP", "AP50", *(f"AP {group.name}" for group in comparison.groups),
-        "s/iteration", "ratio", "training", "ratio",
     )  # fmt: skip
+    return _table(rows, headers, name_width=30)
+
+
+def _times(comparison: Comparison) -> str:
+    rows = [
+        (
+            run.name,
+            _number(run.seconds_per_iteration, 3), _number(run.iteration_ratio, 2),
+            "-" if run.training_seconds is None else duration(run.training_seconds),
+            _number(run.training_ratio, 2),
+            _number(run.seconds_per_image, 3), _number(run.inference_ratio, 2),
+        )
+        for run in comparison.runs
+    ]  # fmt: skip
+    headers = ("run", "s/iteration", "ratio", "training", "ratio", "s/image", "ratio")
     return _table(rows, headers, name_width=30)
 
 

@@ -146,6 +146,11 @@ def _cost(comparison: Comparison, run: str) -> list[str]:
             f"training took {duration(own.training_seconds)} against "
             f"{duration(baseline.training_seconds)}"
         )
+    if own.inference_ratio is not None:
+        said.append(
+            f"inference takes {own.seconds_per_image:.3g} s an image against "
+            f"{baseline.seconds_per_image:.3g} s"
+        )
     sentence = "; ".join(said)
     return [f"{sentence[0].upper()}{sentence[1:]}."] if said else []
 

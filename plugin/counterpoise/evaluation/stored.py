@@ -15,7 +15,7 @@ from counterpoise.evaluation.inputs import (
     read_detections,
     read_ground_truth,
 )
-from counterpoise.files import write_json
+from counterpoise.files import read_json, write_json
 
 #: Folder in OUTPUT_DIR with a folder per test set.
 FOLDER = "inference"
@@ -23,25 +23,39 @@ FOLDER = "inference"
 
 @dataclass(frozen=True)
 class TestSet:
-    """A test set with a run's detections on it, as arrays."""
+    """A test set with a run's detections on it, as arrays.
+
+    Attributes:
+        name: of the test set.
+        ground_truth, detections: on it.
+        seconds_per_image: that the model took alone; None where it was not measured.
+    """
 
     __test__ = False  # no test case of pytest
 
     name: str
     ground_truth: GroundTruth
     detections: Detections
+    seconds_per_image: float | None = None
 
 
 def write_inference(
-    run_dir: Path, name: str, coco: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
+    run_dir: Path,
+    name: str,
+    coco: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    seconds_per_image: float | None = None,
 ) -> None:
-    """Write ``inference/<name>/ground_truth.json`` and ``detections.json`` of a run.
+    """Write ``ground_truth.json``, ``detections.json`` and ``time.json`` to ``inference/<name>/``.
+
+    Time has a file of its own, so that the others are equal to the byte where a run is repeated.
 
     Args:
         run_dir: OUTPUT_DIR.
         name: of the test set.
         coco: ground truth as a COCO dataset.
         results: detections as COCO results.
+        seconds_per_image: that the model took alone, or None.
 
     Raises:
         UserError: a file cannot be written.
@@ -49,6 +63,7 @@ def write_inference(
     folder = run_dir / FOLDER / quote(name, safe=" ")
     write_json(folder / "ground_truth.json", coco, indent=None)
     write_json(folder / "detections.json", results, indent=None)
+    write_json(folder / "time.json", {"seconds_per_image": seconds_per_image})
 
 
 def stored_test_sets(run_dir: Path) -> list[str]:
@@ -70,6 +85,15 @@ def read_inference(run_dir: Path, name: str) -> TestSet:
     coco = read_ground_truth(folder / "ground_truth.json")
     truth = parse_ground_truth(coco, str(folder / "ground_truth.json"))
     results = read_detections(folder / "detections.json")
-    return TestSet(
-        name, truth, parse_detections(results, coco, truth, str(folder / "detections.json"))
-    )
+    found = parse_detections(results, coco, truth, str(folder / "detections.json"))
+    return TestSet(name, truth, found, _seconds_per_image(folder / "time.json"))
+
+
+def _seconds_per_image(path: Path) -> float | None:
+    if not path.is_file():
+        return None
+    content = read_json(path, "time of inference")
+    seconds = content.get("seconds_per_image") if isinstance(content, dict) else ""
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+        raise UserError(f"{path} holds no seconds_per_image: remove it, or evaluate the run again")
+    return seconds

@@ -38,6 +38,7 @@ class _Results:
         curves_figure, confusion_figure, errors_figure: by name.
         false_positives, misses: pictures; None where the detections are not kept, or there are no
             thresholds to miss by.
+        seconds_per_image: of inference; None where it was not measured.
     """
 
     name: str
@@ -51,6 +52,7 @@ class _Results:
     errors_figure: str | None
     false_positives: Gallery | None
     misses: Gallery | None
+    seconds_per_image: float | None
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -124,6 +126,7 @@ def _results(run: Run, name: str, evaluation: Evaluation, limit: int) -> _Result
         ),
         false_positives=wrong,
         misses=missed,
+        seconds_per_image=test_set.seconds_per_image if test_set is not None else None,
     )
 
 
