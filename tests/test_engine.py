@@ -3,15 +3,17 @@
 import contextlib
 import importlib
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from detectron2.utils.events import EventStorage
 
 from counterpoise.config import load_config
 from counterpoise.datasets import registration
-from counterpoise.engine import training_mapper
+from counterpoise.engine import BalanceMetricPrinter, training_mapper
 from models import CONFIGS
 from runs import SMALL, train_net, write_dataset
 
@@ -37,6 +39,17 @@ def test_a_run_leaves_checkpoints_the_best_one_and_an_evaluation(run):
 def test_this_projects_metrics_are_logged(run):
     logged = set().union(*metrics(run[1]))
     assert {"rpn/bg_accuracy", "roi/p_t_bg", "roi/background_loss_share"} <= logged
+
+
+def test_the_terminal_line_shows_every_stage_of_a_cascade(caplog):
+    with EventStorage() as storage, caplog.at_level(logging.INFO, "counterpoise.engine"):
+        storage.put_scalar("rpn/fg_accuracy", 0.5)
+        for stage in range(2):
+            with storage.name_scope(f"stage{stage}"):
+                storage.put_scalar("roi/p_t_fg", 0.25 + stage)
+        BalanceMetricPrinter().write()
+    line = "rpn/fg_accuracy: 0.500  stage0/roi/p_t_fg: 0.250  stage1/roi/p_t_fg: 1.250"
+    assert caplog.messages == [line]
 
 
 def test_the_checkpoint_keeps_class_names_counts_and_weights_and_no_foreign_parameter(run):

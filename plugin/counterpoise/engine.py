@@ -50,12 +50,13 @@ class BalanceMetricPrinter(EventWriter):
 
     def write(self) -> None:
         """Log the medians over the last 20 iterations."""
-        storage = get_event_storage()
-        histories = storage.histories()
+        histories = get_event_storage().histories()
+        # A cascade puts the stage before the name, such as "stage0/roi/p_t_fg".
         parts = [
             f"{name}: {histories[name].median(20):.3f}"
-            for name in BALANCE_METRICS
-            if name in histories
+            for metric in BALANCE_METRICS
+            for name in sorted(histories)
+            if f"/{name}".endswith(f"/{metric}")
         ]
         if parts:
             logger.info("  ".join(parts))
