@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from counterpoise.evaluation import bootstrap as module
+from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluation.bootstrap import bootstrap, draw_images, interval, mean_of_classes
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import match
@@ -75,6 +76,19 @@ def test_resamples_without_a_class_are_left_out_of_its_interval():
     assert not np.isnan(mean_of_classes(samples.AP)).any()
 
 
-def test_an_interval_is_the_middle_95_percent_and_none_where_half_is_missing():
-    assert interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
-    assert interval(np.r_[np.arange(400.0), np.full(600, np.nan)]) is None
+def test_an_interval_is_the_middle_95_percent_of_what_is_known():
+    assert interval(np.arange(1001.0), images=2) == pytest.approx((25.0, 975.0))
+    assert interval(np.r_[np.arange(1001.0), np.full(99, np.nan)], 2) == pytest.approx((25, 975))
+    assert interval(np.full(5, np.nan), images=2) is None
+
+
+def test_a_class_in_a_single_image_has_no_interval_and_no_test_set_of_one_image_has():
+    truth, detections = scene(images=20, classes=2)
+    rare = next(a for a in truth["annotations"] if a["category_id"] == 1)
+    truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] == 0] + [rare]
+    result = evaluate_detections(truth, detections)
+    assert result.per_class[1].AP_interval is result.per_class[1].AP50_interval is None
+    assert result.per_class[0].AP_interval is not None and result.AP_interval is not None
+    alone = evaluate_detections(*scene(images=1))
+    assert alone.AP_interval is None
+    assert {c.AP_interval for c in alone.per_class} == {None}

@@ -138,13 +138,13 @@ def test_intervals_are_of_paired_samples_and_mark_what_lies_beyond_noise(runs):
     paired = second.samples.AP - first.samples.AP
     for k, entry in enumerate(comparison.classes):
         difference = entry.scores.AP_difference["other"]
-        assert difference.interval == interval(paired[:, k])
+        assert difference.interval == interval(paired[:, k], 2)
         low, high = difference.interval
         assert difference.beyond_noise == (low > 0 or high < 0)
     mean = comparison.mean.AP_difference["other"]
     assert mean.beyond_noise and mean.value < 0
     assert "a loss beyond the noise" in comparison.findings["other"][0]
-    spread = interval(second.samples.AP.mean(1)), interval(first.samples.AP.mean(1))
+    spread = interval(second.samples.AP.mean(1), 2), interval(first.samples.AP.mean(1), 2)
     assert mean.interval[1] - mean.interval[0] < max(high - low for low, high in spread)
 
 
@@ -442,3 +442,17 @@ def test_a_training_is_compared_with_its_copy(run, tmp_path, capsys):
     assert [r["training_ratio"] for r in content["runs"]] == [1, 1]
     assert content["mean"]["AP_difference"]["copy"]["interval"] == [0, 0]
     assert content["settings"] == {}
+
+
+def test_a_change_of_a_class_in_a_single_image_is_never_beyond_noise(tmp_path):
+    truth, detections = scene()
+    rare = next(a for a in truth["annotations"] if a["category_id"] == 2)
+    truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 2] + [rare]
+    hit = {**rare, "score": 0.9}
+    folders = [
+        write_run(tmp_path / "x", truth, [d for d in detections if d["category_id"] != 2]),
+        write_run(tmp_path / "y", truth, [*detections, hit]),
+    ]
+    difference = comparison_of(folders).classes[2].scores.AP_difference["y"]
+    assert difference.value > 0
+    assert difference.interval is None and not difference.beyond_noise

@@ -136,3 +136,16 @@ def test_precision_and_recall_are_measured_at_the_thresholds_given():
     assert result.thresholds_from == "a file"
     with pytest.raises(UserError, match=r"no score threshold for the classes \[class 1\]"):
         evaluate_detections(truth, detections, thresholds={"class 0": 0.5})
+
+
+def test_a_class_whose_every_detection_is_wrong_is_counted_and_not_hidden():
+    truth, _ = scene(images=6, classes=2)
+    right = [{**a, "score": 0.9} for a in truth["annotations"] if a["category_id"] == 0]
+    wrong = [
+        {"image_id": i, "category_id": 1, "bbox": [95, 95, 4, 4], "score": 0.99} for i in range(6)
+    ]
+    result = evaluate_detections(truth, right + wrong)
+    failed = result.per_class[1]
+    assert (failed.precision, failed.recall, failed.detections) == (0, 0, 6)
+    assert failed.errors["background"].count == 6
+    assert result.confusion.counts[-1][1] == 6

@@ -49,6 +49,11 @@ def remove(part, key):
         (change("images", "id", 1), "image id 1 appears twice"),
         (change("categories", "name", "class 1"), "category name 'class 1' appears twice"),
         (lambda truth, _: truth.pop("images"), "expected a COCO dataset with a list 'images'"),
+        (change("annotations", "area", "x"), "an area is no number"),
+        (change("annotations", "area", float("nan")), "the area of annotation 0 is nan"),
+        (change("images", "id", None), "image id None is neither a whole number nor text"),
+        (change("categories", "id", [1]), r"category id \[1\] is neither a whole number nor text"),
+        (change("annotations", "image_id", {}), "image_id is neither a whole number nor text"),
     ],
 )
 def test_bad_input_is_named_in_one_sentence(spoil, sentence):
@@ -57,6 +62,11 @@ def test_bad_input_is_named_in_one_sentence(spoil, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         evaluate_detections(truth, detections)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bootstrap_without_resamples_is_refused():
+    with pytest.raises(UserError, match="resamples is 0, expected a number >= 1"):
+        evaluate_detections(*scene(), resamples=0)
 
 
 def test_predictions_that_are_no_list_are_refused():

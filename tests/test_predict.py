@@ -63,9 +63,30 @@ def test_an_unreadable_image_is_left_out_and_named(run, images, tmp_path, capsys
     assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())["images"]) == 3
 
 
+def test_an_image_that_fails_to_decode_does_not_take_the_others_along(
+    run, images, tmp_path, capsys
+):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(images / "broken.png")
+    whole = (images / "broken.png").read_bytes()
+    # The header and the end are in order.
+    (images / "broken.png").write_bytes(whole[:3000] + whole[-12:])
+    assert predict(run, images, "--no-images", "--out", tmp_path / "o") == 0
+    assert "broken.png" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())["images"]) == 3
+
+
+def test_images_that_differ_in_their_ending_alone_are_drawn_apart(run, images, tmp_path):
+    with Image.open(images / "a.png") as image:
+        image.save(images / "a.jpg")
+    assert predict(run, images, "--out", tmp_path / "o") == 0
+    drawn = {p.relative_to(tmp_path / "o/images").as_posix() for p in tmp_path.rglob("o/**/*.jpg")}
+    assert drawn == {"a.jpg", "a~2.jpg", "b.jpg", "deeper/a.jpg"}
+
+
 def test_files_of_equal_name_keep_apart(images):
     names = [i.name.as_posix() for i in find_images([images / "a.png", images / "deeper/a.png"])]
-    assert names == ["a.png", "a~2.png"]
+    assert names == ["a", "a~2"]
     assert len(find_images([images, images / "b.png"])) == 3
 
 

@@ -27,7 +27,8 @@ class InputImage:
 
     Attributes:
         path: of the file.
-        name: relative path under which its results are written, unique among the inputs.
+        name: relative path under which its results are written, without an ending and unique
+            among the inputs.
     """
 
     path: Path
@@ -42,6 +43,7 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
     """
     suffixes = image_suffixes()
     found: dict[Path, InputImage] = {}
+    taken: set[Path] = set()
     for given in inputs:
         if given.is_dir():
             files = sorted(p for p in given.rglob("*") if p.suffix.lower() in suffixes)
@@ -55,12 +57,14 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
         else:
             files, names = [given], [Path(given.name)]
         for file, name in zip(files, names, strict=True):
-            taken = {image.name for image in found.values()}
-            number = 1
-            while name in taken:
+            if file.resolve() in found:
+                continue
+            number, unique = 1, name.with_suffix("")
+            while unique in taken:
                 number += 1
-                name = name.with_stem(f"{name.stem.rpartition('~')[0] or name.stem}~{number}")
-            found.setdefault(file.resolve(), InputImage(file, name))
+                unique = name.with_name(f"{name.stem}~{number}")
+            taken.add(unique)
+            found[file.resolve()] = InputImage(file, unique)
     return list(found.values())
 
 
@@ -134,7 +138,8 @@ class _Tolerant(nn.Module):
         self.model = model
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
-        whole = iter(self.model([r for r in batch if "fault" not in r]) if batch else [])
+        good = [record for record in batch if "fault" not in record]
+        whole = iter(self.model(good) if good else ())
         return [None if "fault" in record else next(whole) for record in batch]
 
 
@@ -160,7 +165,7 @@ def save_drawn(predictions: Predictions, class_names: Sequence[str], folder: Pat
     Raises:
         UserError: the file cannot be written.
     """
-    target = folder / predictions.image.name.with_suffix(".jpg")
+    target = folder / f"{predictions.image.name}.jpg"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw(predictions, class_names)).save(target, quality=90)

@@ -16,7 +16,7 @@ from counterpoise.evaluation.bootstrap import (
 )
 from counterpoise.evaluation.error_kinds import ErrorKinds, error_kinds
 from counterpoise.evaluation.matching import ClassMatches, match
-from counterpoise.evaluation.operating_points import best_f1_threshold
+from counterpoise.evaluation.operating_points import best_f1_thresholds
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -78,11 +78,13 @@ def score(
 
 def _min_scores(contender: Contender, matches: Sequence[ClassMatches]) -> np.ndarray:
     """Score (K,) from which on a detection counts; that of maximal F1 where the run has none."""
-    chosen = [
-        best_f1_threshold(own) if threshold is None else threshold
-        for own, threshold in zip(matches, contender.thresholds, strict=True)
-    ]
-    return np.array([np.inf if threshold is None else threshold for threshold in chosen])
+    best = best_f1_thresholds(matches)
+    return np.array(
+        [
+            chosen if threshold is None else threshold
+            for chosen, threshold in zip(best, contender.thresholds, strict=True)
+        ]
+    )
 
 
 def _average_precision(matches: ClassMatches) -> list[float]:

@@ -45,7 +45,7 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     if not comparison.same_training_data:
         said.append(
             "The runs were trained on different numbers of boxes or images; counts and groups here "
-            f"are those of {comparison.baseline.name}."
+            "are those of the first run that states them."
         )
     hardware = {run.hardware for run in comparison.runs if run.hardware}
     if len(hardware) > 1:

@@ -5,6 +5,7 @@ drawn m times counts its detections and boxes m times, which gives what pycocoto
 physically repeated images. The interval covers the choice of test images, not the training seed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,14 +56,23 @@ def bootstrap(matches: tuple[ClassMatches, ...], drawn: np.ndarray) -> Bootstrap
     return BootstrapSamples(AP=100 * samples.mean(axis=0), AP50=100 * samples[0])
 
 
-def interval(samples: np.ndarray) -> tuple[float, float] | None:
-    """95 % percentile interval of B samples; None where half of them or more are NaN.
+def num_images(matches: Iterable[ClassMatches]) -> int:
+    """Test images with a box of some classes."""
+    return len(np.unique(np.concatenate([m.gt_images for m in matches])))
 
-    A class whose boxes lie in one or two images is missing from many resamples; those that remain
-    would make an interval that is too narrow.
+
+def interval(samples: np.ndarray, images: int) -> tuple[float, float] | None:
+    """95 % percentile interval.
+
+    Args:
+        samples: (B,), NaN where a resample has no box.
+        images: test images with a box of what was sampled, see :func:`num_images`.
+
+    Returns:
+        None with fewer than two images: drawing a single one again and again tells nothing.
     """
     known = samples[~np.isnan(samples)]
-    if 2 * len(known) <= len(samples):
+    if images < 2 or not len(known):
         return None
     low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)

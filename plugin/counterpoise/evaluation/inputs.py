@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +95,17 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
             raise UserError(f"{what}: expected a COCO dataset with a list '{part}'")
     try:
         categories = [(c["id"], str(c["name"])) for c in coco["categories"]]
-        images = {i["id"]: str(i.get("file_name", "")) for i in coco["images"]}
+        file_names = [str(i.get("file_name", "")) for i in coco["images"]]
         annotations = coco["annotations"]
         category_ids = [a["category_id"] for a in annotations]
         image_ids = [a["image_id"] for a in annotations]
         boxes = [a["bbox"] for a in annotations]
     except (KeyError, TypeError) as error:
         raise UserError(f"{what}: a record lacks the key {error}, or is no mapping") from error
-    _refuse_doubles([i for i, _ in categories], f"{what}: category id")
-    _refuse_doubles([name for _, name in categories], f"{what}: category name")
-    _refuse_doubles([i["id"] for i in coco["images"]], f"{what}: image id")
+    _check_ids([i for i, _ in categories], f"{what}: category id")
+    _check_ids([name for _, name in categories], f"{what}: category name")
+    _check_ids([i["id"] for i in coco["images"]], f"{what}: image id")
+    images = dict(zip((i["id"] for i in coco["images"]), file_names, strict=True))
     ordered = tuple(sorted(images, key=lambda i: (isinstance(i, str), i)))
     boxes = _boxes(boxes, what, "annotation")
     areas = [a.get("area") for a in annotations]
@@ -115,7 +117,7 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
         image_ids=ordered,
         file_names=tuple(images[i] for i in ordered),
         boxes=boxes,
-        areas=np.asarray(areas, dtype=np.float64),
+        areas=_areas(areas, what),
         classes=_indices(category_ids, [i for i, _ in categories], f"{what}: category_id"),
         images=_indices(image_ids, ordered, f"{what}: image_id"),
         ignored=np.array(
@@ -193,9 +195,11 @@ def read_detections(path: Path) -> list[dict[str, Any]]:
     return read_json(path, "predictions")
 
 
-def _refuse_doubles(ids: Sequence[Any], what: str) -> None:
+def _check_ids(ids: Sequence[Any], what: str) -> None:
     seen: set[Any] = set()
     for each in ids:
+        if not isinstance(each, Integral | str):
+            raise UserError(f"{what} {each!r:.40} is neither a whole number nor text")
         if each in seen:
             raise UserError(f"{what} {each!r} appears twice: give every one its own")
         seen.add(each)
@@ -215,10 +219,25 @@ def _boxes(boxes: Sequence[Any], what: str, record: str) -> np.ndarray:
     return array
 
 
+def _areas(areas: Sequence[Any], what: str) -> np.ndarray:
+    try:
+        array = np.asarray(areas, dtype=np.float64).reshape(len(areas))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what}: an area is no number ({error})") from error
+    if len(wrong := np.flatnonzero(~np.isfinite(array) | (array < 0))):
+        raise UserError(
+            f"{what}: the area of annotation {wrong[0]} is {array[wrong[0]]:g}, expected a finite "
+            "number >= 0, or no area at all for that of the box"
+        )
+    return array
+
+
 def _indices(ids: Sequence[Any], known: Sequence[Any], what: str, hint: str = "") -> np.ndarray:
     at = {each: i for i, each in enumerate(known)}
     try:
         return np.fromiter((at[i] for i in ids), dtype=np.int64, count=len(ids))
+    except TypeError as error:
+        raise UserError(f"{what} is neither a whole number nor text in some record") from error
     except KeyError:
         unknown = list(dict.fromkeys(i for i in ids if i not in at))
         shown = ", ".join(repr(i) for i in unknown[:3]) + (", ..." if len(unknown) > 3 else "")

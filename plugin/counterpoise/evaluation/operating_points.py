@@ -96,6 +96,16 @@ def best_common_threshold(matches: Sequence[ClassMatches]) -> float:
     return _below(scores, int(total.argmax())) if total.any() else 0.0
 
 
+def best_f1_thresholds(matches: Sequence[ClassMatches]) -> list[float]:
+    """Threshold of maximal F1 for every class; the best common one where a class finds nothing.
+
+    What such a class detects is all wrong, and has to be counted somewhere.
+    """
+    common = best_common_threshold(matches)
+    chosen = [best_f1_threshold(own) for own in matches]
+    return [common if threshold is None else threshold for threshold in chosen]
+
+
 def recall_threshold(matches: ClassMatches, recall: float) -> float | None:
     """Highest threshold with at least `recall` (0-1); None where it is not reached."""
     curve = precision_recall_curve(matches)

@@ -23,11 +23,12 @@ class ClassResult:
         AR100: COCO's average recall with at most 100 detections per image.
         VOC07_AP50: Pascal VOC 2007's average precision, IoU > 0.5 and 11 recalls.
         VOC10_AP50: that of Pascal VOC since 2010, IoU > 0.5 and the area under the curve.
-        AP_interval, AP50_interval: 95 % interval by bootstrap over test images; None where half of
-            the resamples or more lack the class.
+        AP_interval, AP50_interval: 95 % interval by bootstrap over test images; None for a class
+            in fewer than two of them.
         missing_resamples: resamples without a box of the class, which the intervals leave out.
         threshold: score in [0, 1] at which the next four are measured, see
-            :attr:`Evaluation.thresholds_from`; None where none could be chosen.
+            :attr:`Evaluation.thresholds_from`. A class of which nothing is found takes the best
+            threshold for all classes together.
         precision, recall, F1: at IoU 0.50.
         detections: detections of at least `threshold`.
         background_at_recall: false positives on background per image at the score that reaches a
@@ -51,7 +52,7 @@ class ClassResult:
     AP_interval: Interval | None
     AP50_interval: Interval | None
     missing_resamples: int
-    threshold: float | None
+    threshold: float
     precision: float | None
     recall: float | None
     F1: float | None

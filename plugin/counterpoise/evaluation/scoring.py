@@ -16,6 +16,7 @@ from counterpoise.evaluation.bootstrap import (
     draw_images,
     interval,
     mean_of_classes,
+    num_images,
 )
 from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
 from counterpoise.evaluation.confusion import confusion_matrix
@@ -28,7 +29,7 @@ from counterpoise.evaluation.inputs import (
     parse_ground_truth,
 )
 from counterpoise.evaluation.matching import ClassMatches, match
-from counterpoise.evaluation.operating_points import at_threshold, best_f1_threshold
+from counterpoise.evaluation.operating_points import at_threshold, best_f1_thresholds
 from counterpoise.evaluation.proposals import ProposalResult
 from counterpoise.evaluation.results import ClassResult, Evaluation, GroupResult
 from counterpoise.evaluation.voc_metrics import voc_average_precision
@@ -86,6 +87,8 @@ def evaluate_arrays(
     resamples: int = RESAMPLES,
 ) -> Evaluation:
     """:func:`evaluate_detections` for what is parsed already."""
+    if resamples < 1:
+        raise UserError(f"resamples is {resamples}, expected a number >= 1")
     if truth.ignored.all():
         raise UserError(
             f"the ground truth has no box of the classes [{', '.join(truth.class_names)}] in its "
@@ -96,8 +99,7 @@ def evaluate_arrays(
     voc = voc_average_precision(truth, found)
     samples = bootstrap(matches, draw_images(truth.num_images, resamples))
     chosen = _thresholds(matches, truth.class_names, thresholds)
-    scores = np.array([np.inf if t is None else t for t in chosen])
-    kinds = error_kinds(truth, found, matches, scores)
+    kinds = error_kinds(truth, found, matches, np.array(chosen))
     counts = _training_counts(training, truth.class_names)
     background = [
         background_false_positives(matches, kinds, truth.num_images, recall) for recall in RECALLS
@@ -105,21 +107,21 @@ def evaluate_arrays(
     per_class = []
     test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
     for k, name in enumerate(truth.class_names):
-        point = None if chosen[k] is None else at_threshold(matches[k], chosen[k])
+        point = at_threshold(matches[k], chosen[k])
         per_class.append(
             ClassResult(
                 name=name,
                 **coco.per_class[k],
                 VOC07_AP50=voc.per_class[k].VOC07_AP50,
                 VOC10_AP50=voc.per_class[k].VOC10_AP50,
-                AP_interval=interval(samples.AP[:, k]),
-                AP50_interval=interval(samples.AP50[:, k]),
+                AP_interval=interval(samples.AP[:, k], int(test_images[k])),
+                AP50_interval=interval(samples.AP50[:, k], int(test_images[k])),
                 missing_resamples=int(np.isnan(samples.AP[:, k]).sum()),
                 threshold=chosen[k],
-                precision=point.precision if point else None,
-                recall=point.recall if point else (0.0 if test_boxes[k] else None),
-                F1=point.F1 if point else (0.0 if test_boxes[k] else None),
-                detections=point.detections if point else 0,
+                precision=point.precision,
+                recall=point.recall,
+                F1=point.F1,
+                detections=point.detections,
                 background_at_recall={
                     str(recall): result[k]
                     for recall, result in zip(RECALLS, background, strict=True)
@@ -137,16 +139,16 @@ def evaluate_arrays(
         **coco.summary,
         VOC07_AP50=voc.VOC07_AP50,
         VOC10_AP50=voc.VOC10_AP50,
-        AP_interval=interval(mean_of_classes(samples.AP)),
-        AP50_interval=interval(mean_of_classes(samples.AP50)),
+        AP_interval=interval(mean_of_classes(samples.AP), num_images(matches)),
+        AP50_interval=interval(mean_of_classes(samples.AP50), num_images(matches)),
         resamples=resamples,
         bootstrap_seed=SEED,
         test_images=truth.num_images,
         thresholds_from=BEST_F1 if thresholds is None else thresholds_from,
         per_class=tuple(per_class),
-        groups=_groups(per_class, coco, samples),
+        groups=_groups(per_class, coco, samples, matches),
         errors=kinds.overall,
-        confusion=confusion_matrix(truth, found, scores),
+        confusion=confusion_matrix(truth, found, np.array(chosen)),
         proposals=proposals,
         notes=tuple(_notes(truth, found, test_boxes)),
     )
@@ -156,9 +158,9 @@ def _thresholds(
     matches: Sequence[ClassMatches],
     names: Sequence[str],
     thresholds: Mapping[str, float] | None,
-) -> list[float | None]:
+) -> list[float]:
     if thresholds is None:
-        return [best_f1_threshold(m) for m in matches]
+        return best_f1_thresholds(matches)
     if missing := [name for name in names if name not in thresholds]:
         raise UserError(
             f"there is no score threshold for the classes [{', '.join(missing)}]: give one for "
@@ -179,7 +181,10 @@ def _training_counts(
 
 
 def _groups(
-    per_class: Sequence[ClassResult], coco: CocoMetrics, samples: BootstrapSamples
+    per_class: Sequence[ClassResult],
+    coco: CocoMetrics,
+    samples: BootstrapSamples,
+    matches: Sequence[ClassMatches],
 ) -> tuple[GroupResult, ...]:
     if any(c.train_images is None for c in per_class):
         return ()
@@ -193,7 +198,10 @@ def _groups(
             classes=tuple(per_class[k].name for k in group.classes),
             AP=mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
             AP50=mean_of_known(coco.per_class[k]["AP50"] for k in group.classes),
-            AP_interval=interval(mean_of_classes(samples.AP[:, list(group.classes)])),
+            AP_interval=interval(
+                mean_of_classes(samples.AP[:, list(group.classes)]),
+                num_images(matches[k] for k in group.classes),
+            ),
         )
         for group in groups
     )
