@@ -41,6 +41,22 @@ def test_this_projects_metrics_are_logged(run):
     assert {"rpn/bg_accuracy", "roi/p_t_bg", "roi/background_loss_share"} <= logged
 
 
+def test_a_test_set_without_boxes_is_refused_before_the_training(tmp_path, capsys):
+    data = write_dataset(tmp_path / "shapes")
+    empty = write_dataset(tmp_path / "empty")
+    labels = json.loads((empty.parent / "labels.json").read_text())
+    (empty.parent / "labels.json").write_text(json.dumps({**labels, "annotations": []}))
+    both = yaml.safe_load(data.read_text())
+    entry = {"FORMAT": "coco", "IMAGES": str(empty.parent / "images")}
+    entry |= {"ANNOTATIONS": str(empty.parent / "labels.json")}
+    both["DATASETS"]["CUSTOM"]["nothing"] = entry
+    both["DATASETS"]["TEST"] = ["shapes_val", "nothing"]
+    data.write_text(yaml.safe_dump(both))
+    assert train_net(data, tmp_path / "out") == 2
+    assert "test set nothing has no box" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("model_*.pth"))
+
+
 def test_the_terminal_line_shows_every_stage_of_a_cascade(caplog):
     with EventStorage() as storage, caplog.at_level(logging.INFO, "counterpoise.engine"):
         storage.put_scalar("rpn/fg_accuracy", 0.5)

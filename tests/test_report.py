@@ -178,19 +178,36 @@ def test_page_says_which_images_are_gone(shapes):
 
 
 def test_evaluation_of_an_earlier_version_is_shown_without_what_it_lacks(shapes):
-    old = {
-        "AP": 12.5, "AP50": 30.0, "AP75": None,
-        "per_class": [
-            {"name": name, "AP": 12.5, "AP50": 30.0, "train_images": 5, "train_boxes": 6,
-             "test_images": 2, "test_boxes": 3}
-            for name in NAMES
-        ],
-    }  # fmt: skip
-    (shapes / "evaluation.json").write_text(json.dumps({"shapes_val": old}))
+    path = shapes / "evaluation.json"
+    new = json.loads(path.read_text())["shapes_val"]
+    kept = ("name", "AP", "AP50", "train_images", "train_boxes", "test_images", "test_boxes")
+    old = {key: new[key] for key in ("AP", "AP50", "AP75")}
+    old["per_class"] = [{key: c[key] for key in kept} for c in new["per_class"]]
+    path.write_text(json.dumps({"shapes_val": old}))
     page = page_of(shapes)
-    assert "the mean AP over 4 classes is 12.5." in page
+    tested = sum(c["AP"] is not None for c in old["per_class"])
+    assert f"the mean AP over {tested} classes is {old['AP']:.1f}." in page
     assert "this evaluation has none" in page
     assert "not found" not in page  # without thresholds nobody can say
+
+
+@pytest.mark.parametrize("file", ["detections.json", "ground_truth.json"])
+def test_detections_that_are_not_those_of_the_evaluation_are_refused(shapes, file):
+    path = shapes / "inference" / "shapes_val" / file
+    content = json.loads(path.read_text())
+    if file == "detections.json":
+        del content[len(content) // 2 :]
+    else:
+        content["annotations"] = []
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"not those of evaluation.json .*: evaluate the run again"):
+        write_report(shapes)
+
+
+def test_a_config_that_is_not_whole_is_no_baseline(shapes):
+    (shapes / "config.yaml").write_text("")
+    with pytest.raises(UserError, match="not the whole config of a run, for it lacks BALANCE"):
+        write_report(shapes)
 
 
 def test_two_test_sets_have_a_section_each_and_share_the_pictures(tmp_path):

@@ -115,6 +115,26 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path, text):
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):
-    record = RunRecord("python x.py", ["a.yaml"], 3)
+    record = RunRecord("python x.py", ("a.yaml",), 3)
     assert RunRecord.read(record.write(tmp_path / "run.json")) == record
     assert json.loads((tmp_path / "run.json").read_text())["finished"] is None
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("started", None),
+        ("finished", -1),
+        ("finished", "yesterday"),
+        ("training_seconds", None),
+        ("training_seconds", 10**400),
+        ("versions", None),
+        ("hardware", -1),
+    ],
+)
+def test_a_record_with_a_value_of_another_kind_is_refused(tmp_path, key, value):
+    path = RunRecord("python train_net.py", (), 1).write(tmp_path / "run.json")
+    content = json.loads(path.read_text()) | {key: value}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"run.json.{key} is .*: remove the file"):
+        RunRecord.read(path)

@@ -87,6 +87,7 @@ def test_evaluation_takes_all_detections_and_measures_at_the_thresholds(run, tmp
         (["DATASETS.VAL", "()"], "DATASETS.VAL is empty"),
         (["DATASETS.VAL", "('shapes_vall',)"], "did you mean"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "SCORE_THRESHOLDS"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, tmp_path, capsys, flags, sentence):

@@ -143,8 +143,7 @@ def run(args: argparse.Namespace) -> None:
     for file in args.imports:
         import_file(Path(file))
     cfg = load_config(args.config_file, args.opts)
-    if not args.eval_only:
-        _check_output_dir(Path(cfg.OUTPUT_DIR), args)
+    _check_output_dir(Path(cfg.OUTPUT_DIR), args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
     prepare(cfg, eval_only=args.eval_only)
     if not args.eval_only and cfg.SEED < 0:
@@ -160,7 +159,9 @@ def run(args: argparse.Namespace) -> None:
         if args.eval_only:
             model, training = load_for_evaluation(cfg)
         else:
-            trainer = BalancedTrainer(cfg, RunRecord(args.command, args.config_file, cfg.SEED))
+            trainer = BalancedTrainer(
+                cfg, RunRecord(args.command, tuple(args.config_file), cfg.SEED)
+            )
     if args.eval_only:
         results = evaluate(cfg, model, training)
     else:
@@ -199,7 +200,8 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
         raise UserError(f"OUTPUT_DIR {folder} cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"OUTPUT_DIR {folder} is not writable: choose another folder")
-    if not (args.resume or args.overwrite) and (folder / "last_checkpoint").exists():
+    fresh = not (args.resume or args.overwrite or args.eval_only)
+    if fresh and (folder / "last_checkpoint").exists():
         raise UserError(
             f"OUTPUT_DIR {folder} already holds a run: continue it with --resume, replace it with "
             "--overwrite, or set another OUTPUT_DIR"

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from counterpoise.errors import UserError
 from counterpoise.losses import sigmoid_focal_loss, softmax_focal_loss
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -134,8 +135,16 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
     Returns:
         the paths written.
+
+    Raises:
+        UserError: there can be no such folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made a folder ({error.strerror}): choose another"
+        ) from (error)
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
     for path in paths:
         figure.savefig(path, dpi=150)

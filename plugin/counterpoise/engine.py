@@ -107,6 +107,8 @@ class BalancedTrainer(DefaultTrainer):
         self.table = class_table(cfg)
         log_class_table(self.table)
         _log_schedule(cfg, self.table.counts)
+        for name in cfg.DATASETS.TEST:  # a fault here must not come to light after the training
+            _check_test_classes(name, self.table.counts)
         super().__init__(cfg)
 
     @classmethod
@@ -180,6 +182,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
     chosen = ScoreThresholds.read(Path(thresholds)) if thresholds else None
     for name in cfg.DATASETS.TEST:
         _check_test_classes(name, training)
+    for name in cfg.DATASETS.TEST:
         loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
         with ProposalTap(model) as proposals, InferenceClock(model) as clock:
             evaluator = PerClassEvaluator(name, training, chosen, proposals)

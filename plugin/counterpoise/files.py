@@ -68,6 +68,8 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{path} does not exist: give the file of the {what}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as {what} ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply to be {what}") from error
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path} is no whole JSON file ({error.msg}, line {error.lineno}): the {what} may have "

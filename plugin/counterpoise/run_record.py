@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from counterpoise.decoding import decode
 from counterpoise.errors import UserError
 from counterpoise.files import read_json, write_json
 
@@ -66,7 +67,7 @@ class RunRecord:
 
     command: str
     """Command line, quoted for a shell."""
-    config_files: Sequence[str]
+    config_files: tuple[str, ...]
     """Config files as given, in order."""
     seed: int
     """``SEED`` of the config; >= 0 unless the seed was left to chance."""
@@ -105,4 +106,14 @@ class RunRecord:
             raise UserError(
                 f"{path} is no record of a run: expected the keys {', '.join(sorted(known))}"
             )
-        return cls(**content)
+        mend = "remove the file, or train the run again"
+        record = decode(content, cls, str(path), mend)
+        for name in ("started", "finished"):
+            moment = getattr(record, name)
+            try:
+                _ = moment is None or datetime.fromisoformat(moment)
+            except ValueError as error:
+                raise UserError(f"{path}.{name} is {moment!r:.40}, no ISO 8601 time: {mend}") from (
+                    error
+                )
+        return record

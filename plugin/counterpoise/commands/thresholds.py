@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from counterpoise.threshold_choice import (
     detect,
     overlaps,
 )
+from counterpoise.validation import check_config
 
 EXAMPLES = """\
 counterpoise thresholds --run output/aquarium
@@ -83,6 +85,10 @@ def run(args: argparse.Namespace) -> None:
             "such as DATASETS.VAL mine_val"
         )
     prepare(cfg, eval_only=True, splits=("VAL",))
+    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name("thresholds.json")
+    applied = cfg.clone()
+    applied.BALANCE.SCORE_THRESHOLDS = str(path)
+    check_config(applied)  # refuses a model that could not apply what is chosen for it
     cfg.freeze()
     warnings = overlaps(cfg)
     for warning in warnings:
@@ -100,7 +106,6 @@ def run(args: argparse.Namespace) -> None:
         criterion=criterion,
         dataset=", ".join(cfg.DATASETS.VAL),
     )
-    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name("thresholds.json")
     thresholds.write(path)
     if args.json:
         content = {"file": str(path), "criterion": criterion, "dataset": thresholds.dataset}
@@ -108,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(content, indent=2))
     else:
         print(table(chosen, criterion, thresholds.dataset))
-        print(f"\nWritten to {path}; use it with BALANCE.SCORE_THRESHOLDS {path}")
+        print(f"\nWritten to {path}; use it with BALANCE.SCORE_THRESHOLDS {shlex.quote(str(path))}")
 
 
 def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> str:

@@ -8,8 +8,10 @@ import numpy as np
 
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation.inputs import Detections, GroundTruth
+from counterpoise.evaluation.matching import match
 from counterpoise.evaluation.stored import read_inference, stored_test_sets
 from counterpoise.reporting import Run
+from counterpoise.reporting.consistency import check_same_detections
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ def read_contenders(
             )
         )
         _check_same(contenders[0], contenders[-1], test_set)
+        if evaluation is not None:
+            matches = match(stored.ground_truth, stored.detections)
+            check_same_detections(evaluation, matches, f"{run.path}, test set {test_set}")
     if contenders[0].ground_truth.ignored.all():
         raise UserError(
             f"the test set {test_set} has no boxes, so there is nothing to compare: check its data"

@@ -149,6 +149,11 @@ def parse_detections(
             f"{what}: expected a list of COCO results (image_id, category_id, bbox, score), not "
             f"{type(results).__name__}"
         )
+    if strange := [r for r in results if not isinstance(r, Mapping)][:1]:
+        raise UserError(
+            f"{what}: expected COCO results (image_id, category_id, bbox, score), not "
+            f"{strange[0]!r:.40}"
+        )
     try:
         rows = [(r["image_id"], r["category_id"], r["bbox"], r["score"]) for r in results]
     except (KeyError, TypeError) as error:
@@ -160,7 +165,7 @@ def parse_detections(
     named = ", ".join(f"{c['id']} {c['name']}" for c in coco["categories"][:20])
     try:
         scores = np.asarray(scores, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{what}: a score is no number ({error})") from error
     if len(wrong := np.flatnonzero(~np.isfinite(scores))):
         raise UserError(
@@ -208,7 +213,7 @@ def _check_ids(ids: Sequence[Any], what: str) -> None:
 def _boxes(boxes: Sequence[Any], what: str, record: str) -> np.ndarray:
     try:
         array = np.asarray(boxes, dtype=np.float64).reshape(len(boxes), 4)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{what}: every bbox must be four numbers, x y width height") from error
     wrong = np.flatnonzero(~np.isfinite(array).all(axis=1) | (array[:, 2:] < 0).any(axis=1))
     if len(wrong):
@@ -222,7 +227,7 @@ def _boxes(boxes: Sequence[Any], what: str, record: str) -> np.ndarray:
 def _areas(areas: Sequence[Any], what: str) -> np.ndarray:
     try:
         array = np.asarray(areas, dtype=np.float64).reshape(len(areas))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{what}: an area is no number ({error})") from error
     if len(wrong := np.flatnonzero(~np.isfinite(array) | (array < 0))):
         raise UserError(

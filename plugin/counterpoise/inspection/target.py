@@ -56,7 +56,7 @@ def find_target(name_or_folder: str, cfg: CfgNode) -> Target:
         raise UserError(f"{path} is a file: give the folder of the dataset, or a dataset's name")
     if name_or_folder in DatasetCatalog:
         return _named(name_or_folder, specs, cfg)
-    known = did_you_mean(name_or_folder, [*specs, *dataset_names(specs)] or DatasetCatalog.list())
+    known = did_you_mean(name_or_folder, {*specs, *dataset_names(specs)} or DatasetCatalog.list())
     where = "" if specs else " (a dataset of your own needs the --config-file that defines it)"
     raise UserError(f"there is no dataset and no folder called '{name_or_folder}'{where}; {known}")
 

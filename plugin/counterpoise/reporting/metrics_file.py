@@ -46,7 +46,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
             record = json.loads(line)
             iteration = int(record.pop("iteration"))
             values = {name: float(value) for name, value in record.items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if number == len(lines):
                 break
             raise UserError(

@@ -14,6 +14,7 @@ from counterpoise.evaluation.stored import TestSet
 from counterpoise.files import write_whole
 from counterpoise.pages import render
 from counterpoise.reporting import config_difference, gallery, result_figures, training_figures
+from counterpoise.reporting.consistency import check_same_detections
 from counterpoise.reporting.gallery import Gallery
 from counterpoise.reporting.run_files import Run
 from counterpoise.reporting.summary import main_facts
@@ -100,6 +101,7 @@ def _results(run: Run, name: str, evaluation: Evaluation, limit: int) -> _Result
     if test_set is not None:
         _check_classes(run, test_set, evaluation)
         matches = match(test_set.ground_truth, test_set.detections)
+        check_same_detections(evaluation, matches, f"{run.path}, test set {name}")
         kinds = error_kinds(test_set.ground_truth, test_set.detections, matches)
         curves = result_figures.precision_recall_curves(classes, matches)
         wrong = gallery.false_positives(test_set, kinds, limit)

@@ -6,7 +6,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from counterpoise import loss_shares, run_record
-from counterpoise.config import load_config
+from counterpoise.config import load_config, read_yaml, training_config
 from counterpoise.errors import UserError
 from counterpoise.evaluation import Evaluation
 from counterpoise.evaluation.stored import TestSet, read_inference, stored_test_sets
@@ -80,6 +80,12 @@ class Run:
         path = self.path / "config.yaml"
         if not path.is_file():
             return None
+        missing = training_config().keys() - read_yaml(path).keys()
+        if missing:
+            raise UserError(
+                f"{path} is not the whole config of a run, for it lacks "
+                f"{', '.join(sorted(missing))}: restore it, or remove it to go without"
+            )
         cfg = load_config([path])
         cfg.freeze()
         return cfg
