@@ -27,8 +27,8 @@ from counterpoise.checkpoint import RECORD_KEY, BalancedCheckpointer, TrainingRe
 from counterpoise.datasets import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation.stored import write_inference
-from counterpoise.evaluator import PerClassEvaluator, ProposalTap, write_evaluations
-from counterpoise.inference import InferenceClock
+from counterpoise.evaluator import PerClassEvaluator, write_evaluations
+from counterpoise.inference import InferenceClock, ProposalTap
 from counterpoise.run_record import RunRecord, command_line
 from counterpoise.score_thresholds import ScoreThresholds
 from counterpoise.training_hooks import LossShareWriter, RunRecordWriter

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
-from torch import nn
 
 from counterpoise.class_counts import ClassCounts
 from counterpoise.evaluation import Evaluation, ProposalRecall, evaluate_detections
 from counterpoise.files import write_json
+from counterpoise.inference import ProposalTap
 from counterpoise.score_thresholds import ScoreThresholds
 
 
@@ -62,38 +61,6 @@ def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
     }
-
-
-class ProposalTap:
-    """Holds the proposals of the batch that a model has just processed; a context manager.
-
-    A model hands out its detections only.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        """
-        Args:
-            model: any; one without ``proposal_generator`` has no proposals.
-        """
-        self._generator = getattr(getattr(model, "module", model), "proposal_generator", None)
-        self.latest: list[Instances] | None = None
-
-    def __enter__(self) -> "ProposalTap":
-        if self._generator is not None:
-            self._handle = self._generator.register_forward_hook(self._keep)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._generator is not None:
-            self._handle.remove()
-
-    def _keep(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        self.latest = outputs[0]
 
 
 class PerClassEvaluator(DatasetEvaluator):

@@ -1,16 +1,20 @@
-"""Running a trained model over images, with a progress bar or a clock."""
+"""Running a trained model over images, and what can be measured meanwhile."""
 
 import statistics
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from detectron2.evaluation.evaluator import inference_context
+from detectron2.structures import Instances
 from torch import nn
-from tqdm import tqdm
+from torch.utils.hooks import RemovableHandle
+
+from counterpoise.progress import progress
+
+Hooks = TypeVar("Hooks", bound="ModelHooks")
 
 
 def infer(
@@ -24,17 +28,59 @@ def infer(
         total: number of images.
         description: of the progress bar on standard error, which shows the remaining time.
     """
-    with inference_context(model), torch.no_grad():
-        bar = tqdm(
-            total=total, desc=description, unit="image", file=sys.stderr, disable=None, leave=False
-        )
-        with bar:
-            for batch in loader:
-                yield batch, model(batch)
-                bar.update(len(batch))
+    bar = progress(None, description, "image", total)
+    with inference_context(model), torch.no_grad(), bar:
+        for batch in loader:
+            yield batch, model(batch)
+            bar.update(len(batch))
 
 
-class InferenceClock:
+class ModelHooks:
+    """Hooks on a model for as long as a ``with`` block lasts; subclasses say which."""
+
+    def register(self) -> list[RemovableHandle]:
+        """Register the hooks; whoever enters the block calls it."""
+        raise NotImplementedError
+
+    def __enter__(self: Hooks) -> Hooks:
+        self._handles = self.register()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class ProposalTap(ModelHooks):
+    """Holds the proposals of the batch that a model has just processed; a context manager.
+
+    A model hands out its detections only.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """
+        Args:
+            model: any; one without ``proposal_generator`` has no proposals.
+        """
+        self._generator = getattr(getattr(model, "module", model), "proposal_generator", None)
+        self.latest: list[Instances] | None = None
+
+    def register(self) -> list[RemovableHandle]:
+        """Hook the RPN."""
+        if self._generator is None:
+            return []
+        return [self._generator.register_forward_hook(self._keep)]
+
+    def _keep(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        self.latest = outputs[0]
+
+
+class InferenceClock(ModelHooks):
     """Measures the forward passes of a model; a context manager.
 
     Loading of images and what becomes of the outputs are not counted.
@@ -53,21 +99,12 @@ class InferenceClock:
         """Median over the images so far; None before the first one."""
         return statistics.median(self._seconds) if self._seconds else None
 
-    def __enter__(self) -> "InferenceClock":
-        self._handles = [
+    def register(self) -> list[RemovableHandle]:
+        """Hook the model before and after its forward pass."""
+        return [
             self._model.register_forward_pre_hook(self._start),
             self._model.register_forward_hook(self._stop),
         ]
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
 
     def _start(self, model: nn.Module, inputs: tuple[list[Any]]) -> None:
         self._started = _now()

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from counterpoise.commands.options import add_command, progress
+from counterpoise.commands.options import add_command
 from counterpoise.comparison import compare, read_contenders, score
 from counterpoise.comparison.page import as_page
 from counterpoise.comparison.terminal import as_text
 from counterpoise.files import write_json, write_whole
+from counterpoise.progress import progress
 
 EXAMPLES = """\
 counterpoise compare output/bccd/baseline output/bccd/focal_weights_ohem

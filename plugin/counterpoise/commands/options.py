@@ -2,19 +2,14 @@
 
 import argparse
 import re
-import sys
 import textwrap
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from detectron2.config import CfgNode
-from tqdm import tqdm
 
 from counterpoise.config import load_config
 from counterpoise.errors import UserError
-
-T = TypeVar("T")
 
 
 def add_command(
@@ -92,19 +87,3 @@ def config_of(args: argparse.Namespace) -> CfgNode:
         files.insert(0, folder / "config.yaml")
         overrides = ["MODEL.WEIGHTS", str(folder / "model_final.pth"), *overrides]
     return load_config(files, overrides)
-
-
-def progress(items: Iterable[T], description: str, unit: str, total: int | None = None) -> tqdm:
-    """Show a progress bar with the remaining time on standard error.
-
-    Nothing is shown where standard error is no terminal.
-
-    Args:
-        items: to go through.
-        description: what is done, a word or two.
-        unit: name of one item.
-        total: number of items where `items` has no length.
-    """
-    return tqdm(
-        items, desc=description, unit=unit, total=total, file=sys.stderr, disable=None, leave=False
-    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation.inputs import Detections, GroundTruth
-from counterpoise.evaluation.matching import match
+from counterpoise.evaluation.matching import ClassMatches, match
 from counterpoise.evaluation.stored import read_inference, stored_test_sets
 from counterpoise.reporting import Run
 from counterpoise.reporting.consistency import check_same_detections
@@ -23,6 +23,7 @@ class Contender:
         run: its files.
         ground_truth: of the test set, equal for all runs.
         detections: of the run.
+        matches: of the detections, in class order.
         thresholds: K scores at which the run was evaluated; None where it has none for a class.
         seconds_per_image: of inference; None where it was not measured.
     """
@@ -31,6 +32,7 @@ class Contender:
     run: Run
     ground_truth: GroundTruth
     detections: Detections
+    matches: tuple[ClassMatches, ...]
     thresholds: tuple[float | None, ...]
     seconds_per_image: float | None
 
@@ -80,14 +82,16 @@ def read_contenders(
                 run=run,
                 ground_truth=stored.ground_truth,
                 detections=stored.detections,
+                matches=match(stored.ground_truth, stored.detections),
                 thresholds=tuple(map(thresholds.get, stored.ground_truth.class_names)),
                 seconds_per_image=stored.seconds_per_image,
             )
         )
         _check_same(contenders[0], contenders[-1], test_set)
         if evaluation is not None:
-            matches = match(stored.ground_truth, stored.detections)
-            check_same_detections(evaluation, matches, f"{run.path}, test set {test_set}")
+            check_same_detections(
+                evaluation, contenders[-1].matches, f"{run.path}, test set {test_set}"
+            )
     if contenders[0].ground_truth.ignored.all():
         raise UserError(
             f"the test set {test_set} has no boxes, so there is nothing to compare: check its data"

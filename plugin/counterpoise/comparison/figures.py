@@ -11,7 +11,7 @@ from counterpoise.comparison.scoring import RunScores
 from counterpoise.evaluation.operating_points import precision_recall_curve
 from counterpoise.pages import figure, figure_uri, palette
 from counterpoise.pages.figures import WIDE
-from counterpoise.reporting.labels import label_points
+from counterpoise.reporting.labels import label_points, short
 
 _COLUMNS = 3
 _NAME_WIDTH = 28
@@ -26,7 +26,10 @@ def class_differences(comparison: Comparison, classes: Sequence[ClassComparison]
         classes: of it, to be drawn from the top down.
     """
     rows = [
-        (_short(c.name) + ("" if c.train_boxes is None else f" ({c.train_boxes})"), c.scores)
+        (
+            short(c.name, _NAME_WIDTH) + ("" if c.train_boxes is None else f" ({c.train_boxes})"),
+            c.scores,
+        )
         for c in classes
     ]
     rows += [(f"mean of {group.name}", group.scores) for group in comparison.groups]
@@ -79,7 +82,7 @@ def ap_against_count(comparison: Comparison) -> tuple[str, int]:
         axes.set(xlabel="boxes in the training set (logarithmic)", ylabel="AP")
         drawn.legend(loc="outside upper left", ncols=_columns(comparison))
         points = np.stack([counts, spans[:, 1]], axis=1)
-        unnamed = label_points(axes, points, [_short(c.name) for c in tested], spans)
+        unnamed = label_points(axes, points, [short(c.name, _NAME_WIDTH) for c in tested], spans)
         return figure_uri(drawn), unnamed
 
 
@@ -129,7 +132,9 @@ def recall_curves(
                     label=own.name, linewidth=1.4, marker="o" if last < 30 else "", markersize=3,
                 )  # fmt: skip
             panel.set_title(
-                f"{_short(entry.name)}, {entry.test_boxes} test boxes", fontsize=10, loc="left"
+                f"{short(entry.name, _NAME_WIDTH)}, {entry.test_boxes} test boxes",
+                fontsize=10,
+                loc="left",
             )
             panel.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")
         for panel in panels[len(classes) :]:
@@ -150,10 +155,6 @@ def _colours(comparison: Comparison) -> dict[str, str]:
 def _columns(comparison: Comparison) -> int:
     """Columns of a legend that fit on the page, about 110 characters wide."""
     return max(1, 110 // (8 + max(len(run.name) for run in comparison.runs)))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
 
 
 def _draw_difference(axes: Axes, y: float, difference: Difference, colour: str) -> None:

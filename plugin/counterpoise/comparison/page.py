@@ -10,10 +10,10 @@ from counterpoise.comparison.figures import (
 )
 from counterpoise.comparison.results import Comparison
 from counterpoise.comparison.scoring import RunScores
-from counterpoise.comparison.words import duration, signed
+from counterpoise.comparison.words import duration
 from counterpoise.evaluation.error_kinds import KINDS
 from counterpoise.pages import render
-from counterpoise.pages.rendering import DASH
+from counterpoise.pages.rendering import signed
 
 #: Classes that the plot of differences has room for.
 CLASSES_PLOTTED = 60
@@ -51,7 +51,7 @@ def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
         ],
         kinds=list(KINDS),
         duration=duration,
-        signed=_signed,
+        signed=signed,
         num_tested=len(tested),
         num_plotted=min(len(tested), CLASSES_PLOTTED),
         unfolded=len(tested) <= CLASSES_UNFOLDED,
@@ -60,7 +60,3 @@ def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
         errors_figure=error_bars(comparison),
         curves_figure=recall_curves(comparison, scores, tested[:CURVES]),
     )
-
-
-def _signed(value: float | None, digits: int = 1) -> str:
-    return DASH if value is None else signed(value, digits).replace("-", "\N{MINUS SIGN}")

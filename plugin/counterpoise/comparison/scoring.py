@@ -15,7 +15,7 @@ from counterpoise.evaluation.bootstrap import (
     draw_images,
 )
 from counterpoise.evaluation.error_kinds import ErrorKinds, error_kinds
-from counterpoise.evaluation.matching import ClassMatches, match
+from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.operating_points import best_f1_thresholds
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
@@ -52,19 +52,19 @@ def score(
         track: wraps the classes of all runs while they are resampled, to show progress.
     """
     truth = contenders[0].ground_truth
-    matches = [match(truth, contender.detections) for contender in contenders]
     drawn = draw_images(truth.num_images, resamples)
     steps = track([(run, k) for run in range(len(contenders)) for k in range(truth.num_classes)])
-    parts = {step: bootstrap((matches[step[0]][step[1]],), drawn) for step in steps}
+    parts = {(run, k): bootstrap((contenders[run].matches[k],), drawn) for run, k in steps}
     scores = []
-    for run, (contender, own) in enumerate(zip(contenders, matches, strict=True)):
+    for run, contender in enumerate(contenders):
+        own = contender.matches
         by_threshold = np.array([_average_precision(m) for m in own])
         columns = [parts[run, k] for k in range(truth.num_classes)]
         scores.append(
             RunScores(
                 name=contender.name,
                 matches=own,
-                errors=error_kinds(truth, contender.detections, own, _min_scores(contender, own)),
+                errors=error_kinds(truth, contender.detections, own, _min_scores(contender)),
                 AP=100 * by_threshold.mean(axis=1),
                 AP50=100 * by_threshold[:, 0],
                 samples=BootstrapSamples(
@@ -76,9 +76,9 @@ def score(
     return tuple(scores)
 
 
-def _min_scores(contender: Contender, matches: Sequence[ClassMatches]) -> np.ndarray:
+def _min_scores(contender: Contender) -> np.ndarray:
     """Score (K,) from which on a detection counts; that of maximal F1 where the run has none."""
-    best = best_f1_thresholds(matches)
+    best = best_f1_thresholds(contender.matches)
     return np.array(
         [
             chosen if threshold is None else threshold

@@ -164,11 +164,8 @@ def _command_from_config(run: Run) -> str | None:
 
 
 def _moment(text: str) -> str:
-    """Make a time in ISO 8601 readable; the writer's text where it is none."""
-    try:
-        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
-    except ValueError:
-        return text
+    """Make a time in ISO 8601 readable."""
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
 
 
 def _duration(seconds: float) -> str:
