@@ -16,8 +16,8 @@ from torch import nn
 from counterpoise.datasets.files import image_suffixes
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.drawing import COLOURS, draw_boxes
-from counterpoise.engine import CheckedMapper
 from counterpoise.errors import UserError
+from counterpoise.image_mapping import CheckedMapper
 from counterpoise.inference import infer
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
 
-from counterpoise.engine import CheckedMapper, load_for_evaluation
+from counterpoise.engine import load_for_evaluation
 from counterpoise.errors import UserError
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import ClassMatches, match
@@ -19,6 +19,7 @@ from counterpoise.evaluation.operating_points import (
     recall_threshold,
 )
 from counterpoise.evaluator import PerClassEvaluator
+from counterpoise.image_mapping import CheckedMapper
 from counterpoise.inference import infer
 
 
