@@ -45,6 +45,6 @@ setup(
         "tqdm>4.29.0",
         "yacs>=0.1.8",
     ],
-    entry_points={"console_scripts": ["counterpoise = counterpoise.console:main"]},
+    entry_points={"console_scripts": ["counterpoise = counterpoise.commands.console:main"]},
     extras_require={"dev": ["pytest>=8", "ruff>=0.9"]},
 )

@@ -2,7 +2,7 @@
 
 import sys
 
-from counterpoise.cli import main
+from counterpoise.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

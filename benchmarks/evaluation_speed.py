@@ -1,10 +1,10 @@
 """Time the evaluation against pycocotools, as ratios within one run.
 
-    python benchmarks/evaluation_speed.py                                # the made-up large set
+    python benchmarks/evaluation_speed.py                                # the synthetic large set
     python benchmarks/evaluation_speed.py --run output/bccd              # a run's own detections
 
 Timed are COCO's metrics alone, by pycocotools and as the evaluation takes them, and the whole
-evaluation with Pascal VOC's metrics, 1,000 bootstrap resamples, kinds of error, confusion matrix
+evaluation with Pascal VOC's metrics, 1,000 bootstrap resamples, error types, confusion matrix
 and operating points. Their results are checked to agree. The repetitions alternate; the medians and
 their ranges are printed.
 """
@@ -25,7 +25,7 @@ from counterpoise.evaluation.coco_metrics import coco_metrics
 from counterpoise.evaluation.inputs import Detections, GroundTruth
 from counterpoise.evaluation.scoring import evaluate_arrays
 from counterpoise.evaluation.stored import read_inference, stored_test_sets
-from counterpoise.run_record import hardware
+from counterpoise.training.run_record import hardware
 
 
 def large_set(
@@ -121,7 +121,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, help="OUTPUT_DIR of an evaluated run")
-    parser.add_argument("--images", type=int, default=5000, help="of the made-up set")
+    parser.add_argument("--images", type=int, default=5000, help="of the synthetic set")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     if args.run:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from counterpoise.run_record import hardware
+from counterpoise.training.run_record import hardware
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ("baseline", "ohem", "focal", "focal_weights", "focal_weights_ohem", "documents")

@@ -1,4 +1,4 @@
-"""Show on made-up parts what the plugin does to rare classes, from data to table.
+"""Show on synthetic parts what the plugin does to rare classes, from data to table.
 
 Draws a long-tailed dataset, trains Detectron2's baseline and focal loss with class weights and OHEM
 on the same budget, evaluates and compares both, draws their detections, and ends with a table.
@@ -18,15 +18,15 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from counterpoise.cli import silence_known_noise
+from counterpoise.commands.train import silence_known_noise
 from counterpoise.comparison import Comparison, compare, read_contenders, score
 from counterpoise.comparison.page import as_page
 from counterpoise.comparison.terminal import BEYOND_NOISE, scores_table
-from counterpoise.drawing import COLOURS, draw_boxes
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth
 from counterpoise.evaluation.stored import read_inference
-from counterpoise.files import write_whole
+from counterpoise.pages.drawing import COLOURS, draw_boxes
+from counterpoise.utils.files import write_whole
 from make_dataset import DatasetPaths, make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,7 +179,7 @@ def main() -> int:
     print(f"{BEYOND_NOISE}\n")
     print(f"Took {minutes:.1f} minutes. In {out}:")
     print(f"  {picture.name}: detections beside ground truth")
-    print("  compare.html: what became of each class and each kind of error")
+    print("  compare.html: what became of each class and each error type")
     print("  baseline/, focal_weights_ohem/: report.html, evaluation.json, checkpoints, logs")
     print(f"  {data.name}, parts/: the dataset and the config that names it\n")
     print("Train on your own data: describe it as that file does, then")

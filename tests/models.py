@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from counterpoise.config import load_config
+from counterpoise.config.loading import load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

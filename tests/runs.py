@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from counterpoise.cli import main
+from counterpoise.commands.train import main
 from models import CONFIGS
 
 SMALL = [

@@ -17,10 +17,10 @@ from detectron2.utils.events import EventStorage
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from counterpoise import weights as weights_module
-from counterpoise.backbones import TorchvisionBackbone
 from counterpoise.errors import UserError
-from counterpoise.weights import WEIGHTS, PackagedWeights, register_weights
+from counterpoise.modeling import pretrained as weights_module
+from counterpoise.modeling.backbones import TorchvisionBackbone
+from counterpoise.modeling.pretrained import WEIGHTS, PackagedWeights, register_weights
 
 MOBILENET = WEIGHTS["mobilenet_v2"]
 needs_package = pytest.mark.skipif(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from counterpoise.class_weights import (
+from counterpoise.balance.class_weights import (
     BACKGROUNDS,
     RULES,
     ClassWeightWarning,

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from browser import open_page
-from counterpoise.class_counts import ClassCounts
+from counterpoise.balance.class_counts import ClassCounts
+from counterpoise.commands.console import main
 from counterpoise.comparison import compare, read_contenders, score
-from counterpoise.comparison.contenders import unique_names
 from counterpoise.comparison.page import as_page
+from counterpoise.comparison.runs import unique_names
 from counterpoise.comparison.terminal import as_text
-from counterpoise.config import training_config
-from counterpoise.console import main
+from counterpoise.config.keys import training_config
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluation.bootstrap import draw_images, interval, mean_of_classes
 from counterpoise.evaluation.stored import write_inference
-from counterpoise.evaluator import write_evaluations
-from counterpoise.files import write_json
-from counterpoise.run_record import RunRecord
+from counterpoise.inference.evaluator import write_evaluations
+from counterpoise.training.run_record import RunRecord
+from counterpoise.utils.files import write_json
 from scenes import crowded_scene, pycocotools_evaluation, scene
 
 COUNTS = ClassCounts(("class 0", "class 1", "class 2"), (50, 5, 20), (500, 50, 200))

@@ -10,9 +10,9 @@ import yaml
 from detectron2.config import get_cfg
 
 import counterpoise
-from counterpoise.config import load_config
+from counterpoise.config.loading import load_config
+from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
-from counterpoise.validation import check_config
 from models import CONFIGS, quick_config
 
 LEAVES = ["baseline", "ohem", "focal", "focal_weights", "focal_weights_ohem", "documents"]
@@ -225,7 +225,7 @@ def test_leaves_are_short_and_the_same_for_every_model(leaf):
 def test_without_detectron2_the_core_works_and_the_rest_says_what_is_missing():
     code = (
         "import sys; sys.modules['detectron2'] = None\n"
-        "from counterpoise.losses import softmax_focal_loss\n"
+        "from counterpoise.balance.losses import softmax_focal_loss\n"
         "import counterpoise\n"
         "counterpoise.add_counterpoise_config"
     )

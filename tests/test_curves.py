@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from counterpoise.console import main
-from counterpoise.curves import cumulative_share, loss_curve
+from counterpoise.commands.console import main
+from counterpoise.pages.curves import cumulative_share, loss_curve
 from models import CONFIGS
 from runs import SMALL
 

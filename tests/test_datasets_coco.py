@@ -1,4 +1,4 @@
-"""COCO: ids, crowds, paths, segmentations, and every kind of bad record."""
+"""COCO: ids, crowds, paths, segmentations, and every kind of invalid annotation."""
 
 import json
 import random
@@ -62,7 +62,7 @@ def test_boxes_crowds_and_gapped_category_ids_are_read(root: Path):
         {"bbox": [4, 2, 14, 7], "bbox_mode": 0, "category_id": 1, "iscrowd": 0},
         {"bbox": [0, 0, 40, 20], "bbox_mode": 0, "category_id": 0, "iscrowd": 1},
     ]
-    assert not part.report.faults
+    assert not part.report.invalid
 
 
 def test_class_names_follow_the_category_ids(root: Path):
@@ -74,7 +74,7 @@ def test_class_names_follow_the_category_ids(root: Path):
 def test_classes_reorder_by_name_and_what_they_lack_is_an_unknown_class(root: Path):
     part = load(root, [box(), box(id=1, category_id=0)], CLASSES=["bird", "cat"])
     assert [a["category_id"] for a in part.dicts[0]["annotations"]] == [1]
-    assert [str(f) for f in part.report.faults] == [
+    assert [str(f) for f in part.report.invalid] == [
         "ann.json, annotation id 1: unknown class 'dog'"
     ]
 
@@ -94,7 +94,7 @@ def test_an_image_is_found_by_its_file_name(root: Path, name: str):
 def test_missing_annotation_ids_and_sizes_are_no_fault(root: Path):
     entry = without(without(image(), "width"), "height")
     part = load(root, [without(box(), "id"), without(box(), "id")], [entry])
-    assert part.report.boxes == 2 and part.dicts[0]["width"] == 40 and not part.report.faults
+    assert part.report.boxes == 2 and part.dicts[0]["width"] == 40 and not part.report.invalid
 
 
 def test_images_are_ordered_by_id(root: Path):
@@ -128,7 +128,7 @@ def test_an_invalid_segmentation_goes_and_its_box_stays(root: Path, written: Any
     (annotation,) = part.dicts[0]["annotations"]
     assert annotation.get("segmentation") == kept
     noted = "without their segmentation, which is invalid: 1" in part.report.summary()
-    assert noted is (kept is None) and not part.report.faults
+    assert noted is (kept is None) and not part.report.invalid
     if kept is not None:
         form = "bitmask" if isinstance(kept, dict) else "polygon"
         instances = annotations_to_instances([annotation], (20, 40), mask_format=form)
@@ -191,7 +191,7 @@ def check_outcome(
         told = str(error.value)
     else:
         part = load(root, annotations, images, mode=mode)
-        assert [f.kind for f in part.report.faults] == [kind]
+        assert [f.kind for f in part.report.invalid] == [kind]
         assert (part.report.images, part.report.boxes) == (1, 1)
         told = part.report.summary()
     assert kind in told and where in told and reason in told
@@ -200,7 +200,7 @@ def check_outcome(
 def test_boxes_of_a_left_out_image_are_counted(root: Path):
     images = [image(), image(id=2, file_name="gone.jpg")]
     report = load(root, [box(), box(id=1, image_id=2), box(id=2, image_id=2)], images).report
-    assert "1 bad record, left out: 0 boxes and 1 image with 2 boxes" in report.summary()
+    assert "1 invalid annotation, left out: 0 boxes and 1 image with 2 boxes" in report.summary()
 
 
 @pytest.mark.parametrize(

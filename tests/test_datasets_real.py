@@ -1,4 +1,4 @@
-"""BCCD and Aquarium as they are, faults included; nothing is written into their folders."""
+"""BCCD and Aquarium as they are, invalid included; nothing is written into their folders."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_bccd_trainval_is_read_but_for_its_two_zero_size_boxes(real_data: Path):
     assert read_class_names(parse_specs({"b": bccd_split(real_data, "val")})["b"]) == classes
     assert len(part.dicts) == 292
     assert boxes(part, classes) == {"Platelets": 292, "RBC": 3350 - 2, "WBC": 301}
-    assert [(f.kind, f.where.split(",")[0]) for f in part.report.faults] == [
+    assert [(f.kind, f.where.split(",")[0]) for f in part.report.invalid] == [
         (Kind.ZERO_SIZE, "BloodImage_00338.xml"),
         (Kind.ZERO_SIZE, "BloodImage_00343.xml"),
     ]
@@ -50,7 +50,7 @@ def test_bccd_trainval_is_read_but_for_its_two_zero_size_boxes(real_data: Path):
 
 def test_bccd_test_has_no_fault(real_data: Path):
     part = load(bccd_split(real_data, "test"), "refuse")["real"]
-    assert len(part.dicts) == 72 and not part.report.faults
+    assert len(part.dicts) == 72 and not part.report.invalid
 
 
 @pytest.mark.parametrize("split, images", [("train", 448), ("valid", 127), ("test", 63)])
@@ -60,14 +60,14 @@ def test_aquarium_splits_are_found(real_data: Path, split: str, images: int):
 
 def test_aquarium_holds_the_known_boxes(real_data: Path):
     total = dict.fromkeys(AQUARIUM, 0)
-    faults, empty = [], 0
+    invalid, empty = [], 0
     for split in ("train", "val", "test"):
         part = load(aquarium(real_data, split))["real"]
-        faults += [f.where for f in part.report.faults]
+        invalid += [f.where for f in part.report.invalid]
         empty += part.report.empty_images
         for name, n in boxes(part, AQUARIUM).items():
             total[name] += n
-    assert [where.rsplit(".rf.", 1)[1] for where in faults] == [
+    assert [where.rsplit(".rf.", 1)[1] for where in invalid] == [
         "1c0901882e71d5ebd26f036f4e22da65.txt:17",
         "ed40900b657a5b23d92cb2d296ad2dbc.txt:15",
     ]
@@ -77,7 +77,7 @@ def test_aquarium_holds_the_known_boxes(real_data: Path):
 
 
 def test_faults_are_refused_if_wanted(real_data: Path):
-    with pytest.raises(UserError, match=r"2 bad records: zero-size.*BloodImage_00338\.xml"):
+    with pytest.raises(UserError, match=r"2 invalid annotations: zero-size.*BloodImage_00338\.xml"):
         load(bccd_split(real_data, "trainval"), "refuse")
 
 

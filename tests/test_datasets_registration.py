@@ -76,7 +76,7 @@ def test_a_dataset_is_read_and_logged_once(custom: dict, caplog: pytest.LogCaptu
     (record,) = caplog.records
     assert record.levelname == "INFO"
     assert "Dataset 'sea' (yolo): 12 images, 11 boxes" in record.message
-    assert "2 images without boxes" in record.message and "no bad records" in record.message
+    assert "2 images without boxes" in record.message and "no invalid annotations" in record.message
 
 
 def test_bad_records_are_logged_as_a_warning(custom: dict, caplog: pytest.LogCaptureFixture):

@@ -1,4 +1,4 @@
-"""Pascal VOC: layouts, coordinates, and every kind of bad record."""
+"""Pascal VOC: layouts, coordinates, and every kind of invalid annotation."""
 
 import random
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_a_box_partly_outside_is_clipped_and_counted(voc: Path):
     write(voc, "xml/good.xml", xml(box_xml(box=(-4, 3.5, 55, 12))))
     part = load(voc)
     assert part.dicts[0]["annotations"][0]["bbox"] == [0, 2.5, 40, 12]
-    assert part.report.clipped == 1 and not part.report.faults
+    assert part.report.clipped == 1 and not part.report.invalid
     assert "1 box partly outside" in part.report.summary()
 
 
@@ -108,7 +108,7 @@ def test_the_image_is_found_by_stem_or_filename(voc: Path, image: str, file_name
     write(voc, "xml/sub/a.xml", xml(file_name=file_name))
     part = load(voc)
     assert str(voc / image) in [d["file_name"] for d in part.dicts]
-    assert not part.report.faults
+    assert not part.report.invalid
 
 
 def test_a_stale_filename_is_noted_and_the_stem_wins(voc: Path):
@@ -140,7 +140,7 @@ def test_the_split_file_tolerates_what_people_write(voc: Path):
     split = write(voc, "split.txt", lines)
     part = load(voc, SPLIT_FILE=str(split))
     assert [d["image_id"] for d in part.dicts] == ["good", "a", "b c", "d"]
-    assert not part.report.faults
+    assert not part.report.invalid
 
 
 def test_hidden_copies_are_no_data(voc: Path):
@@ -248,11 +248,11 @@ def check_outcome(
         with pytest.raises(UserError, match=r"DATASETS\.BAD_RECORDS") as error:
             load(root, mode, **keys)
         told = str(error.value)
-        assert "1 bad record:" in told and kind in told
+        assert "1 invalid annotation:" in told and kind in told
     else:
         part = load(root, mode, **keys)
-        (fault,) = part.report.faults
-        assert fault.kind is kind
+        (entry,) = part.report.invalid
+        assert entry.kind is kind
         told = part.report.summary()
         assert f"{kind}: 1" in told
         assert (part.report.images, part.report.boxes) == (images, boxes)

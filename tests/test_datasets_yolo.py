@@ -1,4 +1,4 @@
-"""YOLO: where a split is found, what a line means, and every kind of bad record."""
+"""YOLO: where a split is found, what a line means, and every kind of invalid annotation."""
 
 import random
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_line_becomes_a_box_within_the_image(tmp_path: Path, line: str, bbox: 
     add(tmp_path, "images/a.jpg", text=line)
     part = from_folders(tmp_path)
     assert part.dicts[0]["annotations"][0]["bbox"] == pytest.approx(bbox, abs=1e-3)
-    assert part.report.clipped == clipped and not part.report.faults
+    assert part.report.clipped == clipped and not part.report.invalid
 
 
 def test_images_without_labels_are_background(tmp_path: Path):
@@ -101,7 +101,7 @@ def test_the_split_is_found(tmp_path: Path, case: str):
     add(tmp_path, image)
     part = from_yaml(tmp_path, content)
     assert [d["file_name"] for d in part.dicts] == [str(tmp_path / image)]
-    assert part.report.boxes == 1 and not part.report.faults
+    assert part.report.boxes == 1 and not part.report.invalid
 
 
 @pytest.mark.parametrize("split", ["val", "valid", "validation"])
@@ -115,7 +115,7 @@ def test_a_label_may_lie_beside_its_image(tmp_path: Path):
     add(tmp_path, "train/a.jpg", "train/a.txt")
     (tmp_path / "train" / "classes.txt").write_text("fish\ncrab\n")
     part = from_yaml(tmp_path, "train: train")
-    assert part.report.boxes == 1 and not part.report.faults
+    assert part.report.boxes == 1 and not part.report.invalid
 
 
 def test_a_list_of_images_is_followed_and_its_missing_ones_reported(tmp_path: Path):
@@ -126,7 +126,7 @@ def test_a_list_of_images_is_followed_and_its_missing_ones_reported(tmp_path: Pa
     (tmp_path / "lists" / "train.txt").write_text(entries)
     part = from_yaml(tmp_path, "train: lists/train.txt")
     assert ids(part) == ["pics/images/a", "pics/images/b"] and part.report.boxes == 2
-    assert [f.kind for f in part.report.faults] == [Kind.NO_IMAGE] * 2
+    assert [f.kind for f in part.report.invalid] == [Kind.NO_IMAGE] * 2
 
 
 def test_ids_keep_the_sub_folder(tmp_path: Path):
@@ -255,7 +255,7 @@ def check_outcome(
         told = str(error.value)
     else:
         part = from_folders(root, mode)
-        assert [f.kind for f in part.report.faults] == [kind]
+        assert [f.kind for f in part.report.invalid] == [kind]
         assert (part.report.images, part.report.boxes) == (images, boxes)
         told = part.report.summary()
     assert kind in told and where in told and reason in told
@@ -264,10 +264,10 @@ def check_outcome(
 def test_more_bad_records_than_are_shown_are_counted(tmp_path: Path):
     add(tmp_path, "images/a.jpg", text=LINE + "0 0 0 0 0\n" * 8)
     report = from_folders(tmp_path).report
-    assert len(report.faults) == 8 and report.boxes == 1
-    assert "8 bad records, left out: 8 boxes\n" in report.summary()
+    assert len(report.invalid) == 8 and report.boxes == 1
+    assert "8 invalid annotations, left out: 8 boxes\n" in report.summary()
     assert "... and 3 more" in report.summary() and "labels/a.txt:7" not in report.summary()
-    with pytest.raises(UserError, match=r"8 bad records.*; and 3 more"):
+    with pytest.raises(UserError, match=r"8 invalid annotations.*; and 3 more"):
         from_folders(tmp_path, "refuse")
 
 

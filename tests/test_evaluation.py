@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from counterpoise.class_counts import ClassCounts
+from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
-from counterpoise.evaluator import write_evaluations
+from counterpoise.inference.evaluator import write_evaluations
 from scenes import assert_equals_pycocotools, crowded_scene, pycocotools_stats, scene, stored
 
 

@@ -7,7 +7,7 @@ import pytest
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluation.stored import read_inference, stored_test_sets, write_inference
-from counterpoise.files import write_json
+from counterpoise.utils.files import write_json
 from scenes import scene
 
 

@@ -10,9 +10,9 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.multiprocessing import spawn
 
-from counterpoise.config import load_config
-from counterpoise.evaluator import PerClassEvaluator, ProposalTap, coco_ground_truth
-from counterpoise.preparation import prepare
+from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import prepare
+from counterpoise.inference.evaluator import PerClassEvaluator, ProposalTap, coco_ground_truth
 from runs import write_dataset
 
 NAME = "shapes_train"

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from counterpoise import inference
-from counterpoise.inference import InferenceClock, infer
+from counterpoise.inference import hooks as inference
+from counterpoise.inference.hooks import InferenceClock
+from counterpoise.inference.loop import infer
 
 
 class Model(nn.Module):

@@ -17,8 +17,9 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, pairwise_iou
 from PIL import Image
 
-from counterpoise.config import load_config
-from counterpoise.console import main
+from counterpoise.commands.console import main
+from counterpoise.config.loading import load_config
+from counterpoise.config.validation import check_config
 from counterpoise.datasets import Kind, count_classes
 from counterpoise.errors import UserError
 from counterpoise.inspection import Inspection, find_target, inspect
@@ -30,11 +31,10 @@ from counterpoise.inspection.anchors import (
     resized,
 )
 from counterpoise.inspection.balancing import THRESHOLDS, repeat_factors
+from counterpoise.inspection.duplicate_files import find_overlap
 from counterpoise.inspection.ground_truth import cooccurrence, ground_truth
-from counterpoise.inspection.overlap import find_overlap
 from counterpoise.inspection.page import as_page
 from counterpoise.inspection.terminal import as_text
-from counterpoise.validation import check_config
 from models import CONFIGS
 
 QUICK = str(CONFIGS / "quick" / "focal_weights.yaml")
@@ -503,10 +503,10 @@ def test_faults_are_all_listed_and_to_be_mended(tmp_path):
     (tmp_path / "train" / "train_7.png").write_bytes(b"no image")
     path.write_text(json.dumps(content))
     inspection = inspected(tmp_path)
-    (source,) = inspection.faults
-    kinds = [fault.kind for fault in source.faults]
+    (source,) = inspection.invalid
+    kinds = [entry.kind for entry in source.invalid]
     assert kinds.count(Kind.ZERO_SIZE) == 5 and kinds.count(Kind.UNREADABLE_IMAGE) == 1
-    assert advice(inspection, "Mend").settings == {"DATASETS": {"BAD_RECORDS": "skip"}}
+    assert advice(inspection, "Fix").settings == {"DATASETS": {"BAD_RECORDS": "skip"}}
     text, page = as_text(inspection), as_page(inspection)
     assert "5 x zero-size" in text and "... and 2 more" in text
     assert page.count("zero-size or inverted box</td>") == 5
@@ -520,8 +520,8 @@ def test_the_faults_of_a_held_out_set_are_listed_once(tmp_path):
     config = tmp_path / "config.yaml"
     entry = {"FORMAT": "coco", "IMAGES": "labels", "ANNOTATIONS": "labels.json", "HOLDOUT": 0.2}
     config.write_text(yaml.safe_dump({"DATASETS": {"CUSTOM": {"held": entry}}}))
-    (source,) = inspected("held", config).faults
-    assert source.splits == ("held_train", "held_val") and len(source.faults) == 1
+    (source,) = inspected("held", config).invalid
+    assert source.splits == ("held_train", "held_val") and len(source.invalid) == 1
 
 
 @pytest.mark.parametrize("leaf", ["quick/baseline", "r50_fpn/focal", "quick_retinanet/focal"])
@@ -681,7 +681,7 @@ def test_bccd_is_inspected_in_seconds_with_its_known_counts(datasets_folder, rea
     assert {name: c.boxes for name, c in counts.items()} == {
         "Platelets": 292, "RBC": 3348, "WBC": 301,
     }  # fmt: skip
-    wheres = [f.where.split(",")[0] for s in inspection.faults for f in s.faults]
+    wheres = [f.where.split(",")[0] for s in inspection.invalid for f in s.invalid]
     assert wheres == ["BloodImage_00338.xml", "BloodImage_00343.xml"]
     assert not inspection.overlap.shared
     folder = inspected(real_data / "bccd")
@@ -697,7 +697,7 @@ def test_the_aquarium_folder_gives_its_three_splits_and_known_faults(real_data):
     assert [s.images for s in inspection.splits] == [448, 127, 63]
     assert [s.boxes for s in inspection.splits] == [3324, 909, 582]
     assert sum(s.empty_images for s in inspection.splits) == 1
-    assert [len(s.faults) for s in inspection.faults] == [0, 0, 2]
+    assert [len(s.invalid) for s in inspection.invalid] == [0, 0, 2]
     assert inspection.subject.imbalance == pytest.approx(1961 / 78)
     assert not inspection.overlap.shared and inspection.overlap.hashed < 100
     assert [r.epoch_growth > 1 for r in inspection.repeat_factors] == [False] * 2 + [True] * 4

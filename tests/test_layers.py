@@ -6,34 +6,63 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "plugin" / "counterpoise"
-CORE = {"losses", "class_weights", "sampling", "ssd"}
+
+#: Each may import what stands above it here, and itself.
+LAYERS = [
+    "errors",
+    "utils",
+    "balance",
+    "evaluation",
+    "pages",
+    "datasets",
+    "modeling",
+    "config",
+    "inference",
+    "training",
+    "inspection",
+    "reporting",
+    "comparison",
+    "commands",
+]
+WITHOUT_DETECTRON2 = ("errors", "utils", "balance", "evaluation", "pages")
 
 
-def imported_modules(path):
+def imported_modules(path: Path) -> set[str]:
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
+            found.add("." * node.level + (node.module or ""))
+    return found
 
 
-@pytest.mark.parametrize("module", sorted(CORE))
-def test_the_core_imports_only_itself_torch_and_the_standard_library(module):
-    allowed = {"torch", "math", "warnings", "collections"}
-    core = {f"counterpoise.{name}" for name in CORE}
-    imported = set(imported_modules(PACKAGE / f"{module}.py"))
-    assert {name.split(".")[0] for name in imported - core} <= allowed
+def files_of(layer: str) -> list[Path]:
+    single = PACKAGE / f"{layer}.py"
+    return [single] if single.is_file() else sorted((PACKAGE / layer).rglob("*.py"))
 
 
-#: What scores any detector's results, and what it is shown with.
-WITHOUT_DETECTRON2 = ["evaluation", "pages", "errors.py", "files.py", "class_counts.py"]
+def test_every_module_belongs_to_a_layer():
+    listed = {path for layer in LAYERS for path in files_of(layer)}
+    assert set(PACKAGE.rglob("*.py")) - listed == {PACKAGE / "__init__.py"}
 
 
-@pytest.mark.parametrize("part", WITHOUT_DETECTRON2)
-def test_scoring_and_pages_need_neither_detectron2_nor_what_builds_on_them(part):
-    files = (PACKAGE / part).glob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / part]
-    allowed = tuple(f"counterpoise.{p.removesuffix('.py')}" for p in WITHOUT_DETECTRON2)
-    for file in files:
-        for name in imported_modules(file):
-            assert not name.startswith("detectron2")
-            assert not name.startswith("counterpoise.") or name.startswith(allowed)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_downward(layer):
+    below = {f"counterpoise.{name}" for name in LAYERS[: LAYERS.index(layer) + 1]}
+    for path in files_of(layer):
+        own = {name for name in imported_modules(path) if name.startswith("counterpoise.")}
+        upward = {name for name in own if ".".join(name.split(".")[:2]) not in below}
+        assert not upward, path
+
+
+def test_the_core_imports_only_itself_torch_and_the_standard_library():
+    for path in files_of("balance"):
+        roots = {name.split(".")[0] for name in imported_modules(path)}
+        assert roots <= {"torch", "math", "warnings", "collections", "dataclasses", "counterpoise"}
+
+
+@pytest.mark.parametrize("layer", WITHOUT_DETECTRON2)
+def test_scoring_and_pages_need_no_detectron2(layer):
+    for path in files_of(layer):
+        assert not any(name.startswith("detectron2") for name in imported_modules(path)), path

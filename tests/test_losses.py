@@ -9,7 +9,7 @@ from fvcore.nn import sigmoid_focal_loss as fvcore_focal
 from torch.testing import assert_close
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
-from counterpoise.losses import (
+from counterpoise.balance.losses import (
     REDUCTIONS,
     cross_entropy_loss,
     sigmoid_focal_loss,

@@ -18,7 +18,7 @@ def matches_of(truth, detections):
 def average_precisions(matches):
     return np.array(
         [
-            [average_precision(m.hits[t], ~m.ignored[t], m.num_gt) for m in matches]
+            [average_precision(m.true_positives[t], ~m.ignored[t], m.num_gt) for m in matches]
             for t in range(10)
         ]
     )
@@ -47,9 +47,11 @@ def test_no_box_is_hit_twice_and_every_hit_overlaps_its_box():
     found = parse_detections(detections, truth, parsed)
     for own in match(parsed, found):
         for t, threshold in enumerate(matching.IOU_THRESHOLDS):
-            hits = own.hits[t]
-            assert len(set(own.gt[t, hits])) == hits.sum()
-            overlap = iou(found.boxes[own.detections[hits]], parsed.boxes[own.gt[t, hits]])
+            true_positives = own.true_positives[t]
+            assert len(set(own.gt[t, true_positives])) == true_positives.sum()
+            overlap = iou(
+                found.boxes[own.detections[true_positives]], parsed.boxes[own.gt[t, true_positives]]
+            )
             assert (overlap >= threshold).all()
 
 
@@ -57,7 +59,7 @@ def test_no_detections_and_no_ground_truth_give_empty_matches():
     truth, detections = scene(classes=2)
     assert [len(m.scores) for m in matches_of(truth, [])] == [0, 0]
     truth["annotations"] = []
-    assert not any(m.hits.any() or m.num_gt for m in matches_of(truth, detections))
+    assert not any(m.true_positives.any() or m.num_gt for m in matches_of(truth, detections))
 
 
 @pytest.mark.parametrize(

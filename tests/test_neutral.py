@@ -1,4 +1,4 @@
-"""Under neutral settings every number is stock Detectron2's, to the bit."""
+"""Under neutral settings every number is stock Detectron2's, bit for bit."""
 
 import pytest
 import torch

@@ -14,11 +14,11 @@ from counterpoise.evaluation.operating_points import (
 )
 
 
-def matches(scores, hits, num_gt, ignored=()):
-    """A class whose detections are hits where `hits` has a 1, at one IoU threshold."""
-    gt = np.where(np.array(hits, dtype=bool), np.arange(len(hits)), -1)[None]
-    left_out = np.isin(np.arange(len(hits)), ignored)[None]
-    everything = np.arange(len(hits))
+def matches(scores, true_positives, num_gt, ignored=()):
+    """A class of such detections, at one IoU threshold."""
+    gt = np.where(np.array(true_positives, dtype=bool), np.arange(len(true_positives)), -1)[None]
+    left_out = np.isin(np.arange(len(true_positives)), ignored)[None]
+    everything = np.arange(len(true_positives))
     return ClassMatches(
         detections=everything,
         scores=np.array(scores, dtype=float),

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
-from counterpoise.console import main
-from counterpoise.drawing import draw_boxes, font_file
-from counterpoise.prediction import find_images
+from counterpoise.commands.console import main
+from counterpoise.inference.prediction import find_images
+from counterpoise.pages.drawing import draw_boxes, font_file
 from runs import SMALL
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import yaml
 
-from counterpoise.config import load_config
+from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
-from counterpoise.preparation import prepare
-from counterpoise.score_thresholds import ScoreThresholds
+from counterpoise.modeling.score_thresholds import ScoreThresholds
 from models import CONFIGS
 from runs import SMALL, write_dataset
 

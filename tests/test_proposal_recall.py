@@ -16,7 +16,7 @@ from counterpoise.evaluation.proposals import ProposalRecall
 
 
 def scene(num_images=12, num_proposals=1500, seed=0):
-    """Images of (proposals by falling objectness, boxes, classes), the boxes crowded."""
+    """Images of (proposals by descending objectness, boxes, classes), the boxes crowded."""
     rng = np.random.default_rng(seed)
     images = []
     for _ in range(num_images):

@@ -10,8 +10,8 @@ import torch
 from detectron2.config import get_cfg
 
 from counterpoise import ROI_LOSS_REGISTRY
-from counterpoise.config import training_config
-from counterpoise.console import COMMANDS, main
+from counterpoise.commands.console import COMMANDS, main
+from counterpoise.config.keys import training_config
 from counterpoise.evaluation import ClassResult, Evaluation
 from scenes import scene
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from counterpoise.cli import main
+from counterpoise.commands.train import main
 from models import CONFIGS
 from scenes import assert_equals_pycocotools, stored
 

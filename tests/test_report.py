@@ -12,25 +12,25 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from browser import open_page
-from counterpoise.class_counts import ClassCounts
-from counterpoise.config import load_config
-from counterpoise.console import main
+from counterpoise.balance.class_counts import ClassCounts
+from counterpoise.commands.console import main
+from counterpoise.config.loading import load_config
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
-from counterpoise.evaluation.error_kinds import error_kinds
+from counterpoise.evaluation.error_types import classify_errors
 from counterpoise.evaluation.matching import match
 from counterpoise.evaluation.stored import write_inference
-from counterpoise.evaluator import write_evaluations
-from counterpoise.loss_shares import LossShares, append_loss_sums
+from counterpoise.inference.evaluator import write_evaluations
+from counterpoise.pages.labels import label_points
 from counterpoise.pages.rendering import DASH
 from counterpoise.reporting import Run, write_report
 from counterpoise.reporting.config_difference import from_baseline, from_defaults
 from counterpoise.reporting.evaluation_file import read_evaluations
 from counterpoise.reporting.gallery import false_positives, misses
-from counterpoise.reporting.labels import label_points
 from counterpoise.reporting.metrics_file import read_metrics
-from counterpoise.reporting.training_figures import loss_share_areas, rolling_median
-from counterpoise.run_record import RunRecord
+from counterpoise.reporting.training_figures import class_loss_areas, rolling_median
+from counterpoise.training.class_loss_file import ClassLosses, append_class_losses
+from counterpoise.training.run_record import RunRecord
 from models import CONFIGS
 
 SCRIPT = "<script>alert(1)</script>"
@@ -80,7 +80,7 @@ def write_run(folder, names=NAMES, train_boxes=TRAIN_BOXES, images=6, test_sets=
             file.write(json.dumps(record) + "\n")
     for i in range(19, 400, 20):
         sums = [*range(1, len(names) + 1), 5.0]
-        append_loss_sums(folder / "loss_shares.jsonl", i, names, sums)
+        append_class_losses(folder / "class_losses.jsonl", i, names, sums)
     RunRecord("python train_net.py --config-file 'a b.yaml'", ["a b.yaml"], 7).write(
         folder / "run.json"
     )
@@ -156,7 +156,7 @@ def test_page_needs_no_network(shapes):
 def test_page_says_which_parts_are_left_out_and_why(shapes, opened):
     left_out = {
         "metrics.json": "has no metrics.json",
-        "loss_shares.jsonl": "has no loss_shares.jsonl",
+        "class_losses.jsonl": "has no class_losses.jsonl",
         "run.json": "has no run.json",
         "config.yaml": "has no config.yaml",
         "inference/shapes_val/detections.json": "keeps no detections on shapes_val",
@@ -242,7 +242,7 @@ def test_page_of_many_classes_is_small_and_has_their_mean(tmp_path):
         ),
         (
             '{"a": {"per_class": [{"name": "x"}], "errors": {"other": {"count": 1}}}}',
-            "has the error kinds other, expected classification, ",
+            "has the error types other, expected classification, ",
         ),
     ],
 )
@@ -302,7 +302,7 @@ def test_rolling_median_takes_what_lies_inside_and_is_known():
 def test_loss_shares_are_drawn_for_any_number_of_records_and_classes(records, classes):
     shares = np.full((records, classes + 1), 1 / (classes + 1))
     names = (*map(str, range(classes)), "background")
-    drawn = loss_share_areas(LossShares(tuple(range(19, 20 * records, 20)), names, shares))
+    drawn = class_loss_areas(ClassLosses(tuple(range(19, 20 * records, 20)), names, shares))
     assert drawn.startswith("data:image/svg+xml") and len(drawn) < 250_000
 
 
@@ -324,7 +324,7 @@ def test_names_of_points_do_not_overlap():
 def arrays(folder):
     test_set = Run(folder).test_set("shapes_val")
     matches = match(test_set.ground_truth, test_set.detections)
-    kinds = error_kinds(test_set.ground_truth, test_set.detections, matches)
+    kinds = classify_errors(test_set.ground_truth, test_set.detections, matches)
     return test_set, matches, kinds, Run(folder).evaluations["shapes_val"].per_class
 
 

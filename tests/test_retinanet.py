@@ -12,12 +12,12 @@ from torch.nn.functional import softplus
 from torch.testing import assert_close
 
 from counterpoise import DENSE_LOSS_REGISTRY
-from counterpoise.checkpoint import CLASS_LAYERS
-from counterpoise.config import load_config
-from counterpoise.dense_loss import DenseFocalLoss, OHEMLoss, balanced_alpha
+from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import prepare
+from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
-from counterpoise.preparation import prepare
-from counterpoise.validation import check_config
+from counterpoise.modeling.checkpoint import CLASS_LAYERS
+from counterpoise.modeling.dense_loss import DenseFocalLoss, OHEMLoss, balanced_alpha
 from models import CONFIGS, batch, build, losses_and_gradients
 
 LEAVES = ("focal", "focal_frequency", "cross_entropy", "ohem", "ohem_ratio")

@@ -10,10 +10,10 @@ from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
-from counterpoise.classification import ClassificationLoss
+from counterpoise.balance.losses import REDUCTIONS, softmax_focal_loss
 from counterpoise.errors import UserError
-from counterpoise.losses import REDUCTIONS, softmax_focal_loss
-from counterpoise.registry import ROI_LOSS_REGISTRY
+from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
+from counterpoise.modeling.roi_loss import ClassificationLoss
 from models import batch, build, losses_and_gradients, quick_config
 
 WEIGHTS = ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", "[1,2,3,0.5]")

@@ -10,8 +10,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from counterpoise.errors import UserError
-from counterpoise.registry import ROI_SAMPLER_REGISTRY
-from counterpoise.roi_sampling import OHEMSampler, SampledROIHeads, box_loss_per_proposal, read_only
+from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
+from counterpoise.modeling.roi_sampling import (
+    OHEMSampler,
+    SampledROIHeads,
+    box_loss_per_proposal,
+    read_only,
+)
 from models import C4, CASCADE, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 ALL = ("BALANCE.ROI_SAMPLER.NAME", "all")

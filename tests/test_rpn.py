@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
 from counterpoise.errors import UserError
-from counterpoise.rpn import OHEMSampler
+from counterpoise.modeling.rpn import OHEMSampler
 from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 OHEM = ("BALANCE.ANCHOR_SAMPLER.NAME", "ohem")

@@ -6,9 +6,9 @@ from datetime import datetime
 import pytest
 import torch
 
-from counterpoise.cli import main
+from counterpoise.commands.train import main
 from counterpoise.errors import UserError
-from counterpoise.run_record import RunRecord, command_line, hardware
+from counterpoise.training.run_record import RunRecord, command_line, hardware
 from runs import train_net, write_dataset
 
 

@@ -5,7 +5,7 @@ import torch
 from detectron2.modeling.sampling import subsample_labels
 from torch.testing import assert_close
 
-from counterpoise.sampling import mine_hard_negatives, sample_random, top_indices
+from counterpoise.balance.sampling import mine_hard_negatives, sample_random, top_indices
 
 LABELS = torch.tensor([1, 0, 0, -1, 0, 0, 1, 0, -1, 0, 0, 0])
 HARDNESS = torch.tensor([0.1, 2, -1, 9, 0.5, 0.5, -3, 0.5, 8, -2, 0.5, 0.25])

@@ -8,12 +8,13 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
-from counterpoise.config import load_config
-from counterpoise.engine import BalancedTrainer, load_for_evaluation
+from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import prepare
+from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
-from counterpoise.preparation import prepare
-from counterpoise.score_thresholds import ScoreThresholds, inference_thresholds
-from counterpoise.validation import check_config
+from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.modeling.score_thresholds import ScoreThresholds, inference_thresholds
+from counterpoise.training.trainer import BalancedTrainer
 from models import C4, CASCADE, CONFIGS, STOCK, batch, build, quick_config
 from runs import SMALL
 from test_retinanet import STOCK as STOCK_RETINANET

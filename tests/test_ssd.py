@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
-from counterpoise.ssd import mine_batch, ssd_loss
+from counterpoise.balance.ssd import mine_batch, ssd_loss
 
 CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 

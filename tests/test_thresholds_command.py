@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from counterpoise.cli import main as train_net
-from counterpoise.console import main
+from counterpoise.commands.console import main
+from counterpoise.commands.train import main as train_net
 from counterpoise.evaluation.stored import read_inference
 from runs import SMALL
 

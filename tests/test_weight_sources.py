@@ -1,4 +1,4 @@
-"""Class weights from any dataset of Detectron2's catalog, worked out when first needed."""
+"""Class weights from any dataset of Detectron2's catalog, computed when first needed."""
 
 import logging
 
@@ -9,10 +9,10 @@ from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
-from counterpoise.class_weights import class_weights
+from counterpoise.balance.class_weights import class_weights
 from counterpoise.errors import UserError
-from counterpoise.registry import WEIGHT_RULE_REGISTRY
-from counterpoise.weight_sources import class_table, class_weight_provider
+from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
+from counterpoise.modeling.weight_sources import class_table, class_weight_provider
 from models import batch, build, losses_and_gradients, quick_config
 
 

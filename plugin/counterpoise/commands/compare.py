@@ -10,8 +10,8 @@ from counterpoise.commands.options import add_command
 from counterpoise.comparison import compare, read_contenders, score
 from counterpoise.comparison.page import as_page
 from counterpoise.comparison.terminal import as_text
-from counterpoise.files import write_json, write_whole
-from counterpoise.progress import progress
+from counterpoise.utils.files import write_json, write_whole
+from counterpoise.utils.progress import progress
 
 EXAMPLES = """\
 counterpoise compare output/bccd/baseline output/bccd/focal_weights_ohem
@@ -25,9 +25,9 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands,
         "compare",
-        "compare trained runs: AP with paired intervals, kinds of error, time, settings",
+        "compare trained runs: AP with paired intervals, error types, time, settings",
         "Compare runs with the first one on the same test images: AP and AP50 per "
-        "class and group with 95 % intervals by paired bootstrap, kinds of error, false positives "
+        "class and group with 95 % intervals by paired bootstrap, error types, false positives "
         "at matched recall, time, and settings that differ. Writes compare.json and compare.html.",
         EXAMPLES,
     )

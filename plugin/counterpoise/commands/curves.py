@@ -11,17 +11,17 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor
 from tqdm import tqdm
 
-from counterpoise.classification import ClassificationLoss
 from counterpoise.commands.options import add_command, add_config_arguments, config_of
-from counterpoise.curves import (
+from counterpoise.config.preparation import prepare
+from counterpoise.errors import UserError
+from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.pages.curves import (
     GAMMAS,
     draw_cumulative_shares,
     draw_loss_curves,
     save,
 )
-from counterpoise.engine import load_for_evaluation
-from counterpoise.errors import UserError
-from counterpoise.preparation import prepare
 
 EXAMPLES = """\
 counterpoise curves --out output/curves

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.commands.options import add_command, add_config_arguments, config_of
-from counterpoise.files import write_json, write_whole
+from counterpoise.config.validation import check_config
 from counterpoise.inspection import find_target, inspect
 from counterpoise.inspection.page import as_page
 from counterpoise.inspection.terminal import as_text
-from counterpoise.progress import progress
-from counterpoise.validation import check_config
+from counterpoise.utils.files import write_json, write_whole
+from counterpoise.utils.progress import progress
 
 EXAMPLES = """\
 counterpoise inspect path/to/dataset

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from counterpoise.config import load_config
+from counterpoise.config.loading import load_config
 from counterpoise.errors import UserError
 
 

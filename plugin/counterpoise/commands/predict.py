@@ -14,11 +14,11 @@ from counterpoise.commands.options import (
     add_run_argument,
     config_of,
 )
-from counterpoise.engine import load_for_evaluation
+from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
-from counterpoise.files import write_json
-from counterpoise.prediction import Predictions, as_coco, find_images, predict, save_drawn
-from counterpoise.preparation import prepare
+from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.inference.prediction import Predictions, as_coco, find_images, predict, save_drawn
+from counterpoise.utils.files import write_json
 
 EXAMPLES = """\
 counterpoise predict photos/ --run output/bccd --thresholds output/bccd/thresholds.json

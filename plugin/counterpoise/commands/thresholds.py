@@ -18,17 +18,17 @@ from counterpoise.commands.options import (
     add_run_argument,
     config_of,
 )
+from counterpoise.config.preparation import prepare
+from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
-from counterpoise.preparation import prepare
-from counterpoise.score_thresholds import ScoreThresholds
-from counterpoise.threshold_choice import (
+from counterpoise.inference.threshold_choice import (
     ChosenThreshold,
     choose,
     default_threshold,
     detect,
     overlaps,
 )
-from counterpoise.validation import check_config
+from counterpoise.modeling.score_thresholds import ScoreThresholds
 
 EXAMPLES = """\
 counterpoise thresholds --run output/aquarium

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from counterpoise.comparison.contenders import Contender
 from counterpoise.comparison.cost import different_settings, run_costs
 from counterpoise.comparison.results import (
     ClassComparison,
@@ -18,10 +17,11 @@ from counterpoise.comparison.results import (
     MatchedRecall,
     Scores,
 )
+from counterpoise.comparison.runs import Contender
 from counterpoise.comparison.scoring import RunScores
 from counterpoise.comparison.words import findings, notes
 from counterpoise.evaluation.bootstrap import SEED, interval, mean_of_classes, num_images
-from counterpoise.evaluation.error_kinds import KINDS, KindCount, background_false_positives
+from counterpoise.evaluation.error_types import ERROR_TYPES, ErrorCount, background_false_positives
 from counterpoise.evaluation.groups import frequency_groups
 
 #: Recalls at which false positives are compared: the first one that all runs reach.
@@ -40,7 +40,7 @@ def compare(
 
     Args:
         test_set: its name.
-        contenders: of :func:`~counterpoise.comparison.contenders.read_contenders`.
+        contenders: of :func:`~counterpoise.comparison.runs.read_contenders`.
         scores: of :func:`~counterpoise.comparison.scoring.score`, in the same order.
 
     Raises:
@@ -150,9 +150,9 @@ def _difference(
     return Difference(value - first, spread, beyond_noise)
 
 
-def _errors(found: Mapping[str, Mapping[str, KindCount]]) -> dict[str, KindOfError]:
+def _errors(found: Mapping[str, Mapping[str, ErrorCount]]) -> dict[str, KindOfError]:
     kinds = {}
-    for kind in KINDS:
+    for kind in ERROR_TYPES:
         count = {run: own[kind].count for run, own in found.items()}
         lost = {run: own[kind].AP50_lost for run, own in found.items()}
         kinds[kind] = KindOfError(count, lost, _to_first(count, sub), _to_first(lost, _minus))
@@ -166,7 +166,7 @@ def _minus(value: float | None, other: float | None) -> float | None:
 def _matched(scores: Sequence[RunScores], num_images: int) -> list[MatchedRecall | None]:
     """What the highest of :data:`RECALLS` that all runs reach costs, per class."""
     reached = [
-        min(m.hits[0].sum() / max(m.num_gt, 1) for m in of_class)
+        min(m.true_positives[0].sum() / max(m.num_gt, 1) for m in of_class)
         for of_class in zip(*(s.matches for s in scores), strict=True)
     ]
     recalls = [next((r for r in RECALLS if r <= most), None) for most in reached]

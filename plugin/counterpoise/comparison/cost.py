@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.config import CfgNode
 
-from counterpoise.comparison.contenders import Contender
 from counterpoise.comparison.results import RunCost
+from counterpoise.comparison.runs import Contender
 from counterpoise.reporting import Run
 
 #: Iterations that do not count: memory is allocated, kernels are chosen, files are not cached yet.

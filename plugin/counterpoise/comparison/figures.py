@@ -11,7 +11,7 @@ from counterpoise.comparison.scoring import RunScores
 from counterpoise.evaluation.operating_points import precision_recall_curve
 from counterpoise.pages import figure, figure_uri, palette
 from counterpoise.pages.figures import WIDE
-from counterpoise.reporting.labels import label_points, short
+from counterpoise.pages.labels import label_points, short
 
 _COLUMNS = 3
 _NAME_WIDTH = 28
@@ -87,7 +87,7 @@ def ap_against_count(comparison: Comparison) -> tuple[str, int]:
 
 
 def error_bars(comparison: Comparison) -> str:
-    """Draw AP50 lost to each kind of error, and their counts, as bars side by side."""
+    """Draw AP50 lost to each error type, and their counts, as bars side by side."""
     colours, kinds = _colours(comparison), comparison.errors
     height = 0.8 / len(colours)
     with figure(WIDE, 0.9 + len(kinds) * max(0.4, 0.17 * len(colours))) as drawn:

@@ -11,7 +11,7 @@ from counterpoise.comparison.figures import (
 from counterpoise.comparison.results import Comparison
 from counterpoise.comparison.scoring import RunScores
 from counterpoise.comparison.words import duration
-from counterpoise.evaluation.error_kinds import KINDS
+from counterpoise.evaluation.error_types import ERROR_TYPES
 from counterpoise.pages import render
 from counterpoise.pages.rendering import signed
 
@@ -49,7 +49,7 @@ def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
             *((c.name, c.matched) for c in tested),
             ("sum", comparison.matched),
         ],
-        kinds=list(KINDS),
+        kinds=list(ERROR_TYPES),
         duration=duration,
         signed=signed,
         num_tested=len(tested),

@@ -44,11 +44,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class KindOfError:
-    """Errors of one kind, see :mod:`counterpoise.evaluation.error_kinds`.
+    """Errors of one kind, see :mod:`counterpoise.evaluation.error_types`.
 
     Attributes:
         count: by run, of the detections of at least the score at which the run was evaluated.
-        AP50_lost: by run, AP50 that mending them would gain, 0-100; None without test boxes.
+        AP50_lost: by run, AP50 that fixing them would gain, 0-100; None without test boxes.
         count_difference, AP50_lost_difference: by run but the baseline.
     """
 
@@ -200,6 +200,6 @@ class Comparison:
 
     @property
     def rarest_first(self) -> list[ClassComparison]:
-        """Classes by rising number of training boxes, or of test boxes where those are unknown."""
+        """Classes by number of training boxes, or of test boxes where those are unknown."""
         known = all(c.train_boxes is not None for c in self.classes)
         return sorted(self.classes, key=lambda c: c.train_boxes if known else c.test_boxes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoise.comparison.contenders import Contender
+from counterpoise.comparison.runs import Contender
 from counterpoise.evaluation.average_precision import average_precision
 from counterpoise.evaluation.bootstrap import (
     RESAMPLES,
@@ -14,7 +14,7 @@ from counterpoise.evaluation.bootstrap import (
     bootstrap,
     draw_images,
 )
-from counterpoise.evaluation.error_kinds import ErrorKinds, error_kinds
+from counterpoise.evaluation.error_types import ErrorTypes, classify_errors
 from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.operating_points import best_f1_thresholds
 
@@ -28,14 +28,14 @@ class RunScores:
     Attributes:
         name: of the run.
         matches: per class.
-        errors: kinds of error, counted among the detections of at least their class's threshold.
+        errors: error types, counted among the detections of at least their class's threshold.
         AP, AP50: (K,) float64, 0-100; NaN without test boxes.
         samples: of the bootstrap; run by run on the same resamples.
     """
 
     name: str
     matches: tuple[ClassMatches, ...]
-    errors: ErrorKinds
+    errors: ErrorTypes
     AP: np.ndarray
     AP50: np.ndarray
     samples: BootstrapSamples
@@ -64,7 +64,7 @@ def score(
             RunScores(
                 name=contender.name,
                 matches=own,
-                errors=error_kinds(truth, contender.detections, own, _min_scores(contender)),
+                errors=classify_errors(truth, contender.detections, own, _min_scores(contender)),
                 AP=100 * by_threshold.mean(axis=1),
                 AP50=100 * by_threshold[:, 0],
                 samples=BootstrapSamples(
@@ -90,6 +90,6 @@ def _min_scores(contender: Contender) -> np.ndarray:
 def _average_precision(matches: ClassMatches) -> list[float]:
     """Average precision in [0, 1] at each IoU threshold."""
     return [
-        average_precision(hits, ~ignored, matches.num_gt)
-        for hits, ignored in zip(matches.hits, matches.ignored, strict=True)
+        average_precision(true_positives, ~ignored, matches.num_gt)
+        for true_positives, ignored in zip(matches.true_positives, matches.ignored, strict=True)
     ]

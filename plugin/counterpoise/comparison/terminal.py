@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from counterpoise.comparison.results import Comparison, Difference, MatchedRecall, Scores
 from counterpoise.comparison.words import duration, signed
-from counterpoise.evaluation.error_kinds import KINDS
+from counterpoise.evaluation.error_types import ERROR_TYPES
 
 WIDTH = 120
 NAME_WIDTH = 18
@@ -140,7 +140,7 @@ def _errors_by_class(comparison: Comparison, baseline: str, run: str) -> str:
         )
         for c in comparison.classes
     ]
-    return _table(rows, ("class", *KINDS))
+    return _table(rows, ("class", *ERROR_TYPES))
 
 
 def _matched(comparison: Comparison, baseline: str, run: str) -> str:

@@ -6,7 +6,7 @@ from counterpoise.comparison.results import Comparison, Difference, KindOfError,
 
 #: Names that a sentence lists before it says how many more there are.
 LISTED = 5
-#: Smallest change of AP50 lost to a kind of error that is worth a sentence.
+#: Smallest change of AP50 lost to a error type that is worth a sentence.
 WORTH_SAYING = 0.1
 #: From as many classes on, some differences beyond noise are to be expected by chance.
 MANY_CLASSES = 20
@@ -120,7 +120,7 @@ def _moved_errors(errors: dict[str, KindOfError], baseline: str, run: str) -> st
     moved = [kind for kind, by in changes.items() if by is not None and abs(by) >= WORTH_SAYING]
     moved.sort(key=lambda kind: -abs(changes[kind]))
     if not moved:
-        return f"No kind of error costs {WORTH_SAYING} AP50 more or less than before."
+        return f"No error type costs {WORTH_SAYING} AP50 more or less than before."
     parts = []
     for kind in moved[:2]:
         e = errors[kind]

@@ -1,7 +1,7 @@
 """Custom datasets in Pascal VOC, YOLO or COCO form for Detectron2."""
 
 from counterpoise.datasets.counting import ClassCounts, count_classes, load_dataset
-from counterpoise.datasets.faults import Fault, Kind
+from counterpoise.datasets.invalid import InvalidAnnotation, Kind
 from counterpoise.datasets.loading import read_class_names
 from counterpoise.datasets.registration import dataset_names, dataset_report, register_datasets
 from counterpoise.datasets.report import Report
@@ -12,7 +12,7 @@ __all__ = [
     "SPEC_DEFAULTS",
     "ClassCounts",
     "DatasetSpec",
-    "Fault",
+    "InvalidAnnotation",
     "Kind",
     "Report",
     "count_classes",

@@ -6,8 +6,8 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from counterpoise.datasets.faults import BadRecordError, Fault, Kind
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
+from counterpoise.datasets.invalid import InvalidAnnotation, InvalidAnnotationError, Kind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_segmentation
@@ -25,7 +25,7 @@ def check_records(
     Args:
         records: the parsed dataset.
         classes: class names; their order gives the category ids.
-        report: receives the counts, the bad records (those of the parser first) and the notes.
+        report: receives the counts, the invalid annotations (the parser's first) and the notes.
 
     Returns:
         Per image ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``; an
@@ -33,7 +33,7 @@ def check_records(
         ``category_id``, ``iscrowd``, and, where the format has them, ``difficult`` and
         ``segmentation``. All values are plain Python types.
     """
-    report.faults += records.faults
+    report.invalid += records.invalid
     report.notes += records.notes
     category_ids = {name: i for i, name in enumerate(classes)}
     checker = _Checker(records.coordinates, category_ids, report)
@@ -41,9 +41,11 @@ def check_records(
     for record in records.images:
         try:
             dicts.append(checker.image(record))
-        except BadRecordError as error:
-            fault = Fault(error.kind, record.where, str(error), boxes=len(record.objects))
-            report.faults.append(fault)
+        except InvalidAnnotationError as error:
+            entry = InvalidAnnotation(
+                error.kind, record.where, str(error), boxes=len(record.objects)
+            )
+            report.invalid.append(entry)
     report.images = len(dicts)
     report.boxes = sum(len(d["annotations"]) for d in dicts)
     report.empty_images = sum(not d["annotations"] for d in dicts)
@@ -69,13 +71,13 @@ def clip_box(
         [x0, y0, x1, y1] in pixels, and whether a part of the box was outside the image.
 
     Raises:
-        BadRecordError: the box is not finite, has no area as written, or lies wholly outside.
+        InvalidAnnotationError: the box is not finite, has no area, or lies wholly outside.
     """
     x0, y0, x1, y1 = box
     if not all(map(math.isfinite, box)):
-        raise BadRecordError(Kind.NOT_FINITE, _as_written(box))
+        raise InvalidAnnotationError(Kind.NOT_FINITE, _as_written(box))
     if x1 <= x0 or y1 <= y0:
-        raise BadRecordError(Kind.ZERO_SIZE, _as_written(box))
+        raise InvalidAnnotationError(Kind.ZERO_SIZE, _as_written(box))
     if coordinates is Coordinates.PIXELS_FROM_1:  # as in Detectron2: x1 and y1 are inclusive
         x0, y0 = x0 - 1, y0 - 1
     elif coordinates is Coordinates.FRACTIONS:
@@ -83,7 +85,7 @@ def clip_box(
     clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
     if clipped[2] - clipped[0] <= _ROUNDING or clipped[3] - clipped[1] <= _ROUNDING:
         kind = Kind.OUTSIDE if clipped != [x0, y0, x1, y1] else Kind.ZERO_SIZE
-        raise BadRecordError(kind, f"{_as_written(box)} in an image of {width} x {height}")
+        raise InvalidAnnotationError(kind, f"{_as_written(box)} in an image of {width} x {height}")
     overhang = max(abs(a - b) for a, b in zip(clipped, (x0, y0, x1, y1), strict=True))
     return clipped, overhang > _ROUNDING
 
@@ -105,15 +107,15 @@ class _Checker:
     def image(self, record: ImageRecord) -> dict[str, Any]:
         if record.id in self.seen:
             reason = f"id {record.id!r} was used before by {self.seen[record.id]}"
-            raise BadRecordError(Kind.DUPLICATE_IMAGE, reason)
+            raise InvalidAnnotationError(Kind.DUPLICATE_IMAGE, reason)
         self.seen[record.id] = record.where
         width, height = _image_size(record)
         annotations = []
         for obj in record.objects:
             try:
                 annotations.append(self.box(obj, width, height))
-            except BadRecordError as error:
-                self.report.faults.append(Fault(error.kind, obj.where, str(error)))
+            except InvalidAnnotationError as error:
+                self.report.invalid.append(InvalidAnnotation(error.kind, obj.where, str(error)))
         return {
             "file_name": str(record.path),
             "height": height,
@@ -124,7 +126,7 @@ class _Checker:
 
     def box(self, obj: ObjectRecord, width: int, height: int) -> dict[str, Any]:
         if obj.class_name not in self.category_ids:
-            raise BadRecordError(Kind.UNKNOWN_CLASS, self._unknown_class(obj.class_name))
+            raise InvalidAnnotationError(Kind.UNKNOWN_CLASS, self._unknown_class(obj.class_name))
         bbox, was_outside = clip_box(obj.box, self.coordinates, width, height)
         self.report.clipped += was_outside
         annotation = {
@@ -153,12 +155,12 @@ def _image_size(record: ImageRecord) -> tuple[int, int]:
     try:
         size = read_image_size(record.path)
     except FileNotFoundError:
-        raise BadRecordError(Kind.NO_IMAGE, f"there is no {record.path}") from None
+        raise InvalidAnnotationError(Kind.NO_IMAGE, f"there is no {record.path}") from None
     except UnreadableImageError as error:
-        raise BadRecordError(Kind.UNREADABLE_IMAGE, f"{record.path}: {error}") from None
+        raise InvalidAnnotationError(Kind.UNREADABLE_IMAGE, f"{record.path}: {error}") from None
     if record.stated_size not in (None, size):
         turned = " (turned by its EXIF orientation)" if record.stated_size == size[::-1] else ""
         stated, found = ("{} x {}".format(*wh) for wh in (record.stated_size, size))
         reason = f"stated {stated}, but {record.path.name} is {found}{turned}"
-        raise BadRecordError(Kind.OTHER_SIZE, reason)
+        raise InvalidAnnotationError(Kind.OTHER_SIZE, reason)
     return size

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from counterpoise.datasets.faults import BadRecordError, Fault, Kind
 from counterpoise.datasets.files import read_text, require_folder
+from counterpoise.datasets.invalid import InvalidAnnotation, InvalidAnnotationError, Kind
 from counterpoise.datasets.json_fields import (
     get_box,
     get_crowd_flag,
@@ -43,11 +43,11 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
             record = _image_record(entry, file, images_root)
         except ValueError as error:
             where = f"{file}, images[{number}]"
-            records.faults.append(Fault(Kind.UNREADABLE_ENTRY, where, str(error)))
+            records.invalid.append(InvalidAnnotation(Kind.UNREADABLE_ENTRY, where, str(error)))
             continue
         records.images.append(record)
-        by_id.setdefault(record.id, record)  # a second one is a bad record: it gets no objects
-    _attach_annotations(content["annotations"], file, categories, by_id, records.faults)
+        by_id.setdefault(record.id, record)  # a second one is invalid: it gets no objects
+    _attach_annotations(content["annotations"], file, categories, by_id, records.invalid)
     records.images.sort(key=lambda record: _id_order(record.id))
     return records
 
@@ -111,7 +111,7 @@ def _attach_annotations(
     file: str,
     categories: dict[int | str, str],
     images: dict[int | str, ImageRecord],
-    faults: list[Fault],
+    invalid: list[InvalidAnnotation],
 ) -> None:
     seen: set[int | str] = set()
     for number, entry in enumerate(entries):
@@ -122,16 +122,18 @@ def _attach_annotations(
                 where = f"{file}, annotation id {key!r}"
                 if key in seen:
                     reason = f"used a second time by annotations[{number}]"
-                    raise BadRecordError(Kind.DUPLICATE_ANNOTATION, reason)
+                    raise InvalidAnnotationError(Kind.DUPLICATE_ANNOTATION, reason)
                 seen.add(key)
             image_id = get_identifier(entry, "image_id")
             record = _object_record(entry, where, categories)
             if image_id not in images:
-                raise BadRecordError(Kind.UNKNOWN_IMAGE, f"no image has the id {image_id!r}")
-        except BadRecordError as error:
-            faults.append(Fault(error.kind, where, str(error)))
+                raise InvalidAnnotationError(
+                    Kind.UNKNOWN_IMAGE, f"no image has the id {image_id!r}"
+                )
+        except InvalidAnnotationError as error:
+            invalid.append(InvalidAnnotation(error.kind, where, str(error)))
         except ValueError as error:
-            faults.append(Fault(Kind.UNREADABLE_OBJECT, where, str(error)))
+            invalid.append(InvalidAnnotation(Kind.UNREADABLE_OBJECT, where, str(error)))
         else:
             images[image_id].objects.append(record)
 
@@ -140,7 +142,7 @@ def _object_record(entry: Any, where: str, categories: dict[int | str, str]) -> 
     category_id, box = get_identifier(entry, "category_id"), get_box(entry)
     if category_id not in categories:
         reason = f"category id {category_id!r} is not among the categories"
-        raise BadRecordError(Kind.UNKNOWN_CLASS, reason)
+        raise InvalidAnnotationError(Kind.UNKNOWN_CLASS, reason)
     return ObjectRecord(
         class_name=categories[category_id],
         box=box,

@@ -5,7 +5,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from counterpoise.class_counts import ClassCounts
+from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
 
 

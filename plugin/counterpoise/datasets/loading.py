@@ -87,7 +87,7 @@ class Source:
 
         Raises:
             UserError: a file or class list is missing or unusable, no image is left, or there are
-                bad records and they are refused.
+                invalid annotations and they are refused.
         """
         spec = self.spec
         records = _parsed.pop(spec, None) or _READERS[spec.format](spec)
@@ -100,7 +100,7 @@ class Source:
         parts = {spec.name: Part(dicts, report)}
         if spec.holdout:
             parts |= self._held_out(dicts, classes, report)
-        _logger.log(logging.WARNING if report.faults else logging.INFO, report.summary())
+        _logger.log(logging.WARNING if report.invalid else logging.INFO, report.summary())
         self.classes = classes
         return parts
 

@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from counterpoise.datasets.faults import Fault
+from counterpoise.datasets.invalid import InvalidAnnotation
 
 Box = tuple[float, float, float, float]
 
@@ -67,7 +67,7 @@ class RecordSet:
         coordinates: meaning of all boxes of the set.
         class_names: names that the dataset itself defines, in its own order.
         images: readable records.
-        faults: what could not be parsed.
+        invalid: what could not be parsed.
         notes: what a user should know though nothing is wrong.
     """
 
@@ -75,5 +75,5 @@ class RecordSet:
     coordinates: Coordinates
     class_names: tuple[str, ...] = ()
     images: list[ImageRecord] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    invalid: list[InvalidAnnotation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -30,7 +30,7 @@ def register_datasets(
     Args:
         specs: from :func:`counterpoise.datasets.parse_specs`.
         classes: class list of all datasets; None lets each use its own.
-        bad_records: ``"skip"`` leaves bad records out, ``"refuse"`` raises UserError on loading.
+        bad_records: ``"skip"`` leaves invalid annotations out, ``"refuse"`` raises UserError.
 
     Raises:
         UserError: a bad argument, or a name that somebody else has registered.
@@ -56,7 +56,7 @@ def dataset_report(name: str) -> Report:
 
     Args:
         name: a registered name, or that of a whole source with a holdout. The report of a held
-            out part has counts of its own and the bad records of the whole.
+            out part has counts of its own and the invalid annotations of the whole.
 
     Raises:
         UserError: there is no such custom dataset, or it cannot be read.

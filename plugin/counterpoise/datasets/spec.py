@@ -21,7 +21,8 @@ SPEC_DEFAULTS: dict[str, Any] = {
     "HOLDOUT": 0.0,
 }
 
-_PATH_KEYS = ("IMAGES", "ANNOTATIONS", "SPLIT_FILE", "DATA_YAML")
+#: Keys whose values are paths.
+PATH_KEYS = ("IMAGES", "ANNOTATIONS", "SPLIT_FILE", "DATA_YAML")
 
 # Per format: the keys it needs and the further ones it reads. YOLO has two forms: a data.yaml
 # that names everything, or plain folders.
@@ -114,7 +115,7 @@ def _parse_spec(name: str, node: object) -> DatasetSpec:
         if key not in SPEC_DEFAULTS:
             raise UserError(f"{at}.{key} is no known key; {did_you_mean(key, SPEC_DEFAULTS)}.")
     values = {**SPEC_DEFAULTS, **node}
-    for key in (*_PATH_KEYS, "FORMAT", "SPLIT"):
+    for key in (*PATH_KEYS, "FORMAT", "SPLIT"):
         if isinstance(values[key], Path):
             values[key] = str(values[key])
         if not isinstance(values[key], str):
@@ -123,7 +124,7 @@ def _parse_spec(name: str, node: object) -> DatasetSpec:
         written = values["FORMAT"]
         raise UserError(f"{at}.FORMAT is '{written}'; {did_you_mean(written, FORMATS)}.")
     _check_keys_fit(at, values)
-    paths = {key.lower(): Path(values[key]) if values[key] else None for key in _PATH_KEYS}
+    paths = {key.lower(): Path(values[key]) if values[key] else None for key in PATH_KEYS}
     return DatasetSpec(
         name=name,
         format=values["FORMAT"],

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from counterpoise.datasets.faults import Fault, Kind
 from counterpoise.datasets.files import ImageIndex, find_files, read_text, require_folder
+from counterpoise.datasets.invalid import InvalidAnnotation, Kind
 from counterpoise.datasets.records import Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.safe_xml import parse_xml
 from counterpoise.datasets.spec import DatasetSpec
@@ -27,20 +27,22 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
     source = str(root) if spec.split_file is None else f"{root}, split {spec.split_file}"
     records = RecordSet(source=source, coordinates=Coordinates.PIXELS_FROM_1)
     renamed = 0
-    for path in _split_xmls(spec, root, images, records.faults):
+    for path in _split_xmls(spec, root, images, records.invalid):
         where = path.relative_to(root).as_posix()
         try:
             tree = parse_xml(path)
-            record = _image_record(tree, path, where, records.faults)
+            record = _image_record(tree, path, where, records.invalid)
         except ValueError as error:
-            records.faults.append(Fault(Kind.UNREADABLE_FILE, where, str(error)))
+            records.invalid.append(InvalidAnnotation(Kind.UNREADABLE_FILE, where, str(error)))
             continue
         file_name = _file_name(tree)
         found = _find_image(images, path.stem, file_name)
         if len(found) > 1:
             fitting = ", ".join(p.relative_to(images.root).as_posix() for p in found)
-            records.faults.append(
-                Fault(Kind.AMBIGUOUS_IMAGE, where, f"it could be {fitting}", len(record.objects))
+            records.invalid.append(
+                InvalidAnnotation(
+                    Kind.AMBIGUOUS_IMAGE, where, f"it could be {fitting}", len(record.objects)
+                )
             )
             continue
         record.path = found[0] if found else images.root / (file_name or path.stem)
@@ -60,7 +62,7 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
 
 
 def _split_xmls(
-    spec: DatasetSpec, root: Path, images: ImageIndex, faults: list[Fault]
+    spec: DatasetSpec, root: Path, images: ImageIndex, invalid: list[InvalidAnnotation]
 ) -> Iterator[Path]:
     xmls = find_files(root, {".xml"}.__contains__)
     if spec.split_file is None:
@@ -80,7 +82,7 @@ def _split_xmls(
         if not found:
             where = f"{spec.split_file.name}:{number}"
             reason = f"{stems[1]!r} is listed, but there is no {stems[1]!r}.xml under {root}"
-            faults.append(Fault(Kind.NO_ANNOTATION_FILE, where, reason))
+            invalid.append(InvalidAnnotation(Kind.NO_ANNOTATION_FILE, where, reason))
         else:
             yield from found
 
@@ -90,7 +92,9 @@ def _stem(entry: str, images: ImageIndex) -> str:
     return name[:-4] if name.lower().endswith(".xml") else images.stem_of(name)
 
 
-def _image_record(tree: Element, path: Path, where: str, faults: list[Fault]) -> ImageRecord:
+def _image_record(
+    tree: Element, path: Path, where: str, invalid: list[InvalidAnnotation]
+) -> ImageRecord:
     if tree.tag != "annotation":
         raise ValueError(f"its root is <{tree.tag}>, expected <annotation>")
     record = ImageRecord(path=path, id=path.stem, where=where, stated_size=_stated_size(tree))
@@ -99,7 +103,7 @@ def _image_record(tree: Element, path: Path, where: str, faults: list[Fault]) ->
         try:
             record.objects.append(_object_record(element, at))
         except ValueError as error:
-            faults.append(Fault(Kind.UNREADABLE_OBJECT, at, str(error)))
+            invalid.append(InvalidAnnotation(Kind.UNREADABLE_OBJECT, at, str(error)))
     return record
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from counterpoise.datasets.faults import Fault, Kind
+from counterpoise.datasets.invalid import InvalidAnnotation, Kind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_layout import find_layout
@@ -34,17 +34,17 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
             try:
                 text = label.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
-                records.faults.append(Fault(Kind.UNREADABLE_FILE, where, str(error)))
+                records.invalid.append(InvalidAnnotation(Kind.UNREADABLE_FILE, where, str(error)))
                 continue
-            record.objects.extend(_objects(text, where, names, records.faults))
+            record.objects.extend(_objects(text, where, names, records.invalid))
         records.images.append(record)
     for label in layout.orphans:
-        records.faults.append(_orphan(label, os.path.relpath(label, message_root)))
+        records.invalid.append(_orphan(label, os.path.relpath(label, message_root)))
     return records
 
 
 def _objects(
-    text: str, where: str, names: tuple[str, ...], faults: list[Fault]
+    text: str, where: str, names: tuple[str, ...], invalid: list[InvalidAnnotation]
 ) -> Iterator[ObjectRecord]:
     for number, line in enumerate(text.splitlines(), start=1):
         columns = line.split()
@@ -54,11 +54,11 @@ def _objects(
         try:
             index, box = parse_line(columns)
         except ValueError as error:
-            faults.append(Fault(Kind.UNREADABLE_OBJECT, at, str(error)))
+            invalid.append(InvalidAnnotation(Kind.UNREADABLE_OBJECT, at, str(error)))
             continue
         if not 0 <= index < len(names):
             reason = f"class index {index}, but the {len(names)} classes are 0 to {len(names) - 1}"
-            faults.append(Fault(Kind.UNKNOWN_CLASS, at, reason))
+            invalid.append(InvalidAnnotation(Kind.UNKNOWN_CLASS, at, reason))
             continue
         yield ObjectRecord(class_name=names[index], box=box, where=at)
 
@@ -97,6 +97,6 @@ def parse_line(columns: list[str]) -> tuple[int, Box]:
     return int(label), box
 
 
-def _orphan(label: Path, where: str) -> Fault:
+def _orphan(label: Path, where: str) -> InvalidAnnotation:
     reason = f"no image has the stem {label.stem!r}"
-    return Fault(Kind.LABEL_WITHOUT_IMAGE, where, reason)
+    return InvalidAnnotation(Kind.LABEL_WITHOUT_IMAGE, where, reason)

@@ -55,7 +55,7 @@ def yolo_class_names(spec: DatasetSpec) -> tuple[str, ...]:
             raise UserError(f"'names' in {spec.data_yaml} is empty: list the class names there.")
         if data.get("nc") is not None and data["nc"] != len(names):
             raise UserError(
-                f"{spec.data_yaml} says nc: {repr(data['nc'])}, but lists {len(names)} names: mend "
+                f"{spec.data_yaml} says nc: {repr(data['nc'])}, but lists {len(names)} names: fix "
                 "whichever is wrong."
             )
         return names
@@ -134,7 +134,7 @@ def _resolve(spec: DatasetSpec, base: Path, place: object) -> Path:
             return Path(path)
     raise UserError(
         f"'{spec.split}: {place}' in {spec.data_yaml} leads nowhere (tried "
-        f"{' and '.join(tried)}): mend it there, or mend 'path'."
+        f"{' and '.join(tried)}): fix it there, or fix 'path'."
     )
 
 

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-#: 0.00, 0.01, ... 1.00, to the bit as pycocotools has them.
+#: 0.00, 0.01, ... 1.00, bit for bit as pycocotools has them.
 RECALLS = np.linspace(0.0, 1.0, 101)
 
 
-def average_precision(hits: np.ndarray, kept: np.ndarray, num_gt: int) -> float:
+def average_precision(true_positives: np.ndarray, kept: np.ndarray, num_gt: int) -> float:
     """Average the interpolated precision over 101 recalls, as pycocotools' ``accumulate`` does.
 
     Args:
-        hits: (D,) bool, true positives, by falling score.
+        true_positives: (D,) bool, true positives, by descending score.
         kept: (D,) bool, False where a detection is neither hit nor miss.
         num_gt: boxes that count.
 
@@ -21,9 +21,9 @@ def average_precision(hits: np.ndarray, kept: np.ndarray, num_gt: int) -> float:
     """
     if num_gt == 0:
         return float("nan")
-    hits = hits[kept]
-    found = np.cumsum(hits)
-    precision = found / np.arange(1, len(hits) + 1)
+    true_positives = true_positives[kept]
+    found = np.cumsum(true_positives)
+    precision = found / np.arange(1, len(true_positives) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(found / num_gt, RECALLS, side="left")
     return float(envelope[at[at < len(envelope)]].sum() / len(RECALLS))

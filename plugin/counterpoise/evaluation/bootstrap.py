@@ -87,18 +87,18 @@ def mean_of_classes(samples: np.ndarray) -> np.ndarray:
 
 def _class_samples(matches: ClassMatches, drawn: np.ndarray) -> np.ndarray:
     """Average precision (T, B) in [0, 1] of one class."""
-    hits, ignored = matches.hits, matches.ignored
+    true_positives, ignored = matches.true_positives, matches.ignored
     num_gt = drawn[:, matches.gt_images].sum(axis=1)
-    # Precision falls at every miss, so only its values at hits matter.
-    positions = np.flatnonzero(hits.any(axis=0))
-    result = np.zeros((len(hits), len(drawn)))
+    # Precision falls at every miss, so only its values at true_positives matter.
+    positions = np.flatnonzero(true_positives.any(axis=0))
+    result = np.zeros((len(true_positives), len(drawn)))
     if len(positions):
         for begin in range(0, len(drawn), _RESAMPLES_AT_ONCE):
             part = slice(begin, begin + _RESAMPLES_AT_ONCE)
             times = np.ascontiguousarray(drawn[part].T, dtype=np.float32)
-            seen = _cumulative(np.arange(hits.shape[1]), matches.images, positions, times)
-            for t in range(len(hits)):
-                at = np.flatnonzero(hits[t, positions])
+            seen = _cumulative(np.arange(true_positives.shape[1]), matches.images, positions, times)
+            for t in range(len(true_positives)):
+                at = np.flatnonzero(true_positives[t, positions])
                 if not len(at):
                     continue
                 found = np.cumsum(times[matches.images[positions[at]]], axis=0)
@@ -136,7 +136,7 @@ def _cumulative(
 
 
 def _interpolated(found: np.ndarray, counted: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
-    """101-point average precision (B,) from hits and detections (P, B) counted so far."""
+    """101-point average precision (B,) from true_positives and detections (P, B) counted so far."""
     precision = found.astype(np.float64) / np.maximum(counted, 1)
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     reached = np.zeros((len(found) + 1, found.shape[1]), dtype=np.int64)

@@ -31,7 +31,7 @@ def confusion_matrix(
 ) -> ConfusionMatrix:
     """Match detections to boxes of any class, one to one, and count the pairs by their classes.
 
-    In each image the detections choose by falling score; each takes the free box of highest
+    In each image the detections choose by descending score; each takes the free box of highest
     IoU >= 0.5, or else lies over an ignored region that covers at least half of it.
 
     Args:
@@ -60,11 +60,11 @@ def confusion_matrix(
         thresholds=np.array([IOU_THRESHOLD]),
         max_detections=len(predicted),
     )
-    gt, hits, ignored = pairs.gt[0], pairs.hits[0], pairs.ignored[0]
+    gt, true_positives, ignored = pairs.gt[0], pairs.true_positives[0], pairs.ignored[0]
     predicted = predicted[pairs.detections]
-    missed = np.setdiff1d(pairs.gt_indices, gt[hits])
+    missed = np.setdiff1d(pairs.gt_indices, gt[true_positives])
     counts = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
-    np.add.at(counts, (ground_truth.classes[gt[hits]], predicted[hits]), 1)
-    np.add.at(counts, (num_classes, predicted[~hits & ~ignored]), 1)
+    np.add.at(counts, (ground_truth.classes[gt[true_positives]], predicted[true_positives]), 1)
+    np.add.at(counts, (num_classes, predicted[~true_positives & ~ignored]), 1)
     np.add.at(counts, (ground_truth.classes[missed], num_classes), 1)
     return ConfusionMatrix(tuple(map(tuple, counts.tolist())), int(ignored.sum()))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from counterpoise.errors import UserError
-from counterpoise.files import read_json
+from counterpoise.utils.files import read_json
 
 
 @dataclass(frozen=True)

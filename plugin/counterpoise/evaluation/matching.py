@@ -1,7 +1,7 @@
 """COCO's matching of detections to ground truth, for all classes and IoU thresholds at once.
 
 What pycocotools works out image by image is kept here per detection, because everything beyond the
-mean needs it: intervals, curves, thresholds and kinds of error.
+mean needs it: intervals, curves, thresholds and error types.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 
 from counterpoise.evaluation.inputs import Detections, GroundTruth
 
-#: 0.50, 0.55, ... 0.95, to the bit as pycocotools has them.
+#: 0.50, 0.55, ... 0.95, bit for bit as pycocotools has them.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 #: Detections of one class in one image that count.
 MAX_DETECTIONS = 100
@@ -21,7 +21,7 @@ _PAIRS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """The detections of one class, by falling score, and what they matched; T IoU thresholds.
+    """The detections of one class, by descending score, and what they matched; T IoU thresholds.
 
     Attributes:
         detections: (D,) int64, index into the arrays of :class:`Detections`.
@@ -42,7 +42,7 @@ class ClassMatches:
     gt_images: np.ndarray
 
     @property
-    def hits(self) -> np.ndarray:
+    def true_positives(self) -> np.ndarray:
         """(T, D) bool: true positives."""
         return (self.gt >= 0) & ~self.ignored
 

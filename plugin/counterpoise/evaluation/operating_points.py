@@ -55,24 +55,24 @@ class Curve:
 def precision_recall_curve(matches: ClassMatches) -> Curve:
     """Curve of a class, without interpolation; empty without detections, recall 0 without boxes."""
     kept = ~matches.ignored[0]
-    scores, hits = matches.scores[kept], matches.hits[0, kept]
+    scores, true_positives = matches.scores[kept], matches.true_positives[0, kept]
     last = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True][: len(scores)])
-    found = np.cumsum(hits)[last]
+    found = np.cumsum(true_positives)[last]
     return Curve(scores[last], found / (last + 1), found / max(matches.num_gt, 1))
 
 
 def at_threshold(matches: ClassMatches, threshold: float) -> OperatingPoint:
     """Precision and recall of the detections with a score of at least `threshold`."""
     kept = (matches.scores >= threshold) & ~matches.ignored[0]
-    hits, count = int(matches.hits[0, kept].sum()), int(kept.sum())
-    precision = 100 * hits / count if count else None
+    true_positives, count = int(matches.true_positives[0, kept].sum()), int(kept.sum())
+    precision = 100 * true_positives / count if count else None
     if not matches.num_gt:
         return OperatingPoint(threshold, precision, None, None, count)
     return OperatingPoint(
         threshold=threshold,
         precision=precision,
-        recall=100 * hits / matches.num_gt,
-        F1=200 * hits / (count + matches.num_gt),
+        recall=100 * true_positives / matches.num_gt,
+        F1=200 * true_positives / (count + matches.num_gt),
         detections=count,
     )
 

@@ -71,7 +71,7 @@ class ProposalRecall:
         does. Unlike there, the boxes of an image without proposals count as not covered.
 
         Args:
-            proposals: (P, 4), XYXY, by falling objectness.
+            proposals: (P, 4), XYXY, by descending objectness.
             gt_boxes: (n, 4), XYXY; boxes that count, so without ignored regions.
             gt_classes: (n,) integers in [0, K).
         """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from counterpoise.evaluation.confusion import ConfusionMatrix
-from counterpoise.evaluation.error_kinds import KINDS, BackgroundRate, KindCount
+from counterpoise.evaluation.error_types import ERROR_TYPES, BackgroundRate, ErrorCount
 from counterpoise.evaluation.proposals import ProposalResult
 
 Interval = tuple[float, float]
@@ -34,7 +34,7 @@ class ClassResult:
         background_at_recall: false positives on background per image at the score that reaches a
             recall of 0.5 and of 0.8, by that recall; models can be compared there, whatever their
             scores mean.
-        errors: by kind, see :mod:`counterpoise.evaluation.error_kinds`; counted among the
+        errors: by kind, see :mod:`counterpoise.evaluation.error_types`; counted among the
             detections of at least `threshold`.
         proposal_AR100, proposal_AR1000: average recall of the first 100 and 1,000 proposals per
             image; None without an RPN.
@@ -58,7 +58,7 @@ class ClassResult:
     F1: float | None
     detections: int
     background_at_recall: dict[str, BackgroundRate]
-    errors: dict[str, KindCount]
+    errors: dict[str, ErrorCount]
     proposal_AR100: float | None
     proposal_AR1000: float | None
     train_images: int | None
@@ -127,7 +127,7 @@ class Evaluation:
     thresholds_from: str
     per_class: tuple[ClassResult, ...]
     groups: tuple[GroupResult, ...]
-    errors: dict[str, KindCount]
+    errors: dict[str, ErrorCount]
     confusion: ConfusionMatrix
     proposals: ProposalResult | None
     notes: tuple[str, ...]
@@ -175,11 +175,11 @@ class Evaluation:
     def _error_table(self) -> str:
         found = [(c.name, c.errors) for c in self.per_class] + [("all", self.errors)]
         rows = [
-            (name, *(f"{errors[k].count} ({_number(errors[k].AP50_lost)})" for k in KINDS))
+            (name, *(f"{errors[k].count} ({_number(errors[k].AP50_lost)})" for k in ERROR_TYPES))
             for name, errors in found
         ]
         title = "Errors at these scores: count (AP50 lost to the kind, at any score)"
-        return f"{title}\n{_table(rows, ('class', *KINDS))}"
+        return f"{title}\n{_table(rows, ('class', *ERROR_TYPES))}"
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

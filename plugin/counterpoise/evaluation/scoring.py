@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoise.class_counts import ClassCounts
+from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError
 from counterpoise.evaluation.average_precision import mean_of_known
 from counterpoise.evaluation.bootstrap import (
@@ -20,7 +20,7 @@ from counterpoise.evaluation.bootstrap import (
 )
 from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
 from counterpoise.evaluation.confusion import confusion_matrix
-from counterpoise.evaluation.error_kinds import background_false_positives, error_kinds
+from counterpoise.evaluation.error_types import background_false_positives, classify_errors
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.evaluation.inputs import (
     Detections,
@@ -99,7 +99,7 @@ def evaluate_arrays(
     voc = voc_average_precision(truth, found)
     samples = bootstrap(matches, draw_images(truth.num_images, resamples))
     chosen = _thresholds(matches, truth.class_names, thresholds)
-    kinds = error_kinds(truth, found, matches, np.array(chosen))
+    kinds = classify_errors(truth, found, matches, np.array(chosen))
     counts = _training_counts(training, truth.class_names)
     background = [
         background_false_positives(matches, kinds, truth.num_images, recall) for recall in RECALLS

@@ -15,7 +15,7 @@ from counterpoise.evaluation.inputs import (
     read_detections,
     read_ground_truth,
 )
-from counterpoise.files import read_json, write_json
+from counterpoise.utils.files import read_json, write_json
 
 #: Folder in OUTPUT_DIR with a folder per test set.
 FOLDER = "inference"

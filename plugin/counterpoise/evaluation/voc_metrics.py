@@ -67,13 +67,13 @@ def voc_average_precision(ground_truth: GroundTruth, detections: Detections) -> 
     ignored = claims & (ground_truth.ignored[box] if len(ground_truth.ignored) else False)
     claims = np.flatnonzero(claims & ~ignored)
     _, first = np.unique(box[claims], return_index=True)
-    hits = np.zeros(len(order), dtype=bool)
-    hits[claims[first]] = True
+    true_positives = np.zeros(len(order), dtype=bool)
+    true_positives[claims[first]] = True
 
     num_gt = ground_truth.boxes_per_class()
     ends = np.searchsorted(detections.classes[order], np.arange(ground_truth.num_classes + 1))
     per_class = tuple(
-        _class_result(hits[begin:end][~ignored[begin:end]], n)
+        _class_result(true_positives[begin:end][~ignored[begin:end]], n)
         for (begin, end), n in zip(pairwise(ends), num_gt.tolist(), strict=True)
     )
     return VocResult(
@@ -109,13 +109,13 @@ def _most_overlapped(
     return best, box
 
 
-def _class_result(hits: np.ndarray, num_gt: int) -> VocClassResult:
-    """Both averages from flags (D,) of the detections that count, by falling score."""
+def _class_result(true_positives: np.ndarray, num_gt: int) -> VocClassResult:
+    """Both averages from flags (D,) of the detections that count, by descending score."""
     if num_gt == 0:
         return VocClassResult(None, None)
-    found = np.cumsum(hits)
+    found = np.cumsum(true_positives)
     recall = found / num_gt
-    precision = found / np.arange(1, len(hits) + 1)
+    precision = found / np.arange(1, len(true_positives) + 1)
     # Highest precision at this or any higher recall, 0 beyond the last one.
     envelope = np.r_[np.maximum.accumulate(precision[::-1])[::-1], 0.0]
     at_11 = envelope[np.searchsorted(recall, _RECALLS_OF_2007, "left")]

@@ -9,11 +9,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
-from counterpoise.config import training_config
+from counterpoise.config.keys import training_config
+from counterpoise.config.validation import RETINANETS
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.inspection.ground_truth import GroundTruth
 from counterpoise.inspection.results import AnchorChange, Anchors, Coverage
-from counterpoise.validation import RETINANETS
 
 Levels = tuple[tuple[float, ...], ...]
 
@@ -59,8 +59,8 @@ def anchor_setting(cfg: CfgNode) -> AnchorSetting | None:
     """Read the anchors of a config's model; its backbone is built, but no weights are loaded.
 
     Args:
-        cfg: of :func:`counterpoise.config.load_config`. A config that leaves all of MODEL as it
-            is names no model, and gets Detectron2's R50-FPN.
+        cfg: of :func:`counterpoise.config.loading.load_config`. A config that leaves all of MODEL
+            as it is names no model, and gets Detectron2's R50-FPN.
 
     Returns:
         the setting, or None for a model without :class:`DefaultAnchorGenerator`.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.config import CfgNode
 
-from counterpoise.class_weights import RULES, ClassWeightWarning, class_weights
+from counterpoise.balance.class_weights import RULES, ClassWeightWarning, class_weights
 from counterpoise.inspection.ground_truth import GroundTruth, imbalance
 from counterpoise.inspection.results import RepeatFactors, RuleWeights
 

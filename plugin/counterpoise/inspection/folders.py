@@ -46,7 +46,7 @@ def detect_folder(folder: Path) -> FolderDataset:
         found = next((dataset for dataset in candidates if dataset is not None), None)
     except OSError as error:
         raise UserError(
-            f"the folder {error.filename} cannot be read ({error.strerror}): mend its permissions"
+            f"the folder {error.filename} cannot be read ({error.strerror}): fix its permissions"
         ) from error
     if found is not None:
         if len(found.entries) == 1:  # undivided, whatever its one split is called

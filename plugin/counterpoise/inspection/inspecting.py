@@ -14,6 +14,7 @@ from counterpoise.datasets import (
 )
 from counterpoise.inspection.anchors import anchor_setting, compare_with_anchors
 from counterpoise.inspection.balancing import repeat_factors, weights_by_rule
+from counterpoise.inspection.duplicate_files import Track, find_overlap
 from counterpoise.inspection.ground_truth import (
     GroundTruth,
     class_sizes,
@@ -22,20 +23,19 @@ from counterpoise.inspection.ground_truth import (
     imbalance,
     rare_samples,
 )
-from counterpoise.inspection.overlap import Track, find_overlap
 from counterpoise.inspection.recommendation import combined_config, recommend
-from counterpoise.inspection.results import FaultyRecords, Inspection, Split
+from counterpoise.inspection.results import Inspection, InvalidAnnotations, Split
 from counterpoise.inspection.target import Target
 
 
 def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
     """Inspect a dataset.
 
-    Its custom datasets are registered with ``BAD_RECORDS: skip``, so that faults are listed.
+    Its custom datasets are registered with ``BAD_RECORDS: skip``, so that invalid are listed.
 
     Args:
         target: of :func:`find_target`.
-        cfg: of :func:`counterpoise.config.load_config`; its model gives the anchors.
+        cfg: of :func:`counterpoise.config.loading.load_config`; its model gives the anchors.
         track: wraps the files to hash, to show progress.
 
     Raises:
@@ -71,7 +71,7 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         all_sizes=all_sizes,
         anchors=compare_with_anchors(truth, setting) if setting and has_boxes else None,
         cooccurrence=cooccurrence(truth),
-        faults=_faults(reports),
+        invalid=_faults(reports),
         overlap=find_overlap({name: t.files for name, t in truths.items()}, track),
         weights=weights_by_rule([c.boxes for c in splits[0].classes], cfg) if has_boxes else (),
         least_frequency=least_frequency,
@@ -101,14 +101,14 @@ def _split(name: str, role: str | None, truth: GroundTruth, report: Report | Non
     )
 
 
-def _faults(reports: Mapping[str, Report]) -> tuple[FaultyRecords, ...]:
-    """Faults by source; the two parts of a holdout have one source, and its faults once."""
+def _faults(reports: Mapping[str, Report]) -> tuple[InvalidAnnotations, ...]:
+    """Faults by source; the two parts of a holdout have one source, and its invalid once."""
     sources = dict.fromkeys(report.source for report in reports.values())
     return tuple(
-        FaultyRecords(
+        InvalidAnnotations(
             splits=tuple(name for name, report in reports.items() if report.source == source),
             source=source,
-            faults=next(tuple(r.faults) for r in reports.values() if r.source == source),
+            invalid=next(tuple(r.invalid) for r in reports.values() if r.source == source),
         )
         for source in sources
     )

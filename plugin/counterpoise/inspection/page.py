@@ -61,7 +61,7 @@ def _draw_counts(inspection: Inspection) -> str:
         else:
             axes.set_yscale("log")
             axes.set_ylim(bottom=_LOG_BASE)
-            ranks.set_label_text("classes by falling number of boxes")
+            ranks.set_label_text("classes by descending number of boxes")
         values.set_label_text("boxes (log scale)")
         values.set_major_formatter(StrMethodFormatter("{x:g}"))
         ranks.grid(False)

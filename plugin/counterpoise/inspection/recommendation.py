@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from counterpoise.config import training_config
+from counterpoise.config.keys import training_config
+from counterpoise.config.validation import DETECTRON2_COMPONENTS, RETINANETS
 from counterpoise.inspection.results import Coverage, Inspection, Recommendation, Split
-from counterpoise.validation import DETECTRON2_COMPONENTS, RETINANETS
 
 # The rules' thresholds are judgement, and stand in every reason that they lead to.
 BALANCED = 3  # boxes of the most over those of the least frequent class
@@ -82,15 +82,15 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
 
 
 def _data(inspection: Inspection) -> Iterator[Recommendation]:
-    """What to mend in the data itself."""
-    faults = [fault for source in inspection.faults for fault in source.faults]
-    if faults:
-        kinds = dict.fromkeys(fault.kind for fault in faults)
-        listed = ", ".join(f"{sum(f.kind is kind for f in faults)} x {kind}" for kind in kinds)
+    """What to fix in the data itself."""
+    invalid = [entry for source in inspection.invalid for entry in source.invalid]
+    if invalid:
+        kinds = dict.fromkeys(entry.kind for entry in invalid)
+        listed = ", ".join(f"{sum(f.kind is kind for f in invalid)} x {kind}" for kind in kinds)
         yield Recommendation(
-            "Mend the faulty records",
+            "Fix the invalid annotations",
             f"Records that cannot be used: {listed}. With skip they are left out and reported; "
-            "once they are mended, refuse keeps new ones from slipping in.",
+            "once they are fixed, refuse keeps new ones from slipping in.",
             {"DATASETS": {"BAD_RECORDS": "skip"}},
         )
     for shared in inspection.overlap.shared:

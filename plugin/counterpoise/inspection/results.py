@@ -7,7 +7,7 @@ but in the repeat factors, where Detectron2 counts them too.
 from dataclasses import dataclass
 from typing import Any
 
-from counterpoise.datasets import Fault
+from counterpoise.datasets import InvalidAnnotation
 
 #: Quantiles in which box sizes are given.
 SIZE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -188,18 +188,18 @@ class RepeatFactors:
 
 
 @dataclass(frozen=True)
-class FaultyRecords:
+class InvalidAnnotations:
     """Everything that was left out when one source was read.
 
     Attributes:
         splits: datasets read from this source: several where a part of it is held out.
         source: folder, file or list that was read.
-        faults: all of them, in reading order.
+        invalid: all of them, in reading order.
     """
 
     splits: tuple[str, ...]
     source: str
-    faults: tuple[Fault, ...]
+    invalid: tuple[InvalidAnnotation, ...]
 
 
 @dataclass(frozen=True)
@@ -291,13 +291,13 @@ class Inspection:
         name: of the dataset or folder.
         format: ``voc``, ``yolo``, ``coco``, or None for a dataset that Detectron2 registers.
         class_names: in the order of the category ids.
-        splits: the inspected one first. All that follows is about that one, but for `faults` and
+        splits: the inspected one first. All that follows is about that one, but for `invalid` and
             `overlap`.
         sizes: per class.
         all_sizes: of all boxes together.
         anchors: None where the model has no such anchors, or the split no boxes.
         cooccurrence: (K, K), images that hold both classes; the diagonal has the images per class.
-        faults: what was left out, by source.
+        invalid: what was left out, by source.
         overlap: files that occur more than once.
         weights: by rule; empty without boxes.
         least_frequency: share of images that hold the rarest class that has any; repeat-factor
@@ -317,7 +317,7 @@ class Inspection:
     all_sizes: Sizes
     anchors: Anchors | None
     cooccurrence: tuple[tuple[int, ...], ...]
-    faults: tuple[FaultyRecords, ...]
+    invalid: tuple[InvalidAnnotations, ...]
     overlap: Overlap
     weights: tuple[RuleWeights, ...]
     least_frequency: float | None

@@ -41,7 +41,7 @@ def find_target(name_or_folder: str, cfg: CfgNode) -> Target:
 
     Args:
         name_or_folder: a name in ``DATASETS.CUSTOM``, a folder, or a name in ``DatasetCatalog``.
-        cfg: of :func:`counterpoise.config.load_config`.
+        cfg: of :func:`counterpoise.config.loading.load_config`.
 
     Raises:
         UserError: there is neither, or the folder holds no dataset that is known.
@@ -71,7 +71,7 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
         parts = dict(zip(specs[name].parts, ("train", "val"), strict=True))
         roles = parts | roles
         subject = next(iter(parts))
-    # The classes are those of training, so that what training would leave out is a fault here.
+    # The classes are those of training, so that what training would leave out is invalid here.
     own = {part: spec for spec in specs.values() for part in spec.parts}
     trained = [own[dataset] for dataset in cfg.DATASETS.TRAIN if dataset in own]
     classes = _union(trained) if subject in roles and trained else None

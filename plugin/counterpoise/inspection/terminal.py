@@ -11,7 +11,7 @@ from counterpoise.inspection.results import Anchors, Inspection
 _MOST_CLASSES = 40  # rows of a table; the page and the JSON hold all
 _MOST_COLUMNS = 12  # classes of the co-occurrence matrix
 _WIDTH = 100  # of running text
-_EXAMPLES = 3  # faults per kind, and pairs of files per two splits
+_EXAMPLES = 3  # invalid per kind, and pairs of files per two splits
 
 
 def as_text(inspection: Inspection) -> str:
@@ -23,7 +23,7 @@ def as_text(inspection: Inspection) -> str:
         ("Images that hold both classes", _cooccurrence),
         ("Class weights", _weights),
         ("Repeat-factor sampling", _repeat_factors),
-        ("Faulty records", _faults),
+        ("Invalid annotations", _faults),
         ("Files that occur twice", _overlap),
         ("Recommendation", _recommendation),
     )
@@ -42,14 +42,14 @@ def _head(inspection: Inspection) -> Iterator[str]:
         parts.append(f"imbalance {subject.imbalance:.1f} to 1")
     yield f"{subject.name}: {', '.join(parts)}"
     if len(inspection.splits) > 1:
-        yield f"All but the counts, the faults and the files is about {subject.name} alone."
+        yield f"All but the counts, the invalid and the files is about {subject.name} alone."
     yield from (f"note: {note}" for note in inspection.notes)
     for split in inspection.splits:
         yield from (f"note on {split.name}: {note}" for note in split.notes)
 
 
 def _shown(inspection: Inspection) -> list[int]:
-    """Classes to show, by falling number of boxes; of many the first and the last ones."""
+    """Classes to show, by descending number of boxes; of many the first and the last ones."""
     order = inspection.by_boxes
     half = _MOST_CLASSES // 2
     return order if len(order) <= _MOST_CLASSES else order[:half] + order[-half:]
@@ -193,15 +193,15 @@ def _repeat_factors(inspection: Inspection) -> Iterator[str]:
 
 
 def _faults(inspection: Inspection) -> Iterator[str]:
-    for source in inspection.faults:
-        for kind in dict.fromkeys(fault.kind for fault in source.faults):
-            found = [fault for fault in source.faults if fault.kind is kind]
+    for source in inspection.invalid:
+        for kind in dict.fromkeys(entry.kind for entry in source.invalid):
+            found = [entry for entry in source.invalid if entry.kind is kind]
             yield f"{', '.join(source.splits)}: {len(found)} x {kind}"
-            yield from (f"    {fault}" for fault in found[:_EXAMPLES])
+            yield from (f"    {entry}" for entry in found[:_EXAMPLES])
             if len(found) > _EXAMPLES:
                 yield f"    ... and {len(found) - _EXAMPLES} more in inspect.json and inspect.html"
-    if not any(source.faults for source in inspection.faults):
-        yield "none" if inspection.faults else "not checked: the dataset is not one of CUSTOM"
+    if not any(source.invalid for source in inspection.invalid):
+        yield "none" if inspection.invalid else "not checked: the dataset is not one of CUSTOM"
 
 
 def _overlap(inspection: Inspection) -> Iterator[str]:
@@ -214,7 +214,7 @@ def _overlap(inspection: Inspection) -> Iterator[str]:
         if len(shared.pairs) > _EXAMPLES:
             yield f"    ... and {len(shared.pairs) - _EXAMPLES} more"
     if not overlap.shared:
-        yield f"none among {overlap.files} files; films' neighbouring frames differ in content"
+        yield f"none among {overlap.files} files; neighbouring frames of a video differ in content"
     if overlap.unreadable:
         yield f"{len(overlap.unreadable)} files could not be read, such as {overlap.unreadable[0]}"
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
-from counterpoise.config import training_config
-from counterpoise.validation import unread_sections
+from counterpoise.config.keys import training_config
+from counterpoise.config.validation import unread_sections
 
 #: Values under which a part of Counterpoise does what Detectron2 does.
 NEUTRAL = {
@@ -55,7 +55,7 @@ def from_baseline(cfg: CfgNode) -> list[Difference]:
 
 
 def from_defaults(cfg: CfgNode) -> list[Difference]:
-    """Compare a config with :func:`counterpoise.config.training_config`."""
+    """Compare a config with :func:`counterpoise.config.keys.training_config`."""
     defaults = dict(_leaves(training_config()))
     return [
         Difference(key, _shown(value), _shown(defaults[key]) if key in defaults else None)

@@ -26,7 +26,7 @@ def check_same_detections(
     for result, own in zip(evaluation.per_class, matches, strict=True):
         AP50 = None
         if own.num_gt:
-            AP50 = 100 * average_precision(own.hits[0], ~own.ignored[0], own.num_gt)
+            AP50 = 100 * average_precision(own.true_positives[0], ~own.ignored[0], own.num_gt)
         same = AP50 is result.AP50 or (
             AP50 is not None and result.AP50 is not None and abs(AP50 - result.AP50) < _TOLERANCE
         )

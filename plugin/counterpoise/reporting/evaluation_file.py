@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from counterpoise.decoding import decode
 from counterpoise.errors import UserError
 from counterpoise.evaluation import Evaluation
-from counterpoise.evaluation.error_kinds import KINDS
-from counterpoise.files import read_json
+from counterpoise.evaluation.error_types import ERROR_TYPES
+from counterpoise.utils.decoding import decode
+from counterpoise.utils.files import read_json
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "evaluation.json"
 
-MEND = "evaluate the run again with train_net.py --eval-only"
+FIX = "evaluate the run again with train_net.py --eval-only"
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:
@@ -40,13 +40,14 @@ def read_evaluations(path: Path) -> dict[str, Evaluation]:
 
 
 def _read_one(entry: Any, where: str) -> Evaluation:
-    evaluation = decode(entry, Evaluation, where, MEND)
+    evaluation = decode(entry, Evaluation, where, FIX)
     if not evaluation.per_class or any(not c.name for c in evaluation.per_class):
         raise UserError(f"{where} has no named classes in per_class, so it is no evaluation")
     for errors in (evaluation.errors, *(c.errors for c in evaluation.per_class)):
-        if errors and errors.keys() != KINDS.keys():
+        if errors and errors.keys() != ERROR_TYPES.keys():
             raise UserError(
-                f"{where} has the error kinds {', '.join(errors)}, expected {', '.join(KINDS)}"
+                f"{where} has the error types {', '.join(errors)}, expected "
+                f"{', '.join(ERROR_TYPES)}"
             )
     size = len(evaluation.per_class) + 1
     confusion = evaluation.confusion

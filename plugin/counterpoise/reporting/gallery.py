@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from counterpoise.drawing import COLOURS, draw_boxes
 from counterpoise.evaluation import ClassResult, GroundTruth
-from counterpoise.evaluation.error_kinds import ErrorKinds, Kind
+from counterpoise.evaluation.error_types import ErrorType, ErrorTypes
 from counterpoise.evaluation.matching import ClassMatches, iou
 from counterpoise.evaluation.stored import TestSet
+from counterpoise.pages.drawing import COLOURS, draw_boxes
 from counterpoise.pages.figures import image_uri
 from counterpoise.reporting.result_figures import training_count
 
@@ -57,7 +57,7 @@ class _Scene:
     colours: Sequence[str]
 
 
-def false_positives(test_set: TestSet, kinds: ErrorKinds, limit: int) -> Gallery:
+def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Gallery:
     """Show the false positives of highest score with the ground truth around them.
 
     Args:
@@ -66,7 +66,7 @@ def false_positives(test_set: TestSet, kinds: ErrorKinds, limit: int) -> Gallery
         limit: number of pictures.
     """
     truth, found = test_set.ground_truth, test_set.detections
-    wrong = np.flatnonzero(kinds.kinds >= Kind.CLASSIFICATION)
+    wrong = np.flatnonzero(kinds.kinds >= ErrorType.CLASSIFICATION)
     scenes = []
     for d in wrong[np.argsort(-found.scores[wrong], kind="stable")][:limit]:
         name = truth.class_names[found.classes[d]]
@@ -110,7 +110,7 @@ def misses(
     rarest_first = sorted(range(len(classes)), key=lambda k: (training_count(classes[k]), k))
     turns = []
     for rank, k in enumerate(rarest_first):
-        hit = matches[k].hits[0] & (matches[k].scores >= thresholds[k])
+        hit = matches[k].true_positives[0] & (matches[k].scores >= thresholds[k])
         missed = np.setdiff1d(matches[k].gt_indices, matches[k].gt[0, hit])
         missed = missed[np.argsort(-truth.areas[missed], kind="stable")][:limit]
         turns += [(n // _MISSES_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
@@ -137,12 +137,12 @@ def misses(
     return _drawn(scenes, truth)
 
 
-def _what_is_wrong(test_set: TestSet, kinds: ErrorKinds, detection: int) -> str:
+def _what_is_wrong(test_set: TestSet, kinds: ErrorTypes, detection: int) -> str:
     truth, gt = test_set.ground_truth, kinds.gt[detection]
-    kind = Kind(kinds.kinds[detection])
-    if kind == Kind.CLASSIFICATION:
+    kind = ErrorType(kinds.kinds[detection])
+    if kind == ErrorType.CLASSIFICATION:
         return f"classification, the box is {truth.class_names[truth.classes[gt]]}"
-    if kind == Kind.LOCALISATION:
+    if kind == ErrorType.LOCALISATION:
         overlap = iou(test_set.detections.boxes[detection], truth.boxes[gt])
         return f"localisation, IoU {overlap:.2f}"
     return kind.name.lower()

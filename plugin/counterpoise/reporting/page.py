@@ -8,16 +8,16 @@ from pathlib import Path
 
 from counterpoise.errors import UserError
 from counterpoise.evaluation import ClassResult, Evaluation
-from counterpoise.evaluation.error_kinds import KINDS, KindCount, error_kinds
+from counterpoise.evaluation.error_types import ERROR_TYPES, ErrorCount, classify_errors
 from counterpoise.evaluation.matching import match
 from counterpoise.evaluation.stored import TestSet
-from counterpoise.files import write_whole
 from counterpoise.pages import render
 from counterpoise.reporting import config_difference, gallery, result_figures, training_figures
 from counterpoise.reporting.consistency import check_same_detections
 from counterpoise.reporting.gallery import Gallery
 from counterpoise.reporting.run_files import Run
 from counterpoise.reporting.summary import main_facts
+from counterpoise.utils.files import write_whole
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "report.html"
@@ -78,11 +78,11 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         "report.html",
         run=run,
         results=[_results(run, name, each, limit) for name, each in run.evaluations.items()],
-        kinds=list(KINDS),
+        kinds=list(ERROR_TYPES),
         limits=result_figures,
         loss_figure=training_figures.loss_curves(run.metrics, _lr_steps(run)),
-        share_figure=training_figures.loss_share_areas(run.loss_shares)
-        if run.loss_shares
+        share_figure=training_figures.class_loss_areas(run.class_losses)
+        if run.class_losses
         else None,
         from_baseline=config_difference.from_baseline(run.config) if run.config else None,
         from_defaults=config_difference.from_defaults(run.config) if run.config else None,
@@ -102,7 +102,7 @@ def _results(run: Run, name: str, evaluation: Evaluation, limit: int) -> _Result
         _check_classes(run, test_set, evaluation)
         matches = match(test_set.ground_truth, test_set.detections)
         check_same_detections(evaluation, matches, f"{run.path}, test set {name}")
-        kinds = error_kinds(test_set.ground_truth, test_set.detections, matches)
+        kinds = classify_errors(test_set.ground_truth, test_set.detections, matches)
         curves = result_figures.precision_recall_curves(classes, matches)
         wrong = gallery.false_positives(test_set, kinds, limit)
         if evaluation.thresholds_from is not None:
@@ -142,7 +142,7 @@ def _check_classes(run: Run, test_set: TestSet, evaluation: Evaluation) -> None:
         )
 
 
-def _lost(errors: Mapping[str, KindCount]) -> dict[str, float]:
+def _lost(errors: Mapping[str, ErrorCount]) -> dict[str, float]:
     """AP50 lost by kind; empty for a class without test boxes."""
     return {kind: e.AP50_lost for kind, e in errors.items() if e.AP50_lost is not None}
 

@@ -10,13 +10,13 @@ from counterpoise.evaluation.average_precision import RECALLS
 from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.operating_points import Curve, precision_recall_curve
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri, palette
-from counterpoise.reporting.labels import label_points, short
+from counterpoise.pages.labels import label_points, short
 
 #: Curves with a line of their own; above that the rarest classes have one, and the mean.
 MAX_CURVES = 10
 #: Classes whose confusions are written as numbers, and whose names fit beside the matrix.
 MAX_COUNTS, MAX_NAMES = 25, 80
-#: Classes with a bar of their own in the error kinds.
+#: Classes with a bar of their own in the error types.
 MAX_BARS = 20
 
 _CURVES_BESIDE_MEAN = 7
@@ -149,7 +149,7 @@ def confusion_heatmap(names: Sequence[str], counts: Sequence[Sequence[int]]) -> 
 
 
 def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str | None:
-    """Draw the AP50 that each kind of error costs, a stacked bar per class.
+    """Draw the AP50 that each error type costs, a stacked bar per class.
 
     Args:
         lost: kind -> AP50 by class name. Above :data:`MAX_BARS` classes, those that lose most are
@@ -169,7 +169,7 @@ def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str | None:
         axes = drawn.subplots()
         rows, left = np.arange(len(names)), np.zeros(len(names))
         for kind, colour in zip(kinds, palette(len(kinds)), strict=True):
-            # Mending an error may cost a little: what it moves to another class lands among hits.
+            # Fixing an error may cost a little: it moves a detection to another class.
             values = np.array([max(lost[name][kind], 0) for name in names])
             axes.barh(rows, values, left=left, height=0.66, color=colour, label=kind)
             left += values

@@ -5,16 +5,17 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from counterpoise import loss_shares, run_record
-from counterpoise.config import load_config, read_yaml, training_config
+from counterpoise.config.keys import training_config
+from counterpoise.config.loading import load_config, read_yaml
 from counterpoise.errors import UserError
 from counterpoise.evaluation import Evaluation
 from counterpoise.evaluation.stored import TestSet, read_inference, stored_test_sets
-from counterpoise.loss_shares import LossShares, read_loss_shares
 from counterpoise.reporting import evaluation_file, metrics_file
 from counterpoise.reporting.evaluation_file import read_evaluations
 from counterpoise.reporting.metrics_file import Series, read_metrics
-from counterpoise.run_record import RunRecord
+from counterpoise.training import class_loss_file, run_record
+from counterpoise.training.class_loss_file import ClassLosses, read_class_losses
+from counterpoise.training.run_record import RunRecord
 
 
 class Run:
@@ -63,10 +64,10 @@ class Run:
         return read_metrics(path) if path.is_file() else {}
 
     @cached_property
-    def loss_shares(self) -> LossShares | None:
-        """Share of the classification loss by class; None where it was not logged."""
-        path = self.path / loss_shares.FILE_NAME
-        return read_loss_shares(path) if path.is_file() else None
+    def class_losses(self) -> ClassLosses | None:
+        """Share of the classification per-class loss; None where it was not logged."""
+        path = self.path / class_loss_file.FILE_NAME
+        return read_class_losses(path) if path.is_file() else None
 
     @cached_property
     def record(self) -> RunRecord | None:

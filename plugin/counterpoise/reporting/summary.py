@@ -7,12 +7,12 @@ from counterpoise.pages.rendering import interval, number
 
 
 def main_facts(test_set: str, evaluation: Evaluation, lost: Mapping[str, float]) -> list[str]:
-    """Say how good a run is, how its rarest class fares, and which kind of error costs most.
+    """Say how good a run is, how its rarest class fares, and which error type costs most.
 
     Args:
         test_set: its name.
         evaluation: on it.
-        lost: AP50 that each kind of error costs, 0-100; may be empty.
+        lost: AP50 that each error type costs, 0-100; may be empty.
 
     Returns:
         sentences.
@@ -31,7 +31,7 @@ def main_facts(test_set: str, evaluation: Evaluation, lost: Mapping[str, float])
     if lost and max(lost.values()) > 0:
         worst = max(lost, key=lost.get)
         facts.append(
-            f"The kind of error that costs most is {worst}: without it, AP50 would be "
+            f"The error type that costs most is {worst}: without it, AP50 would be "
             f"{lost[worst]:.1f} higher."
         )
     return facts

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from counterpoise.loss_shares import LossShares
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri
-from counterpoise.reporting.labels import short
+from counterpoise.pages.labels import short
 from counterpoise.reporting.metrics_file import Series
+from counterpoise.training.class_loss_file import ClassLosses
 
 #: Classes with a colour of their own in the shares; all others are one area.
 MAX_CLASSES = 7
@@ -79,8 +79,8 @@ def rolling_median(values: np.ndarray, window: int) -> np.ndarray:
     return medians
 
 
-def loss_share_areas(shares: LossShares) -> str:
-    """Draw the share of the classification loss by class, stacked, the background on top.
+def class_loss_areas(shares: ClassLosses) -> str:
+    """Draw the share of the classification per-class loss, stacked, the background on top.
 
     Args:
         shares: at least one record. Above :data:`MAX_CLASSES` classes, those of the smallest shares

@@ -1,0 +1,1 @@
+"""Losses, class weights and sampling: pure functions on tensors, torch only."""

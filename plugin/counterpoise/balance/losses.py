@@ -1,0 +1,233 @@
+"""Classification losses for class-imbalanced data. Pure torch.
+
+Shapes: N samples, C classes. For a box head C = K + 1, foreground classes are 0..K-1 and the
+background is K, Detectron2's order.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REDUCTIONS = ("none", "sum", "mean", "weight_sum")
+
+
+def softmax_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+    ignore_index: int = -1,
+    reduction: str = "weight_sum",
+) -> Tensor:
+    r"""Multi-class focal loss, ``-w_t (1 - p_t)^gamma log(p_t)`` with ``p = softmax(logits)``.
+
+    The focal loss of Lin et al., "Focal Loss for Dense Object Detection" (arXiv:1708.02002,
+    equation 5), with softmax in place of sigmoid and one weight per class in place of alpha.
+    ``p_t`` is the unweighted probability of the target: the weight scales the loss and never the
+    focusing factor.
+
+    It is computed from the margin ``m = z_t - logsumexp_{j != t} z_j``, for which
+    ``p_t = sigmoid(m)``: no probability is formed, clamped or subtracted from one. So the loss and
+    its gradient are right where a softmax has rounded to 0 or 1: linear in the margin for
+    ``p_t -> 0``, vanishing without NaN for ``p_t -> 1`` at any gamma, 0 < gamma < 1 included.
+
+    Args:
+        logits: (N, C) or (N, C, d1, ...), C >= 2, any float dtype. Half precision are computed in
+            float32, also under autocast.
+        targets: (N) or (N, d1, ...), integer class indices in [0, C) or `ignore_index`.
+        gamma: focusing parameter >= 0; 0 gives cross-entropy.
+        weight: (C), one non-negative factor per class; None means 1.
+        ignore_index: targets of this value add nothing to the loss and to its divisor.
+        reduction: ``none`` (the shape of `targets`, 0 where ignored), ``sum``, ``mean`` (divided by
+            the number of samples that are not ignored) or ``weight_sum`` (divided by the sum of
+            their class weights, as :func:`torch.nn.functional.cross_entropy` does; equal to
+            ``mean`` without weights). A batch with nothing to learn from gives a zero that keeps
+            the graph.
+
+    Returns:
+        float32, or float64 for float64 logits; a scalar unless `reduction` is ``none``.
+
+    Raises:
+        ValueError: a shape, class index, gamma, weight or reduction that is not as described.
+    """
+    _check_gamma(gamma)
+    _check_inputs(logits, targets, weight, ignore_index, reduction)
+    ignored = targets == ignore_index
+    class_ids = targets.long().masked_fill(ignored, 0)
+    # Autocast would run logsumexp and logsigmoid in bfloat16 on the CPU.
+    with torch.autocast(logits.device.type, enabled=False):
+        log_p, log_q = _log_p_and_log_q(_at_least_float32(logits), class_ids)
+        loss = _focal(log_p, log_q, gamma)
+        return reduce_loss(loss, class_ids, ignored, weight, reduction)
+
+
+def sigmoid_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor = 0.25,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Binary or multi-label focal loss, ``-alpha_t (1 - p_t)^gamma log(p_t)`` per logit.
+
+    Equation 5 of arXiv:1708.02002, computed from the margin as :func:`softmax_focal_loss` is: equal
+    to torchvision's and finite where that gives NaN gradients (gamma < 1).
+
+    Args:
+        logits: any shape, any float dtype. Half precision are computed in float32.
+        targets: the shape of `logits`, 0 or 1, of any dtype; for several labels the last dimension
+            is the class.
+        alpha: weight of the positives in [0, 1], 1 - alpha being that of the negatives; a number,
+            or (C,) with one per class of the last dimension; a negative number turns it off.
+        gamma: focusing parameter >= 0; 0 gives (alpha-balanced) binary cross-entropy.
+        weight: broadcastable to `logits`, a further factor; None means 1.
+        reduction: ``none``, ``sum`` or ``mean`` (over all elements, 0 for none at all).
+
+    Returns:
+        float32, or float64 for float64 logits; a scalar unless `reduction` is ``none``.
+
+    Raises:
+        ValueError: a shape, alpha, gamma or reduction that is not as described.
+    """
+    _check_gamma(gamma)
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"targets must have the shape of logits, {tuple(logits.shape)}, "
+            f"got {tuple(targets.shape)}"
+        )
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"reduction must be 'none', 'sum' or 'mean', got {reduction!r}")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = _at_least_float32(logits)
+        targets = targets.to(logits)
+        margin = (2 * targets - 1) * logits
+        loss = _focal(F.logsigmoid(margin), F.logsigmoid(-margin), gamma)
+        alpha = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
+        if not (alpha < 0).all():
+            if not ((alpha >= 0) & (alpha <= 1)).all():
+                raise ValueError(f"alpha must lie in [0, 1], got {alpha.tolist()}")
+            loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+        if weight is not None:
+            loss = loss * weight.to(logits)
+        if reduction == "none":
+            return loss
+        return loss.sum() if reduction == "sum" else loss.sum() / max(loss.numel(), 1)
+
+
+def cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -1,
+    reduction: str = "weight_sum",
+) -> Tensor:
+    """Cross-entropy with the arguments, reductions and guarantees of :func:`softmax_focal_loss`.
+
+    With class weights it is the alpha-balanced cross-entropy of arXiv:1708.02002, equation 3,
+    for any number of classes.
+    """
+    return softmax_focal_loss(logits, targets, 0.0, weight, ignore_index, reduction)
+
+
+def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
+    """Softmax probability of the target, ``p_t``, without gradient.
+
+    Args:
+        logits: (N, C, ...), C >= 2.
+        targets: (N, ...), class indices in [0, C).
+
+    Returns:
+        the shape of `targets`, float32 or float64.
+    """
+    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+        log_p, _ = _log_p_and_log_q(_at_least_float32(logits), targets.long())
+        return log_p.exp()
+
+
+def reduce_loss(
+    loss: Tensor,
+    class_ids: Tensor,
+    ignored: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+) -> Tensor:
+    """Weight per-sample losses by class and reduce them.
+
+    Args:
+        loss: unweighted loss per sample, any shape.
+        class_ids: valid class index per sample (any where ignored), the shape of `loss`.
+        ignored: bool, the shape of `loss`; True takes the sample out of sum and divisor.
+        weight: (C) or None.
+        reduction: one of :data:`REDUCTIONS`.
+
+    Returns:
+        the shape of `loss` for ``none``, else a scalar.
+    """
+    factor = (~ignored).to(loss.dtype)
+    if weight is not None:
+        factor = factor * weight.to(loss)[class_ids]
+    # masked_fill, not a product alone: an ignored sample may hold inf, and inf * 0 is NaN.
+    loss = loss.masked_fill(ignored, 0.0) * factor
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "mean":
+        return loss.sum() / (~ignored).sum().clamp(min=1)
+    return loss.sum() / factor.sum().clamp(min=torch.finfo(loss.dtype).tiny)
+
+
+def _log_p_and_log_q(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """``log p_t`` and ``log(1 - p_t)``, both exact to rounding for any finite logits."""
+    # Shift by the row's maximum: it cancels in the margin and keeps its digits at large logits.
+    logits = logits - logits.detach().amax(dim=1, keepdim=True)
+    index = targets.unsqueeze(1)
+    others = logits.scatter(1, index, float("-inf"))
+    margin = logits.gather(1, index).squeeze(1) - others.logsumexp(dim=1)
+    return F.logsigmoid(margin), F.logsigmoid(-margin)
+
+
+def _focal(log_p: Tensor, log_q: Tensor, gamma: float) -> Tensor:
+    return -log_p if gamma == 0 else -torch.exp(gamma * log_q) * log_p
+
+
+def _check_gamma(gamma: float) -> None:
+    if not (gamma >= 0 and math.isfinite(gamma)):
+        raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _check_inputs(
+    logits: Tensor, targets: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
+) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    if logits.dim() < 2 or logits.shape[1] < 2 or not logits.is_floating_point():
+        raise ValueError(
+            "logits must be floating point of shape (N, C, ...) with C >= 2, "
+            f"got {logits.dtype} of shape {tuple(logits.shape)}"
+        )
+    num_classes = logits.shape[1]
+    expected = (logits.shape[0], *logits.shape[2:])
+    if tuple(targets.shape) != expected or targets.is_floating_point():
+        raise ValueError(
+            f"targets must be integers of shape {expected}, "
+            f"got {targets.dtype} of shape {tuple(targets.shape)}"
+        )
+    valid = (targets == ignore_index) | ((targets >= 0) & (targets < num_classes))
+    if not valid.all():
+        raise ValueError(
+            f"targets must lie in [0, {num_classes}) or be {ignore_index}, "
+            f"got {targets[~valid][0].item()}"
+        )
+    if weight is not None:
+        if tuple(weight.shape) != (num_classes,):
+            raise ValueError(f"weight must have shape ({num_classes},), got {tuple(weight.shape)}")
+        if not (weight.isfinite() & (weight >= 0)).all():
+            raise ValueError(f"weight must be finite and >= 0, got {weight.tolist()}")

@@ -1,0 +1,190 @@
+"""Loading of config files with answers to mistakes."""
+
+import ast
+import copy
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from counterpoise.config.keys import training_config
+from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
+from counterpoise.errors import UserError, did_you_mean
+
+
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> CfgNode:
+    """Merge config files and ``KEY VALUE`` overrides into the training defaults.
+
+    Later files override earlier ones, overrides come last. A file may name others under
+    ``_BASE_``. Paths of datasets and of ``BALANCE.SCORE_THRESHOLDS`` become absolute: relative to
+    the file that names them or, in overrides, to the working directory; environment variables in
+    them are expanded.
+
+    Args:
+        files: YAML files, possibly none.
+        overrides: ``[key, value, key, value, ...]``, keys with dots.
+
+    Returns:
+        a config that is not frozen. Only :func:`check_config` looks into the values.
+
+    Raises:
+        UserError: a file, key or value is not usable; the message names it and the closest one.
+    """
+    cfg = training_config()
+    for file in files:
+        _merge(cfg, read_yaml(Path(file)), str(file))
+    if len(overrides) % 2:
+        raise UserError(
+            f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' stands alone: add its value"
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        tree: Any = value
+        for part in reversed(key.split(".")):
+            tree = {part: tree}
+        _absolute_paths(tree, Path.cwd(), f"override {key}")
+        _merge(cfg, tree, "the command line")
+    return cfg
+
+
+def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a config file over its ``_BASE_`` files, its paths made absolute.
+
+    Raises:
+        UserError: a file is missing, is not a YAML mapping, or includes itself.
+    """
+    path = path.expanduser()
+    if path.resolve() in seen:
+        raise UserError(f"{path}: _BASE_ leads back to this file; remove one of the references")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        siblings = [sibling.name for sibling in path.parent.glob("*.yaml")]
+        hint = f", {did_you_mean(path.name, siblings)}" if siblings else ""
+        raise UserError(f"config file {path} cannot be read: {error.strerror}{hint}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"config file {path} is not valid YAML: {reason}") from error
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise UserError(f"config file {path} must hold 'KEY: value' pairs, got {tree!r:.40}")
+    bases = tree.pop("_BASE_", [])
+    _absolute_paths(tree, path.resolve().parent, str(path))
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _deep_update(merged, read_yaml(path.parent / base, (*seen, path.resolve())))
+    _deep_update(merged, tree)
+    return merged
+
+
+def _deep_update(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _deep_update(target[key], value)
+        else:
+            target[key] = copy.deepcopy(value)
+
+
+def _absolute_paths(tree: dict[str, Any], folder: Path, origin: str) -> None:
+    """Make the paths of datasets and score thresholds in one file absolute, in place."""
+    balance, datasets = tree.get("BALANCE"), tree.get("DATASETS")
+    if isinstance(balance, dict):
+        _make_absolute(balance, "SCORE_THRESHOLDS", folder, f"{origin}: BALANCE")
+    custom = datasets.get("CUSTOM") if isinstance(datasets, dict) else None
+    for name, entry in (custom or {}).items() if isinstance(custom, dict) else ():
+        for key in PATH_KEYS if isinstance(entry, dict) else ():
+            _make_absolute(entry, key, folder, f"{origin}: DATASETS.CUSTOM.{name}")
+
+
+def _make_absolute(node: dict[str, Any], key: str, folder: Path, origin: str) -> None:
+    if isinstance(node.get(key), str) and node[key]:
+        node[key] = str(folder / _expanded(node[key], f"{origin}.{key}"))
+
+
+def _expanded(path: str, where: str) -> Path:
+    # Detectron2 looks for its datasets in ./datasets where the variable is not set.
+    known = {"DETECTRON2_DATASETS": str(Path("datasets").absolute())} | dict(os.environ)
+
+    def value(match: re.Match[str]) -> str:
+        variable = match[1] or match[2]
+        if variable not in known:
+            raise UserError(
+                f"{where} is {path!r}, but the environment variable {variable} is not set: "
+                f"export it or write the path in full"
+            )
+        return known[variable]
+
+    expanded = Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path)).expanduser()
+    # A relative value of a variable was meant from where the user stands, not from the file.
+    return expanded.absolute() if path.startswith("$") else expanded
+
+
+def _merge(node: CfgNode, tree: Mapping[str, Any], origin: str, prefix: str = "") -> None:
+    for key, value in tree.items():
+        full_key = f"{prefix}{key}"
+        if full_key == "DATASETS.CUSTOM":
+            _merge_custom(node.CUSTOM, value, origin)
+        elif key not in node:
+            raise UserError(f"{origin}: unknown key '{full_key}', {did_you_mean(key, node)}")
+        elif isinstance(node[key], CfgNode):
+            if not isinstance(value, Mapping):
+                raise UserError(
+                    f"{origin}: {full_key} holds keys ({', '.join(node[key])}), got {value!r}"
+                )
+            _merge(node[key], value, origin, f"{full_key}.")
+        else:
+            node[key] = _coerced(value, node[key], f"{origin}: {full_key}")
+
+
+def _merge_custom(custom: CfgNode, value: Any, origin: str) -> None:
+    if not isinstance(value, Mapping):
+        raise UserError(
+            f"{origin}: DATASETS.CUSTOM maps names to datasets, got {value!r}; see the README"
+        )
+    for name, entry in value.items():
+        full_key = f"DATASETS.CUSTOM.{name}"
+        if not isinstance(entry, Mapping):
+            raise UserError(
+                f"{origin}: {full_key} must hold the keys {', '.join(SPEC_DEFAULTS)}, got {entry!r}"
+            )
+        if str(name) not in custom:
+            custom[str(name)] = CfgNode(copy.deepcopy(SPEC_DEFAULTS))
+        _merge(custom[str(name)], entry, origin, f"{full_key}.")
+
+
+def _coerced(value: Any, default: Any, where: str) -> Any:
+    """Give a value the type of the default that it replaces."""
+    if isinstance(default, str):
+        if value is None or isinstance(value, (Mapping, list, tuple)):
+            raise UserError(f"{where} must be a string, got {value!r}")
+        return str(value)
+    if isinstance(value, str):
+        value = _decoded(value)
+    if isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+        raise UserError(f"{where} must be True or False, got {value!r}")
+    if isinstance(default, (tuple, list)):
+        items = value if isinstance(value, (tuple, list)) else [value]
+        return type(default)(items)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, int):
+        if is_number and value % 1 == 0:
+            return int(value)
+        raise UserError(f"{where} must be a whole number, got {value!r}")
+    if isinstance(default, float):
+        if is_number:
+            return float(value)
+        raise UserError(f"{where} must be a number, got {value!r}")
+    return value
+
+
+def _decoded(text: str) -> Any:
+    """Read a string as Detectron2 does: a Python literal where it is one, else itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)

@@ -1,0 +1,167 @@
+"""From a loaded config to one that can be built: datasets registered, classes and device known."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from counterpoise.config.validation import RETINANETS, check_config
+from counterpoise.datasets import (
+    DatasetSpec,
+    dataset_names,
+    parse_specs,
+    read_class_names,
+    register_datasets,
+)
+from counterpoise.errors import UserError, did_you_mean
+from counterpoise.modeling.checkpoint import read_record
+from counterpoise.modeling.score_thresholds import ScoreThresholds, known_class_names
+
+logger = logging.getLogger(__name__)
+
+
+#: Why a command cannot do without a dataset in a split.
+NEEDED_FOR = {
+    "TRAIN": "add a file of configs/datasets with --config-file, or name a dataset",
+    "TEST": "name a dataset to evaluate on",
+    "VAL": "name a dataset to choose on, other than those of DATASETS.TEST",
+}
+
+
+def prepare(
+    cfg: CfgNode, eval_only: bool = False, splits: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Check a config, register its custom datasets and fill in what follows from the data.
+
+    It sets the ``NUM_CLASSES`` of ``MODEL.ROI_HEADS`` and ``MODEL.RETINANET``, makes a path in
+    ``MODEL.WEIGHTS`` absolute, and sets ``MODEL.DEVICE`` where the device is not there.
+
+    Args:
+        cfg: of :func:`counterpoise.config.loading.load_config`; changed in place.
+        eval_only: take the classes from the checkpoint ``MODEL.WEIGHTS`` and do not look at the
+            training data.
+        splits: keys of ``DATASETS``, in capitals, that must name datasets which exist; none at all
+            for work on images that are no dataset. By default ``TEST``, which may be empty, or in
+            training ``TRAIN``, and ``TEST`` and ``VAL`` which may be empty.
+
+    Returns:
+        the class names, in order.
+
+    Raises:
+        UserError: a value, a dataset or the checkpoint does not allow to go on.
+    """
+    check_config(cfg)
+    specs = parse_specs(cfg.DATASETS.CUSTOM)
+    if splits is None:
+        needed = () if eval_only else ("TRAIN",)
+        used = ("TEST",) if eval_only else ("TRAIN", "TEST", "VAL")
+    else:
+        needed = used = tuple(splits)
+    for split in needed:
+        if not cfg.DATASETS[split]:
+            raise UserError(f"DATASETS.{split} is empty: {NEEDED_FOR[split]}")
+    record = read_record(cfg.MODEL.WEIGHTS) if eval_only else None
+    if record is None and not used:
+        used = ("TEST",)  # which then has to say what the classes are
+    _check_dataset_names(cfg, specs, used)
+    if record is not None:
+        classes = _trained_class_names(cfg, specs, used, record["class_names"])
+    else:
+        classes = _custom_class_names(cfg, specs, used if eval_only else ("TRAIN",))
+    register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
+    if classes is None:
+        classes = _catalog_class_names(cfg, used)
+    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
+    stated = cfg.MODEL[head].NUM_CLASSES
+    if stated not in (0, len(classes)):
+        raise UserError(
+            f"MODEL.{head}.NUM_CLASSES is {stated}, but the data has {len(classes)} classes "
+            f"({', '.join(classes)}): set it to {len(classes)}, or to 0 to follow the data"
+        )
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
+    _check_score_thresholds(cfg, classes)
+    if Path(cfg.MODEL.WEIGHTS).is_file():
+        cfg.MODEL.WEIGHTS = str(Path(cfg.MODEL.WEIGHTS).absolute())
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"
+    return tuple(classes)
+
+
+def _check_dataset_names(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]
+) -> None:
+    custom = dataset_names(specs)
+    for split in used:
+        for name in cfg.DATASETS[split]:
+            if name not in custom and name not in DatasetCatalog:
+                known = custom or DatasetCatalog.list()
+                raise UserError(f"DATASETS.{split} names '{name}', {did_you_mean(name, known)}")
+
+
+def _trained_class_names(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...], trained: Sequence[str]
+) -> list[str]:
+    """Class list of a checkpoint, which the datasets must not contradict."""
+    own = _spec_by_name(specs)
+    for name in (name for split in used for name in cfg.DATASETS[split]):
+        stated = own[name].classes if name in own else ()
+        if stated and set(stated) != set(trained):
+            raise UserError(
+                f"DATASETS.CUSTOM.{own[name].name}.CLASSES is [{', '.join(stated)}], but "
+                f"MODEL.WEIGHTS was trained on [{', '.join(trained)}]: leave CLASSES out to take "
+                "the classes of the checkpoint"
+            )
+    return list(trained)
+
+
+def _custom_class_names(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], splits: tuple[str, ...]
+) -> list[str] | None:
+    """Class list of the custom datasets; None where none of them is used."""
+    own = _spec_by_name(specs)
+    names = [name for split in splits for name in cfg.DATASETS[split]]
+    chosen = list(dict.fromkeys(own[name] for name in names if name in own))
+    if not chosen:
+        return None
+    return list(dict.fromkeys(name for spec in chosen for name in read_class_names(spec)))
+
+
+def _spec_by_name(specs: dict[str, DatasetSpec]) -> dict[str, DatasetSpec]:
+    return {name: spec for spec in specs.values() for name in spec.parts}
+
+
+def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
+    for split in used:
+        for name in cfg.DATASETS[split]:
+            metadata = MetadataCatalog.get(name)
+            if not metadata.get("thing_classes"):
+                DatasetCatalog.get(name)  # Detectron2's COCO loader names the classes on reading
+            if not metadata.get("thing_classes"):
+                raise UserError(
+                    f"dataset '{name}' has no class names: set MetadataCatalog.get('{name}')."
+                    "thing_classes where it is registered"
+                )
+            return list(metadata.thing_classes)
+    raise UserError(
+        f"MODEL.WEIGHTS '{cfg.MODEL.WEIGHTS}' has no record of its classes and DATASETS.{used[0]} "
+        "is empty: give a checkpoint of train_net.py, or name a dataset with the same classes"
+    )
+
+
+def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str]) -> None:
+    """Refuse thresholds of other classes while there is a name for what is wrong."""
+    path = cfg.BALANCE.SCORE_THRESHOLDS
+    if not path:
+        return
+    thresholds = ScoreThresholds.read(Path(path))
+    thresholds.for_classes(classes, f"BALANCE.SCORE_THRESHOLDS {path}")
+    # Without names in the catalogue a model takes the order of the file.
+    if known_class_names(cfg) is None and thresholds.class_names != tuple(classes):
+        raise UserError(
+            f"BALANCE.SCORE_THRESHOLDS {path} lists the classes in another order than the model: "
+            f"put them in the order {', '.join(classes)}"
+        )

@@ -1,0 +1,1 @@
+"""Running a trained model: evaluation, prediction and choice of score thresholds."""

@@ -1,0 +1,112 @@
+"""Evaluation of a model on the test sets of a config."""
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
+from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from torch import nn
+
+from counterpoise.datasets import ClassCounts
+from counterpoise.datasets.mapper import CheckedMapper
+from counterpoise.errors import UserError
+from counterpoise.evaluation.stored import write_inference
+from counterpoise.inference.evaluator import PerClassEvaluator, write_evaluations
+from counterpoise.inference.hooks import InferenceClock, ProposalTap
+from counterpoise.modeling.checkpoint import RECORD_KEY, BalancedCheckpointer, counts_of
+from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> dict[str, Any]:
+    """Evaluate a model on ``DATASETS.TEST``.
+
+    Prints a table per test set and writes ``OUTPUT_DIR/evaluation.json`` and the folder
+    ``OUTPUT_DIR/inference`` with what was scored.
+
+    Args:
+        cfg: prepared by :func:`prepare`.
+        model: with its weights loaded.
+        training: counts over the training set, for the table.
+
+    Returns:
+        Detectron2's nested results, ``{"bbox": {"AP": ...}}``, by dataset where there are several.
+
+    Raises:
+        UserError: a test set has other classes than the model.
+    """
+    metrics, results = OrderedDict(), {}
+    thresholds = cfg.BALANCE.SCORE_THRESHOLDS
+    chosen = ScoreThresholds.read(Path(thresholds)) if thresholds else None
+    for name in cfg.DATASETS.TEST:
+        check_test_classes(name, training)
+    for name in cfg.DATASETS.TEST:
+        loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        with ProposalTap(model) as proposals, InferenceClock(model) as clock:
+            evaluator = PerClassEvaluator(name, training, chosen, proposals)
+            metrics[name] = inference_on_dataset(model, loader, evaluator)
+        if evaluator.result is not None:
+            results[name] = evaluator.result
+            logger.info("Evaluation on %s (0-100):\n%s", name, evaluator.result)
+            write_inference(
+                Path(cfg.OUTPUT_DIR),
+                name,
+                evaluator.ground_truth,
+                evaluator.detections,
+                clock.seconds_per_image,
+            )
+    if comm.is_main_process() and results:
+        path = Path(cfg.OUTPUT_DIR, "evaluation.json")
+        write_evaluations(results, path)
+        logger.info("Evaluation written to %s", path)
+    return next(iter(metrics.values())) if len(metrics) == 1 else metrics
+
+
+def check_test_classes(name: str, training: ClassCounts | None) -> None:
+    """Refuse a test set that a model of the training set's classes cannot be evaluated on.
+
+    Raises:
+        UserError: it has other classes, or no box.
+    """
+    records = DatasetCatalog.get(name)
+    classes = tuple(MetadataCatalog.get(name).thing_classes)
+    if training is not None and classes != training.names:
+        raise UserError(
+            f"test set {name} has the classes [{', '.join(classes)}], but the model was trained on "
+            f"[{', '.join(training.names)}]: give both the same list"
+        )
+    if not any(record.get("annotations") for record in records):
+        raise UserError(
+            f"test set {name} has no box of the classes [{', '.join(classes)}], so there is "
+            "nothing to evaluate: check the class names in its report above"
+        )
+
+
+def load_for_evaluation(
+    cfg: CfgNode, all_detections: bool = True
+) -> tuple[nn.Module, ClassCounts | None]:
+    """Build the model of a config with all its weights from ``MODEL.WEIGHTS``.
+
+    Args:
+        cfg: prepared by :func:`prepare` with ``eval_only``.
+        all_detections: leave ``BALANCE.SCORE_THRESHOLDS`` out, as AP needs it.
+
+    Returns:
+        the model, and the counts of the training set where the checkpoint has them.
+
+    Raises:
+        UserError: the checkpoint is missing or does not hold the whole model.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
+    model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
+    checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.require_all = True
+    record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)
+    return model, counts_of(record) if record else None

@@ -1,0 +1,28 @@
+"""Running a trained model over images."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from detectron2.evaluation.evaluator import inference_context
+from torch import nn
+
+from counterpoise.utils.progress import progress
+
+
+def infer(
+    model: nn.Module, loader: Iterable[list[dict[str, Any]]], total: int, description: str
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Run a model over batches and hand on each batch with its outputs.
+
+    Args:
+        model: with Detectron2's input and output format.
+        loader: of batches.
+        total: number of images.
+        description: of the progress bar on standard error, which shows the remaining time.
+    """
+    bar = progress(None, description, "image", total)
+    with inference_context(model), torch.no_grad(), bar:
+        for batch in loader:
+            yield batch, model(batch)
+            bar.update(len(batch))

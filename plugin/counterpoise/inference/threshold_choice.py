@@ -1,0 +1,143 @@
+"""Choosing a score threshold per class on validation images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, build_detection_test_loader
+
+from counterpoise.datasets.mapper import CheckedMapper
+from counterpoise.errors import UserError
+from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
+from counterpoise.evaluation.matching import ClassMatches, match
+from counterpoise.evaluation.operating_points import (
+    OperatingPoint,
+    at_threshold,
+    best_common_threshold,
+    best_f1_threshold,
+    precision_threshold,
+    recall_threshold,
+)
+from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.inference.evaluator import PerClassEvaluator
+from counterpoise.inference.loop import infer
+
+
+@dataclass(frozen=True)
+class ChosenThreshold:
+    """The threshold of one class and what it gives on the images that it was chosen on.
+
+    Attributes:
+        name: of the class.
+        boxes: of the class in these images.
+        reached: whether the class has a threshold that does what was asked; where it has not, the
+            threshold is the config's ``SCORE_THRESH_TEST``.
+        point: precision, recall and F1 there.
+        F1_common: F1 at the one threshold that is best for all classes together, 0-100.
+    """
+
+    name: str
+    boxes: int
+    reached: bool
+    point: OperatingPoint
+    F1_common: float | None
+
+
+def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
+    """Run the model over ``DATASETS.VAL`` and match what it finds.
+
+    Returns:
+        matches and names of the classes.
+
+    Raises:
+        UserError: the checkpoint or a dataset cannot be used, or there is no box.
+    """
+    model, _ = load_for_evaluation(cfg)
+    truth: dict[str, list[dict]] = {"images": [], "annotations": []}
+    results = []
+    for name in cfg.DATASETS.VAL:
+        evaluator = PerClassEvaluator(name)
+        loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        for inputs, outputs in infer(model, loader, len(evaluator.ground_truth["images"]), name):
+            evaluator.process(inputs, outputs)
+        coco = evaluator.ground_truth
+        # Two datasets may number their images alike.
+        truth["images"] += _numbered(coco["images"], "id", name)
+        truth["annotations"] += _numbered(coco["annotations"], "image_id", name)
+        results += _numbered(evaluator.detections, "image_id", name)
+        truth["categories"] = coco["categories"]
+    parsed = parse_ground_truth(truth)
+    if parsed.ignored.all():
+        raise UserError(
+            f"DATASETS.VAL {', '.join(cfg.DATASETS.VAL)} has no box of the classes "
+            f"[{', '.join(parsed.class_names)}], so no threshold can be chosen on it"
+        )
+    return match(parsed, parse_detections(results, truth, parsed)), parsed.class_names
+
+
+def choose(
+    matches: Sequence[ClassMatches],
+    names: Sequence[str],
+    precision: float | None,
+    recall: float | None,
+    default: float,
+) -> list[ChosenThreshold]:
+    """Choose the threshold of every class.
+
+    Args:
+        matches, names: of the classes.
+        precision: at least this with the largest recall, or None.
+        recall: at least this with the highest threshold, or None; without both, maximal F1.
+        default: threshold of a class that has none of this kind.
+    """
+    common = best_common_threshold(matches)
+    chosen = []
+    for own, name in zip(matches, names, strict=True):
+        if precision is not None:
+            threshold = precision_threshold(own, precision)
+        elif recall is not None:
+            threshold = recall_threshold(own, recall)
+        else:
+            threshold = best_f1_threshold(own)
+        point = at_threshold(own, default if threshold is None else threshold)
+        shared = at_threshold(own, common).F1
+        chosen.append(ChosenThreshold(name, own.num_gt, threshold is not None, point, shared))
+    return chosen
+
+
+def overlaps(cfg: CfgNode) -> list[str]:
+    """Say which images of ``DATASETS.VAL`` must not be there; a split that is not here is left out.
+
+    Args:
+        cfg: prepared with the split VAL.
+    """
+    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in DatasetCatalog.get(name)}
+    said = []
+    for split, consequence in (
+        ("TEST", "thresholds chosen on test images make the test's precision and recall too good"),
+        ("TRAIN", "the model has learned from these images, so its scores there are too high"),
+    ):
+        other = set()
+        for name in cfg.DATASETS[split]:
+            if name in DatasetCatalog:
+                try:
+                    other |= {record["file_name"] for record in DatasetCatalog.get(name)}
+                except (UserError, OSError):
+                    continue
+        if shared := len(own & other):
+            said.append(
+                f"{shared} of {len(own)} images of DATASETS.VAL are in DATASETS.{split} too: "
+                f"{consequence}"
+            )
+    return said
+
+
+def default_threshold(cfg: CfgNode) -> float:
+    """The score from which on a config keeps detections of any class."""
+    retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
+    node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_HEADS
+    return float(node.SCORE_THRESH_TEST)
+
+
+def _numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:
+    return [{**record, key: f"{dataset}/{record[key]}"} for record in records]

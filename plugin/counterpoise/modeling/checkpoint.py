@@ -1,0 +1,184 @@
+"""Checkpoints that know their classes, and loading that says what it could not load."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+
+from counterpoise.balance.class_counts import ClassCounts
+from counterpoise.errors import UserError
+from counterpoise.modeling.weight_sources import ClassTable
+
+#: Key under which a checkpoint keeps the classes it was trained on.
+RECORD_KEY = "counterpoise"
+
+#: Parameters whose rows belong to classes, by the end of their module's name.
+CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingRecord:
+    """Classes, counts and weights of a training run; travels in its checkpoints.
+
+    It is a checkpointable in fvcore's sense. Loading happens on resume and refuses a training set
+    that is not the one of the checkpoint.
+    """
+
+    def __init__(self, table: ClassTable) -> None:
+        self.table = table
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain lists: ``class_names``, ``images``, ``boxes`` (K) and ``weights`` (K + 1 or [])."""
+        counts, weights = self.table.counts, self.table.weights
+        return {
+            "class_names": list(counts.names),
+            "images": list(counts.images),
+            "boxes": list(counts.boxes),
+            "weights": [] if weights is None else weights.tolist(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare with the checkpoint's record.
+
+        Raises:
+            UserError: other classes or counts; the message shows the difference.
+        """
+        difference = describe_difference(counts_of(state), self.table.counts)
+        if difference:
+            raise UserError(
+                f"--resume continues a run on another training set: {difference}. Restore the "
+                "data, or start a new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this "
+                "checkpoint"
+            )
+
+
+def counts_of(state: Mapping[str, Any]) -> ClassCounts:
+    """Counts in a checkpoint's record."""
+    return ClassCounts(tuple(state["class_names"]), tuple(state["images"]), tuple(state["boxes"]))
+
+
+def describe_difference(before: ClassCounts, now: ClassCounts) -> str:
+    """Say how two training sets differ in class names or counts; empty where they do not."""
+    if before.names != now.names:
+        return (
+            f"the checkpoint has the classes [{', '.join(before.names)}], the data "
+            f"[{', '.join(now.names)}]"
+        )
+    changed = [
+        f"{name} had {old_boxes} boxes in {old_images} images and now has {boxes} in {images}"
+        for name, old_images, images, old_boxes, boxes in zip(
+            now.names, before.images, now.images, before.boxes, now.boxes, strict=True
+        )
+        if (old_images, old_boxes) != (images, boxes)
+    ]
+    return "; ".join(changed)
+
+
+def read_record(path: str) -> dict[str, Any] | None:
+    """Read the training record of a checkpoint file; None where it has none.
+
+    Raises:
+        UserError: the file is missing or is not a checkpoint.
+    """
+    if not path or not path.endswith(".pth"):
+        return None
+    local = local_checkpoint(path)
+    try:
+        content = torch.load(local, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"MODEL.WEIGHTS {path} cannot be read as a checkpoint: {reason}") from error
+    record = content.get(RECORD_KEY) if isinstance(content, dict) else None
+    return record if isinstance(record, dict) else None
+
+
+def local_checkpoint(path: str) -> str:
+    """Resolve MODEL.WEIGHTS to a local file.
+
+    Raises:
+        UserError: there is no such file, or it cannot be fetched.
+    """
+    try:
+        local = PathManager.get_local_path(path)
+    except UserError:
+        raise
+    except Exception as error:  # a download can fail in as many ways as there are handlers
+        raise UserError(
+            f"MODEL.WEIGHTS {path} cannot be fetched ({error}): download it by other means and "
+            "give its local path"
+        ) from error
+    if not Path(local).is_file():
+        raise UserError(f"MODEL.WEIGHTS {path} does not exist: give the path of a checkpoint file")
+    return local
+
+
+class BalancedCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer that never starts from random weights in silence."""
+
+    #: Refuse a checkpoint that lacks any parameter of the model.
+    require_all = False
+
+    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
+        """Load as :class:`DetectionCheckpointer` does.
+
+        Raises:
+            UserError: the file is missing, or holds nothing that fits the model; with
+                `require_all` also where a parameter is missing.
+        """
+        if path:
+            local_checkpoint(path.split("?")[0])
+        self._path = path
+        return super().load(path, checkpointables)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        model = checkpoint["model"]
+        own = self.model.state_dict()
+        if not any(key.removeprefix("module.") in own for key in model):
+            # A plain backbone file, say of torchvision, knows no prefix "backbone.bottom_up.".
+            checkpoint["matching_heuristics"] = True
+        fresh = self._drop_class_layers(checkpoint)
+        incompatible = super()._load_model(checkpoint)
+        fresh += [key for key, *_ in incompatible.incorrect_shapes if key not in fresh]
+        self._check_complete(own, {*incompatible.missing_keys, *fresh})
+        if fresh:
+            logger.info(
+                "MODEL.WEIGHTS is of other classes, so these layers start fresh: %s",
+                ", ".join(sorted({key.rpartition(".")[0] for key in fresh})),
+            )
+        return incompatible
+
+    def _check_complete(self, own: Mapping[str, Any], missing: set[str]) -> None:
+        if self.require_all and missing:
+            shown = ", ".join(sorted(missing)[:3])
+            raise UserError(
+                f"MODEL.WEIGHTS {self._path} lacks {len(missing)} of {len(own)} parameters of this "
+                f"model, such as {shown}: evaluate with the config that it was trained with"
+            )
+        prefixes = ("backbone.bottom_up.", "backbone.")
+        trunk = next(filter(None, ([k for k in own if k.startswith(p)] for p in prefixes)), [])
+        # Half, not all: some trunks grow layers that no checkpoint has, such as deformable offsets.
+        if len(missing.intersection(trunk)) > len(trunk) / 2:
+            raise UserError(
+                f"MODEL.WEIGHTS {self._path} does not fit the backbone of this model: set "
+                "MODEL.BACKBONE.NAME and MODEL.TORCHVISION.NAME to the network it was made for, or "
+                "MODEL.WEIGHTS '' to start from random weights"
+            )
+
+    def _drop_class_layers(self, checkpoint: dict[str, Any]) -> list[str]:
+        """Take out layers whose rows stand for classes that this training set does not have."""
+        record, own = checkpoint.get(RECORD_KEY), self.checkpointables.get(RECORD_KEY)
+        if not isinstance(record, dict) or own is None:
+            return []
+        if tuple(record["class_names"]) == own.table.counts.names:
+            return []
+        fresh = [
+            key for key in checkpoint["model"] if key.rpartition(".")[0].endswith(CLASS_LAYERS)
+        ]
+        for key in fresh:
+            del checkpoint["model"][key]
+        return fresh

@@ -1,0 +1,293 @@
+"""Classification loss over all anchors of a one-stage detector: registered losses and alpha."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.structures import Boxes
+from detectron2.utils.logger import log_first_n
+from torch import Tensor, nn
+
+from counterpoise.balance.losses import sigmoid_focal_loss
+from counterpoise.modeling.class_loss_log import PerClassLoss
+from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
+from counterpoise.modeling.rpn import OHEMSampler
+from counterpoise.modeling.weight_sources import class_table
+
+#: logits (N, R, K), labels (N, R) in [0, K] or -1, anchors per level, alpha -> summed loss. With a
+#: method ``terms`` of the same arguments, which gives labels (M,) and losses (M, K) of the anchors
+#: that are counted, a run records how much of the loss each class causes.
+DenseLoss = Callable[[Tensor, Tensor, list[Boxes], float | Tensor], Tensor]
+
+ALPHA_SOURCES = ("fixed", "dataset")
+#: Losses of this module; one of a user's may read any key.
+BUILT_IN = ("sigmoid_focal", "cross_entropy", "ohem")
+
+logger = logging.getLogger(__name__)
+
+
+@DENSE_LOSS_REGISTRY.register(name="sigmoid_focal")
+def build_sigmoid_focal(cfg: CfgNode) -> DenseLoss:
+    """Sigmoid focal loss with ``BALANCE.DENSE_LOSS.GAMMA`` (arXiv:1708.02002, equation 5)."""
+    return DenseFocalLoss(float(cfg.BALANCE.DENSE_LOSS.GAMMA))
+
+
+@DENSE_LOSS_REGISTRY.register(name="cross_entropy")
+def build_cross_entropy(cfg: CfgNode) -> DenseLoss:
+    """Alpha-balanced cross-entropy (arXiv:1708.02002, equation 3)."""
+    return DenseFocalLoss(gamma=0.0)
+
+
+@DENSE_LOSS_REGISTRY.register(name="ohem")
+def build_ohem(cfg: CfgNode) -> DenseLoss:
+    """Cross-entropy over hard anchors, see :class:`OHEMLoss`."""
+    node = cfg.BALANCE.DENSE_LOSS
+    return OHEMLoss(float(node.RATIO), node.BATCH_SIZE, node.MIN_NEGATIVES, float(node.NMS_THRESH))
+
+
+class DenseFocalLoss:
+    """Sigmoid focal loss, summed over classes and over all anchors that are not ignored."""
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        """
+        Args:
+            gamma: focusing parameter >= 0; 0 is cross-entropy.
+        """
+        self.gamma = gamma
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        anchors: list[Boxes],
+        alpha: float | Tensor = 0.25,
+    ) -> Tensor:
+        """Sum the loss.
+
+        Args:
+            logits: (N, R, K).
+            labels: (N, R), int64, in [0, K], K the background, or -1 to ignore.
+            anchors: not used.
+            alpha: see :func:`counterpoise.balance.losses.sigmoid_focal_loss`.
+
+        Returns:
+            scalar, float32 or float64.
+        """
+        return self.terms(logits, labels, anchors, alpha)[1].sum()
+
+    def terms(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        anchors: list[Boxes],
+        alpha: float | Tensor = 0.25,
+    ) -> tuple[Tensor, Tensor]:
+        """Labels (M,) and losses (M, K) of the anchors that are not ignored."""
+        counted = labels >= 0
+        return _focal_terms(logits[counted], labels[counted], alpha, self.gamma)
+
+
+class OHEMLoss:
+    """Cross-entropy over the anchors that online hard example mining chooses in each image.
+
+    The alternatives that table 1d of arXiv:1708.02002 compares with the focal loss: the anchors of
+    highest loss whatever their label (arXiv:1604.03540), and a fixed ratio of hard negatives to
+    positives (SSD, arXiv:1512.02325), each with or without NMS and a bound. An anchor's loss is the
+    sum over its classes. Choosing needs no gradient, and only the chosen anchors get one.
+    """
+
+    def __init__(
+        self,
+        ratio: float = 3.0,
+        batch_size: int = 0,
+        min_negatives: int = 3,
+        nms_thresh: float = -1.0,
+    ) -> None:
+        """
+        Args:
+            ratio: negatives per positive; 0 chooses the `batch_size` anchors of highest loss.
+            batch_size: anchors per image at most; 0 sets no bound.
+            min_negatives: negatives for an image without positives, where there is a ratio.
+            nms_thresh: IoU above which an anchor counts as a duplicate of one of higher loss on its
+                level; duplicates are chosen last. With a ratio, among the negatives only. Negative:
+                off.
+
+        Raises:
+            ValueError: no ratio and no batch size, or a batch too small for one positive with its
+                negatives.
+        """
+        if not (ratio > 0 or batch_size > 0) or 0 < batch_size < 1 + ratio:
+            raise ValueError(
+                "ratio or batch_size must be > 0, and batch_size 0 or at least 1 + ratio; "
+                f"got ratio {ratio} and batch_size {batch_size}"
+            )
+        self.by_ratio = ratio > 0
+        if self.by_ratio:
+            max_positives = int(batch_size / (1 + ratio)) if batch_size else -1
+            self.sampler = OHEMSampler(ratio, max_positives, min_negatives, nms_thresh)
+        else:
+            # To take the hardest of all is to mine negatives where nothing is positive.
+            self.sampler = OHEMSampler(min_negatives=batch_size, nms_thresh=nms_thresh)
+
+    def __call__(
+        self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
+    ) -> Tensor:
+        """Sum the cross-entropy over the chosen anchors; arguments as :class:`DenseFocalLoss`.
+
+        `alpha` is not used: choosing the anchors is what balances them.
+        """
+        return self.terms(logits, labels, anchors, alpha)[1].sum()
+
+    def terms(
+        self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Labels (M,) and losses (M, K) of the chosen anchors."""
+        chosen = torch.stack(
+            [
+                self._choose(image_logits, image_labels, anchors)
+                for image_logits, image_labels in zip(logits.detach(), labels, strict=True)
+            ]
+        )
+        return _focal_terms(logits[chosen], labels[chosen], -1.0, 0.0)
+
+    def _choose(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
+        """Mask (R,) of the anchors of one image that its loss is made of."""
+        num_classes = logits.shape[-1]
+        hardness = _focal_terms(logits, labels.clamp(min=0), -1.0, 0.0)[1].sum(dim=-1)
+        positive = (labels >= 0) & (labels < num_classes) & self.by_ratio
+        roles = positive.long().masked_fill(labels < 0, -1)
+        return self.sampler(roles, hardness, anchors) >= 0
+
+
+class DenseClassificationLoss(nn.Module):
+    """A dense loss with its alpha: one number, or one per class that is computed when needed.
+
+    It holds no parameter and no persistent buffer: a model with it has the ``state_dict`` keys of
+    a stock model.
+    """
+
+    def __init__(
+        self,
+        loss: DenseLoss,
+        alpha: float = 0.25,
+        alpha_per_class: Callable[[], Tensor] | None = None,
+        is_detectron2s: bool = False,
+    ) -> None:
+        """
+        Args:
+            loss: of the kind that ``DENSE_LOSS_REGISTRY`` holds.
+            alpha: weight of the positives of every class.
+            alpha_per_class: called once, at the first loss; returns (K,), used in place of `alpha`.
+            is_detectron2s: whether the loss is what Detectron2 computes itself, so that its value
+                can stand and this one is only asked for its terms.
+        """
+        super().__init__()
+        self.loss = loss
+        self.fixed_alpha = alpha
+        self.is_detectron2s = is_detectron2s
+        self._alpha_per_class = alpha_per_class
+        self.per_class_loss = PerClassLoss()
+        self.register_buffer("alpha", None, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "DenseClassificationLoss":
+        """Build it from ``BALANCE.DENSE_LOSS``."""
+        node = cfg.BALANCE.DENSE_LOSS
+        loss = DENSE_LOSS_REGISTRY.get(node.NAME)(cfg)
+        per_class = partial(_alpha_from_dataset, cfg) if node.ALPHA_SOURCE == "dataset" else None
+        # Detectron2's focal loss has NaN gradients for gamma < 1, the project's has not.
+        is_detectron2s = node.NAME == "sigmoid_focal" and per_class is None and node.GAMMA >= 1
+        return cls(loss, float(node.ALPHA), per_class, is_detectron2s)
+
+    def forward(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
+        """
+        Args:
+            logits: (N, R, K).
+            labels: (N, R), int64, in [0, K], K the background, or -1 to ignore.
+            anchors: per feature level, R together, the same for every image.
+
+        Returns:
+            scalar, summed and not normalised.
+        """
+        alpha = self._alpha(logits.device)
+        if not hasattr(self.loss, "terms"):
+            return self.loss(logits, labels, anchors, alpha)
+        counted, losses = self.loss.terms(logits, labels, anchors, alpha)
+        self.per_class_loss.add(counted, losses.detach().sum(dim=1), logits.shape[-1])
+        return losses.sum()
+
+    @torch.no_grad()
+    def log(self, logits: Sequence[Tensor], labels: Tensor, total: Tensor) -> None:
+        """Record what :meth:`forward` records, for a focal loss that is computed elsewhere.
+
+        Only the foreground anchors, which are few, are computed again: the background has the rest.
+
+        Args:
+            logits: per feature level, (N, R_l, K).
+            labels: (N, R), see :meth:`forward`.
+            total: the summed loss.
+        """
+        num_classes = logits[0].shape[-1]
+        by_level = labels.split([level.shape[1] for level in logits], dim=1)
+        foreground = [(level >= 0) & (level < num_classes) for level in by_level]
+        chosen = torch.cat([level[mask] for level, mask in zip(logits, foreground, strict=True)])
+        classes = torch.cat([level[mask] for level, mask in zip(by_level, foreground, strict=True)])
+        losses = self.loss.terms(chosen, classes, [], self._alpha(labels.device))[1].sum(dim=1)
+        background = (total.detach() - losses.sum()).clamp(min=0)
+        self.per_class_loss.add(
+            torch.cat([classes, classes.new_tensor([num_classes])]),
+            torch.cat([losses, background[None]]),
+            num_classes,
+        )
+
+    def _alpha(self, device: torch.device) -> float | Tensor:
+        if self._alpha_per_class is None:
+            return self.fixed_alpha
+        if self.alpha is None:
+            self.alpha = self._alpha_per_class()
+        self.alpha = self.alpha.to(device)
+        return self.alpha
+
+
+def balanced_alpha(weights: Tensor, boxes: Sequence[int], alpha: float) -> Tensor:
+    """Give every class an alpha by its weight, `alpha` being that of a box of average weight.
+
+    ``alpha_c / (1 - alpha_c) = alpha / (1 - alpha) * w_c / w_mean``. The ratio on the left is what
+    alpha decides, the weight of a positive against that of a negative. To scale alpha itself would
+    pass 1 for rare classes, and an alpha clipped to 1 takes all negatives away from its class.
+
+    Args:
+        weights: (K,), >= 0, class weights of any common scale.
+        boxes: (K,), boxes per class, over which the weights are averaged; at least one in all.
+        alpha: in (0, 1).
+
+    Returns:
+        float32 (K,), in [0, 1); `alpha` throughout for equal weights.
+    """
+    weights = weights.double()
+    boxes = torch.as_tensor(boxes, dtype=torch.float64)
+    mean = (weights * boxes).sum() / boxes.sum()
+    odds = alpha / (1 - alpha) * weights / mean
+    return (odds / (1 + odds)).float()
+
+
+def _alpha_from_dataset(cfg: CfgNode) -> Tensor:
+    table = class_table(cfg)
+    alpha = balanced_alpha(
+        table.weights[:-1], table.counts.boxes, float(cfg.BALANCE.DENSE_LOSS.ALPHA)
+    )
+    listed = ", ".join(f"{n} {a:.3f}" for n, a in zip(table.counts.names, alpha, strict=True))
+    log_first_n(logging.INFO, f"Alpha of the classes: {listed}", key="message", name=__name__)
+    return alpha
+
+
+def _focal_terms(
+    logits: Tensor, labels: Tensor, alpha: float | Tensor, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """`labels` (...) in [0, K], and the focal loss of each of their logits (..., K)."""
+    # One column per class and none for the background.
+    targets = F.one_hot(labels, logits.shape[-1] + 1)[..., :-1]
+    return labels, sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none")

@@ -1,0 +1,76 @@
+"""Registries of the parts that a config chooses by name; users add their own from outside.
+
+=========================  =====================================================================
+registry                   what an entry is
+=========================  =====================================================================
+ROI_LOSS_REGISTRY          builder ``(cfg) -> loss``; ``loss(logits, gt_classes)`` maps (R, K+1)
+                           and (R,) to unweighted losses (R,), 0 where ``gt_classes`` is -1. Class
+                           weights and the normaliser are applied outside, to every loss alike. A
+                           loss that does not train a softmax also has ``loss.probabilities``, from
+                           logits to probabilities (R, K+1), which is used at inference.
+DENSE_LOSS_REGISTRY        builder ``(cfg) -> loss``; ``loss(logits, labels, anchors, alpha)`` maps
+                           logits (N, R, K), labels (N, R) in [0, K], K the background, or -1 to
+                           ignore, the anchors (Boxes per feature level, R together) and alpha
+                           (number or (K,)) to the summed loss. The normaliser is applied outside.
+WEIGHT_RULE_REGISTRY       function ``(frequency, *, total, log_offset, beta) -> weights``, see
+                           :data:`counterpoise.balance.class_weights.WeightRule`
+ANCHOR_SAMPLER_REGISTRY    builder ``(cfg) -> sampler``; ``sampler(labels, logits, anchors)`` takes
+                           the labels (A,) in {-1, 0, 1} and objectness logits (A,) of one image
+                           and the anchors (Boxes per feature level, A together), and returns new
+                           labels (A,)
+ROI_SAMPLER_REGISTRY       builder ``(cfg) -> sampler``; ``sampler(gt_classes, boxes, losses)`` gets
+                           the classes (R,) in [0, K] and the proposals (Boxes) of one image and
+                           returns the indices (S,) of those that train. ``losses`` (R,) are there
+                           if ``sampler.needs_losses`` is true, else None. The builder returns None
+                           where Detectron2 is to sample
+=========================  =====================================================================
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from fvcore.common.registry import Registry as _Registry
+
+from counterpoise.balance.class_weights import RULES
+from counterpoise.errors import UserError, did_you_mean
+
+
+class Registry(_Registry):
+    """Detectron2's registry, with names of the user's choice and an answer to a mistyped one."""
+
+    def __init__(self, name: str, config_key: str) -> None:
+        """
+        Args:
+            name: of the registry.
+            config_key: the config key that holds an entry's name, for messages.
+        """
+        super().__init__(name)
+        self.config_key = config_key
+
+    def register(self, obj: Any = None, *, name: str | None = None) -> Any:
+        """Register `obj` as `name` (default: its ``__name__``); also a decorator."""
+        if obj is None:
+            return lambda decorated: self.register(decorated, name=name)
+        self._do_register(name or obj.__name__, obj)
+        return obj
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """Return the entry called `name`.
+
+        Raises:
+            UserError: there is none; the message holds the known and the nearest name.
+        """
+        if name not in self:
+            known = [known for known, _ in self]
+            raise UserError(f"{self.config_key} is '{name}', {did_you_mean(name, known)}")
+        return super().get(name)
+
+
+ROI_LOSS_REGISTRY = Registry("ROI_LOSS", "BALANCE.ROI_LOSS.NAME")
+DENSE_LOSS_REGISTRY = Registry("DENSE_LOSS", "BALANCE.DENSE_LOSS.NAME")
+WEIGHT_RULE_REGISTRY = Registry("WEIGHT_RULE", "BALANCE.CLASS_WEIGHTS.RULE")
+ANCHOR_SAMPLER_REGISTRY = Registry("ANCHOR_SAMPLER", "BALANCE.ANCHOR_SAMPLER.NAME")
+ROI_SAMPLER_REGISTRY = Registry("ROI_SAMPLER", "BALANCE.ROI_SAMPLER.NAME")
+
+for _name, _rule in RULES.items():
+    WEIGHT_RULE_REGISTRY.register(_rule, name=_name)

@@ -1,0 +1,235 @@
+"""ROI heads whose box predictor learns with a registered classification loss."""
+
+import math
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, cat
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import (
+    CascadeROIHeads,
+    FastRCNNOutputLayers,
+    Res5ROIHeads,
+    StandardROIHeads,
+)
+from detectron2.structures import Instances
+from torch import Tensor
+
+from counterpoise.errors import UserError
+from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.roi_sampling import SampledROIHeads
+from counterpoise.modeling.score_thresholds import inference_thresholds
+
+
+class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
+    """Box predictor that replaces Detectron2's classification loss and score threshold.
+
+    This is upstream's own answer for a custom loss in the box head: subclass the output layers and
+    pass them as ``box_predictor`` (Detectron2 tutorial "Write Models").
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        cls_loss: ClassificationLoss,
+        cls_loss_weight: float = 1.0,
+        score_thresholds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            input_shape: of the box head's output.
+            cls_loss: classification loss over the sampled proposals.
+            cls_loss_weight: factor of the classification loss.
+            score_thresholds: (K,), scores above which a detection is kept, before NMS, by class;
+                None keeps ``test_score_thresh``.
+            kwargs: of :class:`detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
+        """
+        super().__init__(input_shape, **kwargs)
+        self.cls_loss = cls_loss
+        self.cls_loss_weight = cls_loss_weight
+        if score_thresholds is not None:
+            # Detectron2 compares scores (R, K) with it, which one number per class fits as well.
+            del self.test_score_thresh
+            self.register_buffer("test_score_thresh", score_thresholds, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
+        """Arguments of :class:`BalancedFastRCNNOutputLayers` from a config."""
+        return super().from_config(cfg, input_shape) | {
+            "cls_loss": ClassificationLoss.from_config(cfg),
+            "cls_loss_weight": float(cfg.BALANCE.ROI_LOSS.LOSS_WEIGHT),
+            "score_thresholds": inference_thresholds(cfg, cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+        }
+
+    def losses(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Detectron2's losses with ``loss_cls`` replaced.
+
+        Args:
+            predictions: logits (R, K + 1) and box deltas (R, 4K) or (R, 4).
+            proposals: per image, R together, with ``gt_classes`` in [0, K] or -1 to ignore.
+
+        Returns:
+            ``loss_cls`` and ``loss_box_reg``, scalars.
+        """
+        logits, deltas = predictions
+        if not proposals:
+            return {"loss_cls": 0.0 * logits.sum(), "loss_box_reg": 0.0 * deltas.sum()}
+        predictions, proposals = _drop_ignored(predictions, proposals)
+        losses = super().losses(predictions, proposals)
+        logits, _ = predictions
+        gt_classes = cat([p.gt_classes for p in proposals], dim=0)
+        if self.cls_loss.is_plain_cross_entropy:
+            self.cls_loss.log(logits, gt_classes)
+        else:
+            weight = self.loss_weight.get("loss_cls", 1.0)
+            losses["loss_cls"] = weight * self.cls_loss(logits, gt_classes)
+        if self.cls_loss_weight != 1.0:
+            losses["loss_cls"] = self.cls_loss_weight * losses["loss_cls"]
+        return losses
+
+    def predict_probs(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> list[Tensor]:
+        """Class probabilities (R_i, K + 1) per image, of the kind that the loss trains."""
+        if not hasattr(self.cls_loss.loss, "probabilities"):
+            return super().predict_probs(predictions, proposals)
+        return list(self.cls_loss.loss.probabilities(predictions[0]).split([*map(len, proposals)]))
+
+
+class BalancedHeads(SampledROIHeads):
+    """Mixin: ROI heads with balanced box predictors; comes before Detectron2's heads.
+
+    ``BALANCE.ROI_SAMPLER`` says which proposals train them.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments of Detectron2's heads from a config, each box predictor replaced.
+
+        Raises:
+            UserError: the config asks for a loss or sampler that these heads do not take.
+        """
+        refuse_other_losses(cfg)
+        arguments = super().from_config(cfg, input_shape)
+        # One loss for all stages of a cascade: the class weights are counted once.
+        cls_loss = ClassificationLoss.from_config(cfg)
+        if "box_predictors" in arguments:
+            arguments["box_predictors"] = [
+                balanced_predictor(cfg, stock, cls_loss) for stock in arguments["box_predictors"]
+            ]
+        else:
+            arguments["box_predictor"] = balanced_predictor(
+                cfg, arguments["box_predictor"], cls_loss
+            )
+        return arguments
+
+
+@ROI_HEADS_REGISTRY.register()
+class BalancedROIHeads(BalancedHeads, StandardROIHeads):
+    """Detectron2's ROI heads (FPN and other pooled features) with a balanced box predictor."""
+
+    def predict_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and box deltas of proposals, see :class:`SampledROIHeads`."""
+        pooled = self.box_pooler(
+            [features[f] for f in self.box_in_features], [p.proposal_boxes for p in proposals]
+        )
+        return self.box_predictor(self.box_head(pooled))
+
+
+@ROI_HEADS_REGISTRY.register()
+class BalancedRes5ROIHeads(BalancedHeads, Res5ROIHeads):
+    """Detectron2's C4 heads (the last ResNet stage per region) with a balanced box predictor."""
+
+    def predict_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and box deltas of proposals, see :class:`SampledROIHeads`."""
+        pooled = self._shared_roi_transform(
+            [features[f] for f in self.in_features], [p.proposal_boxes for p in proposals]
+        )
+        return self.box_predictor(pooled.mean(dim=[2, 3]))
+
+
+@ROI_HEADS_REGISTRY.register()
+class BalancedCascadeROIHeads(BalancedHeads, CascadeROIHeads):
+    """Detectron2's Cascade R-CNN heads with a balanced box predictor in every stage.
+
+    The proposals of the first stage are sampled; ``ohem`` is refused, since a proposal's loss would
+    depend on all stages.
+    """
+
+
+def refuse_other_losses(cfg: CfgNode) -> None:
+    """Refuse Detectron2's own switches for the classification loss, which would be ignored.
+
+    Raises:
+        UserError: one of them is on.
+    """
+    for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
+        if cfg.MODEL.ROI_BOX_HEAD[key]:
+            raise UserError(
+                f"MODEL.ROI_BOX_HEAD.{key} is True, but {cfg.MODEL.ROI_HEADS.NAME} takes its loss "
+                "from BALANCE.ROI_LOSS.NAME: set the key to False or use StandardROIHeads"
+            )
+
+
+def balanced_predictor(
+    cfg: CfgNode, stock: FastRCNNOutputLayers, cls_loss: ClassificationLoss
+) -> BalancedFastRCNNOutputLayers:
+    """Build a balanced predictor with the initial weights of a stock one.
+
+    Args:
+        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+        stock: the predictor that it takes the place of.
+        cls_loss: its classification loss.
+
+    Returns:
+        a predictor with equal parameters, but for the background's bias where
+        ``BALANCE.ROI_LOSS.PRIOR_PROB`` sets it.
+    """
+    # A layer draws random numbers for its own initial weights. Heads that are built later must
+    # start as they would in stock Detectron2 under the same seed.
+    with torch.random.fork_rng(devices=[]):
+        predictor = BalancedFastRCNNOutputLayers(
+            cfg,
+            ShapeSpec(channels=stock.cls_score.in_features),
+            box2box_transform=stock.box2box_transform,
+            cls_loss=cls_loss,
+        )
+    predictor.load_state_dict(stock.state_dict())
+    if cfg.BALANCE.ROI_LOSS.PRIOR_PROB > 0:
+        _set_prior(predictor, float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB))
+    return predictor
+
+
+def _set_prior(predictor: BalancedFastRCNNOutputLayers, prior_prob: float) -> None:
+    """Start with a foreground probability of `prior_prob` (arXiv:1708.02002, section 3.3).
+
+    There it is the prior of one sigmoid per class. For a softmax over K classes and a background
+    the total over the classes becomes the prior by a background bias of log(K (1 - pi) / pi).
+    """
+    bias, odds = predictor.cls_score.bias, (1 - prior_prob) / prior_prob
+    with torch.no_grad():
+        if hasattr(predictor.cls_loss.loss, "probabilities"):
+            bias[:-1] = -math.log(odds)
+        else:
+            bias[-1] = math.log(predictor.num_classes * odds)
+
+
+def _drop_ignored(
+    predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+) -> tuple[tuple[Tensor, Tensor], list[Instances]]:
+    """Take out proposals with class -1, which Detectron2's cross-entropy cannot take."""
+    kept = cat([p.gt_classes for p in proposals], dim=0) >= 0
+    if kept.all():
+        return predictions, proposals
+    logits, deltas = predictions
+    return (logits[kept], deltas[kept]), [p[p.gt_classes >= 0] for p in proposals]

@@ -1,0 +1,208 @@
+"""Classification loss of a box head: a registered loss, class weights and a normaliser."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from counterpoise.balance.losses import (
+    cross_entropy_loss,
+    sigmoid_focal_loss,
+    softmax_focal_loss,
+    target_probability,
+)
+from counterpoise.errors import UserError
+from counterpoise.modeling.class_loss_log import PerClassLoss
+from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
+from counterpoise.modeling.weight_sources import batch_weight_function, class_weight_provider
+
+#: logits (R, K+1), gt_classes (R,) -> unweighted losses (R,), 0 where gt_classes is -1
+ROILoss = Callable[[Tensor, Tensor], Tensor]
+
+NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
+
+
+@ROI_LOSS_REGISTRY.register(name="softmax_focal")
+def build_softmax_focal(cfg: CfgNode) -> ROILoss:
+    """Softmax focal loss with ``BALANCE.ROI_LOSS.GAMMA``."""
+    gamma = float(cfg.BALANCE.ROI_LOSS.GAMMA)
+    return partial(softmax_focal_loss, gamma=gamma, reduction="none")
+
+
+@ROI_LOSS_REGISTRY.register(name="cross_entropy")
+def build_cross_entropy(cfg: CfgNode) -> ROILoss:
+    """Cross-entropy, Detectron2's own loss."""
+    return partial(cross_entropy_loss, reduction="none")
+
+
+@ROI_LOSS_REGISTRY.register(name="sigmoid_focal")
+class SigmoidFocalROILoss:
+    """One binary focal loss per foreground class, summed; a background proposal is all negatives.
+
+    The last of the K + 1 logits is not used.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        node, num_classes = cfg.BALANCE.ROI_LOSS, cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if len(node.ALPHA) not in (1, num_classes):
+            raise UserError(
+                f"BALANCE.ROI_LOSS.ALPHA has {len(node.ALPHA)} numbers, expected 1 or {num_classes}"
+            )
+        self.alpha = torch.tensor([float(alpha) for alpha in node.ALPHA])
+        self.gamma = float(node.GAMMA)
+
+    def __call__(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """Losses (R,) of logits (R, K + 1) and classes (R,) in [0, K] or -1."""
+        num_classes = logits.shape[1] - 1
+        labels = torch.zeros_like(logits[:, :-1])
+        foreground = ((gt_classes >= 0) & (gt_classes < num_classes)).nonzero().flatten()
+        labels[foreground, gt_classes[foreground]] = 1
+        losses = sigmoid_focal_loss(
+            logits[:, :-1], labels, self.alpha, self.gamma, reduction="none"
+        ).sum(dim=1)
+        return losses.masked_fill(gt_classes < 0, 0.0)
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """Probabilities (R, K + 1): a sigmoid per class, and what the likeliest one leaves."""
+        foreground = logits[:, :-1].sigmoid()
+        return torch.cat([foreground, 1 - foreground.amax(dim=1, keepdim=True)], dim=1)
+
+
+class ClassificationLoss(nn.Module):
+    """Weighted and normalised classification loss over the proposals of a batch.
+
+    It holds no parameter and no persistent buffer: a model with it has the ``state_dict`` keys of
+    a stock model.
+    """
+
+    def __init__(
+        self,
+        loss: ROILoss,
+        class_weights: Callable[[], Tensor | None] = lambda: None,
+        normalizer: str = "weight_sum",
+        batch_weights: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """
+        Args:
+            loss: per-proposal loss.
+            class_weights: called once, at the first loss; returns (K + 1,) or None for all ones.
+            batch_weights: from the counts (K + 1,) of a step's proposals, over all processes, to
+                their weights (K + 1,); takes the place of `class_weights`.
+            normalizer: divisor of the summed loss: ``weight_sum`` (the class weights of the
+                proposals, summed: cancels any common scale of the weights), ``mean`` (proposals),
+                ``num_pos`` (foreground proposals) or ``sum`` (1). ``weight_sum`` and ``num_pos``
+                are averaged over processes.
+        """
+        super().__init__()
+        if normalizer not in NORMALIZERS:
+            raise ValueError(f"normalizer must be in {NORMALIZERS}, got {normalizer!r}")
+        self.loss = loss
+        self.normalizer = normalizer
+        self._class_weights = class_weights
+        self._batch_weights = batch_weights
+        self._resolved = False
+        self.per_class_loss = PerClassLoss()
+        self.register_buffer("weight", None, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "ClassificationLoss":
+        """Build it from ``BALANCE.ROI_LOSS`` and ``BALANCE.CLASS_WEIGHTS``."""
+        node = cfg.BALANCE.ROI_LOSS
+        loss = ROI_LOSS_REGISTRY.get(node.NAME)(cfg)
+        return cls(loss, class_weight_provider(cfg), node.NORMALIZER, batch_weight_function(cfg))
+
+    @property
+    def is_plain_cross_entropy(self) -> bool:
+        """Whether the loss is what Detectron2 computes itself, so that its value can stand."""
+        return (
+            getattr(self.loss, "func", None) is cross_entropy_loss
+            and self._batch_weights is None
+            and self._weight() is None
+            and self.normalizer in ("weight_sum", "mean")
+        )
+
+    def forward(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """
+        Args:
+            logits: (R, K + 1), background last; R may be 0.
+            gt_classes: (R,), in [0, K], or -1 to ignore.
+
+        Returns:
+            scalar, with a graph also where there is nothing to learn from.
+        """
+        losses = self.loss(logits, gt_classes)
+        weights = self._sample_weights(logits, gt_classes)
+        weighted = losses * weights
+        background = gt_classes == logits.shape[1] - 1
+        self._log(logits, gt_classes, background, weighted.detach())
+        return weighted.sum() / self._divisor(weights, gt_classes, background)
+
+    @torch.no_grad()
+    def log(self, logits: Tensor, gt_classes: Tensor) -> None:
+        """Log what :meth:`forward` logs, for a loss that is computed elsewhere."""
+        weighted = self.loss(logits, gt_classes) * self._sample_weights(logits, gt_classes)
+        self._log(logits, gt_classes, gt_classes == logits.shape[1] - 1, weighted)
+
+    @torch.no_grad()
+    def per_proposal(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """Split :meth:`forward` up into what each proposal (R,) adds to it; logs nothing."""
+        weights = self._sample_weights(logits, gt_classes)
+        background = gt_classes == logits.shape[1] - 1
+        divisor = self._divisor(weights, gt_classes, background)
+        return self.loss(logits, gt_classes) * weights / divisor
+
+    def _weight(self) -> Tensor | None:
+        if not self._resolved:
+            self.weight = self._class_weights()
+            self._resolved = True
+        return self.weight
+
+    def _sample_weights(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """Weight of every proposal, 0 where it is ignored."""
+        kept = (gt_classes >= 0).float()
+        if self._batch_weights is not None:
+            counted = gt_classes[gt_classes >= 0]
+            counts = torch.bincount(counted, minlength=logits.shape[1]).float()
+            joint = mean_over_processes(counts) * comm.get_world_size()
+            self.weight = self._batch_weights(joint)
+        elif self._weight() is None:
+            return kept
+        self.weight = self.weight.to(logits.device)
+        return kept * self.weight[gt_classes.clamp(min=0)]
+
+    def _divisor(self, weights: Tensor, gt_classes: Tensor, background: Tensor) -> Tensor:
+        if self.normalizer == "sum":
+            return weights.new_tensor(1.0)
+        if self.normalizer == "mean":
+            return (gt_classes >= 0).sum().clamp(min=1)
+        if self.normalizer == "num_pos":
+            positives = ((gt_classes >= 0) & ~background).sum().float()
+            return mean_over_processes(positives).clamp(min=1)
+        total = mean_over_processes(weights.sum())
+        return total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    @torch.no_grad()
+    def _log(
+        self, logits: Tensor, gt_classes: Tensor, background: Tensor, weighted: Tensor
+    ) -> None:
+        self.per_class_loss.add(gt_classes, weighted, logits.shape[1] - 1)
+        storage = get_event_storage()
+        targets = gt_classes.clamp(min=0)
+        if hasattr(self.loss, "probabilities"):
+            p_t = self.loss.probabilities(logits).gather(1, targets[:, None]).squeeze(1)
+        else:
+            p_t = target_probability(logits, targets)
+        foreground = (gt_classes >= 0) & ~background
+        for name, chosen in (("fg", foreground), ("bg", background)):
+            if chosen.any():
+                storage.put_scalar(f"roi/p_t_{name}", p_t[chosen].mean().item())
+        total = weighted.sum()
+        if total > 0:
+            share = weighted[background].sum() / total
+            storage.put_scalar("roi/background_loss_share", share.item())

@@ -1,0 +1,196 @@
+"""Region proposal network whose anchors are sampled by a registered sampler."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, batched_nms, cat
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from counterpoise.balance.sampling import mine_hard_negatives, sample_random, top_indices
+from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
+
+#: labels (A,) in {-1, 0, 1}, objectness logits (A,), anchors per level -> sampled labels (A,)
+AnchorSampler = Callable[[Tensor, Tensor, list[Boxes]], Tensor]
+
+NORMALIZERS = ("batch", "num_sampled", "num_pos")
+
+
+@ANCHOR_SAMPLER_REGISTRY.register(name="random")
+def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
+    """Detectron2's own sampling by ``BATCH_SIZE_PER_IMAGE`` and ``POSITIVE_FRACTION``."""
+    num_samples = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
+    positive_fraction = cfg.MODEL.RPN.POSITIVE_FRACTION
+    return lambda labels, logits, anchors: sample_random(labels, num_samples, positive_fraction)
+
+
+@ANCHOR_SAMPLER_REGISTRY.register(name="ohem")
+def build_ohem_sampler(cfg: CfgNode) -> AnchorSampler:
+    """All positives (up to a bound) and the hardest negatives, see :class:`OHEMSampler`."""
+    node = cfg.BALANCE.ANCHOR_SAMPLER
+    return OHEMSampler(
+        float(node.RATIO),
+        node.MAX_POSITIVES,
+        node.MIN_NEGATIVES,
+        float(node.NMS_THRESH),
+        node.TIE_BREAK,
+    )
+
+
+class OHEMSampler:
+    """Online hard negative mining over the anchors of an image.
+
+    Negatives are ranked by their logit, with which their classification loss grows. Neighbouring
+    anchors look at the same pixels, so the hardest ones crowd on few places; `nms_thresh` spreads
+    them, as the mining of arXiv:1604.03540 (section 4.1) does for regions.
+    """
+
+    #: NMS looks at this many times the negatives that can be asked for.
+    NMS_POOL = 10
+
+    def __init__(
+        self,
+        ratio: float = 3.0,
+        max_positives: int = 128,
+        min_negatives: int = 3,
+        nms_thresh: float = -1.0,
+        tie_break: str = "index",
+    ) -> None:
+        """
+        Args:
+            ratio, max_positives, min_negatives, tie_break: see :func:`mine_hard_negatives`.
+            nms_thresh: IoU above which a negative counts as a duplicate of a harder one on its
+                level; duplicates are chosen last. Negative: off.
+        """
+        self.ratio = ratio
+        self.max_positives = max_positives
+        self.min_negatives = min_negatives
+        self.nms_thresh = nms_thresh
+        self.tie_break = tie_break
+
+    def __call__(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
+        """
+        Args:
+            labels: (A,), in {-1, 0, 1}.
+            logits: (A,), objectness, without gradient.
+            anchors: per feature level, A together.
+
+        Returns:
+            (A,), in {-1, 0, 1}.
+        """
+        if self.nms_thresh >= 0:
+            logits = self._demote_duplicates(labels, logits, anchors)
+        return mine_hard_negatives(
+            labels, logits, self.ratio, self.max_positives, self.min_negatives, self.tie_break
+        )
+
+    def _demote_duplicates(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
+        positives = int((labels == 1).sum())
+        if self.max_positives >= 0:
+            positives = min(positives, self.max_positives)
+        wanted = max(int(self.ratio * positives), self.min_negatives)
+        negatives = (labels == 0).nonzero().flatten()
+        pool_size = min(self.NMS_POOL * wanted, len(negatives))
+        pool = negatives[top_indices(logits[negatives], pool_size, self.tie_break)]
+        if self.tie_break == "random":
+            # Of equal logits, NMS keeps the one that comes first.
+            pool = pool[torch.randperm(len(pool), device=pool.device)]
+        levels = torch.cat(
+            [torch.full((len(a),), i, device=labels.device) for i, a in enumerate(anchors)]
+        )
+        boxes = Boxes.cat(anchors).tensor
+        kept = batched_nms(boxes[pool], logits[pool], levels[pool], self.nms_thresh)
+        duplicate = torch.ones_like(pool, dtype=torch.bool)
+        duplicate[kept] = False
+        demoted = logits.double()
+        demoted[pool[duplicate]] -= demoted.max() - demoted.min() + 1
+        return demoted
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class BalancedRPN(RPN):
+    """RPN with Detectron2's labelling and a sampler that may see the predictions.
+
+    The labelling is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2): positive at IoU >= 0.7
+    or as the best anchor of a ground truth, negative below 0.3, ignored between.
+    """
+
+    @configurable
+    def __init__(
+        self, *, anchor_sampler: AnchorSampler, loss_normalizer: str = "batch", **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            anchor_sampler: chooses the anchors of one image that train the network.
+            loss_normalizer: ``batch`` divides both losses by ``batch_size_per_image`` times the
+                number of images, as Detectron2 does; ``num_sampled`` divides the classification
+                loss by the number of sampled anchors; ``num_pos`` both losses by the number of
+                sampled positives, as SSD does.
+            kwargs: of :class:`detectron2.modeling.proposal_generator.RPN`.
+        """
+        super().__init__(**kwargs)
+        if loss_normalizer not in NORMALIZERS:
+            raise ValueError(f"loss_normalizer must be in {NORMALIZERS}, got {loss_normalizer!r}")
+        self.anchor_sampler = anchor_sampler
+        self.loss_normalizer = loss_normalizer
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments of :class:`BalancedRPN` from a config."""
+        node = cfg.BALANCE.ANCHOR_SAMPLER
+        return super().from_config(cfg, input_shape) | {
+            "anchor_sampler": ANCHOR_SAMPLER_REGISTRY.get(node.NAME)(cfg),
+            "loss_normalizer": node.NORMALIZER,
+        }
+
+    def _subsample_labels(self, label: Tensor) -> Tensor:
+        # Deferred to losses(), the first place that holds both the labels and the logits.
+        return label
+
+    @torch.jit.unused
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Sample the anchors, then compute Detectron2's losses; arguments as in :class:`RPN`."""
+        logits = cat(pred_objectness_logits, dim=1).detach().float()
+        _log_accuracy(logits, torch.stack(gt_labels))
+        sampled = [
+            self.anchor_sampler(labels, scores, anchors)
+            for labels, scores in zip(gt_labels, logits, strict=True)
+        ]
+        losses = super().losses(
+            anchors, pred_objectness_logits, sampled, pred_anchor_deltas, gt_boxes
+        )
+        return self._normalized(losses, torch.stack(sampled))
+
+    def _normalized(self, losses: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        if self.loss_normalizer == "batch":
+            return losses
+        if self.loss_normalizer == "num_sampled":
+            counted, rescaled = labels >= 0, {"loss_rpn_cls"}
+        else:
+            counted, rescaled = labels == 1, losses.keys()
+        divisor = mean_over_processes(counted.sum().float()).clamp(min=1)
+        scale = self.batch_size_per_image * len(labels) / divisor
+        return {k: v * scale if k in rescaled else v for k, v in losses.items()}
+
+
+def _log_accuracy(logits: Tensor, labels: Tensor) -> None:
+    """Log accuracy over all labelled anchors: a hard sample makes its own accuracy look bad."""
+    storage = get_event_storage()
+    for name, label in (("fg", 1), ("bg", 0)):
+        chosen = logits[labels == label]
+        if chosen.numel():
+            correct = (chosen > 0) == bool(label)
+            storage.put_scalar(f"rpn/{name}_accuracy", correct.float().mean().item())

@@ -1,0 +1,175 @@
+"""Where a loss gets its class weights: a list, the training set, the batch, or nowhere."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from detectron2.config import CfgNode
+from detectron2.utils.logger import log_first_n
+from tabulate import tabulate
+from torch import Tensor
+
+from counterpoise.balance.class_counts import ClassCounts
+from counterpoise.balance.class_weights import (
+    RULES,
+    WeightRule,
+    append_background,
+    batch_class_weights,
+    class_weights,
+)
+from counterpoise.datasets.counting import count_classes
+from counterpoise.errors import UserError
+from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
+
+SOURCES = ("dataset", "list", "batch", "none")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Class counts of a training set beside the weights that follow from them."""
+
+    counts: ClassCounts
+    weights: Tensor | None
+    """float32 (K + 1,), background last; None without weighting."""
+
+    def __str__(self) -> str:
+        total = max(sum(self.counts.boxes), 1)
+        weights = ["-"] * (len(self.counts.names) + 1)
+        if self.weights is not None:
+            weights = [f"{w:.4g}" for w in self.weights.tolist()]
+        rows = [
+            (name, images, boxes, f"{boxes / total:.2%}", weight)
+            for name, images, boxes, weight in zip(
+                self.counts.names, self.counts.images, self.counts.boxes, weights[:-1], strict=True
+            )
+        ]
+        rows.append(("(background)", "", "", "", weights[-1]))
+        headers = ("class", "images", "boxes", "frequency", "weight")
+        return tabulate(
+            rows, headers, tablefmt="simple", disable_numparse=True,
+            colalign=("left", "right", "right", "right", "right"),
+        )  # fmt: skip
+
+
+def class_table(cfg: CfgNode) -> ClassTable:
+    """Count the training sets of a config and weigh their classes by ``BALANCE.CLASS_WEIGHTS``.
+
+    Raises:
+        UserError: a dataset, a count or a key does not allow it.
+    """
+    counts = count_classes(cfg.DATASETS.TRAIN)
+    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if len(counts.names) != num_classes:
+        raise UserError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but the training set "
+            f"{', '.join(cfg.DATASETS.TRAIN)} has {len(counts.names)} classes "
+            f"({', '.join(counts.names)}): set the key to {len(counts.names)}"
+        )
+    return ClassTable(counts, _weights(cfg.BALANCE.CLASS_WEIGHTS, counts))
+
+
+def class_weight_provider(cfg: CfgNode) -> Callable[[], Tensor | None]:
+    """Return a function that works out the class weights when it is first needed.
+
+    Building a model for inference must not open the training set, so nothing is read here.
+
+    Args:
+        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+
+    Returns:
+        function without arguments that returns float32 (K + 1,), background last, or None where
+        there are no weights that stay the same; it logs the table of classes and weights.
+    """
+    node = cfg.BALANCE.CLASS_WEIGHTS
+    if node.SOURCE in ("batch", "none"):
+        return lambda: None
+    if node.SOURCE == "list":
+        num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        return lambda: _weights_from_list(node, num_classes)
+
+    def from_dataset() -> Tensor | None:
+        table = class_table(cfg)
+        log_class_table(table)
+        return table.weights
+
+    return from_dataset
+
+
+def batch_weight_function(cfg: CfgNode) -> Callable[[Tensor], Tensor] | None:
+    """Return the function from counts (K + 1,) of a batch to its weights (K + 1,).
+
+    Args:
+        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+
+    Returns:
+        the function, or None unless ``SOURCE`` is ``batch``.
+    """
+    node = cfg.BALANCE.CLASS_WEIGHTS
+    if node.SOURCE != "batch":
+        return None
+    return partial(
+        batch_class_weights,
+        rule=_rule(node),
+        log_offset=float(node.LOG_OFFSET),
+        normalize=node.NORMALIZE,
+        beta=float(node.BETA),
+    )
+
+
+def log_class_table(table: ClassTable) -> None:
+    """Log a table of classes once, however many parts of the program ask for it."""
+    message = f"Classes of the training set and their weights:\n{table}"
+    log_first_n(logging.INFO, message, key="message", name=__name__)
+
+
+def _rule(node: CfgNode) -> str | WeightRule:
+    registered = WEIGHT_RULE_REGISTRY.get(node.RULE)
+    # The core knows its own rules by name, and says in its messages which one it was.
+    return node.RULE if registered is RULES.get(node.RULE) else registered
+
+
+def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
+    if node.SOURCE in ("batch", "none"):
+        return None
+    if node.SOURCE == "list":
+        return _weights_from_list(node, len(counts.names))
+    empty = [name for name, boxes in zip(counts.names, counts.boxes, strict=True) if not boxes]
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            weights = class_weights(
+                counts.boxes,
+                rule=_rule(node),
+                log_offset=float(node.LOG_OFFSET),
+                background=node.BACKGROUND,
+                normalize=node.NORMALIZE,
+                beta=float(node.BETA),
+                background_fraction=float(node.BACKGROUND_FRACTION),
+                background_value=float(node.BACKGROUND_VALUE),
+            )
+    except ValueError as error:
+        missing = f" (classes without boxes: {', '.join(empty)})" if empty else ""
+        raise UserError(f"BALANCE.CLASS_WEIGHTS: {error}{missing}") from error
+    for warning in caught:
+        log_first_n(logging.WARNING, str(warning.message), key="message", name=__name__)
+    return weights
+
+
+def _weights_from_list(node: CfgNode, num_classes: int) -> Tensor:
+    values = [float(v) for v in node.VALUES]
+    if len(values) not in (num_classes, num_classes + 1):
+        raise UserError(
+            f"BALANCE.CLASS_WEIGHTS.VALUES has {len(values)} numbers, expected {num_classes} (one "
+            f"per class; the background follows BACKGROUND) or {num_classes + 1} (background last)"
+        )
+    background, value = node.BACKGROUND, float(node.BACKGROUND_VALUE)
+    if len(values) > num_classes:
+        background, value = "value", values.pop()
+    try:
+        return append_background(values, background, node.NORMALIZE, value)
+    except ValueError as error:
+        raise UserError(f"BALANCE.CLASS_WEIGHTS.VALUES: {error}") from error

@@ -1,0 +1,136 @@
+"""What a training says and writes beside Detectron2's logs."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, get_event_storage
+
+from counterpoise.modeling.class_loss_log import PerClassLoss
+from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.training.class_loss_file import append_class_losses
+from counterpoise.training.run_record import RunRecord, now
+
+logger = logging.getLogger(__name__)
+
+BALANCE_METRICS = (
+    "rpn/fg_accuracy",
+    "rpn/bg_accuracy",
+    "roi/p_t_fg",
+    "roi/p_t_bg",
+    "roi/background_loss_share",
+)
+
+
+class BalanceMetricPrinter(EventWriter):
+    """Prints this project's metrics to the terminal, beside Detectron2's line."""
+
+    def write(self) -> None:
+        """Log the medians over the last 20 iterations."""
+        histories = get_event_storage().histories()
+        # A cascade puts the stage before the name, such as "stage0/roi/p_t_fg".
+        parts = [
+            f"{name}: {histories[name].median(20):.3f}"
+            for metric in BALANCE_METRICS
+            for name in sorted(histories)
+            if f"/{name}".endswith(f"/{metric}")
+        ]
+        if parts:
+            logger.info("  ".join(parts))
+
+
+class ClassLossWriter(HookBase):
+    """Appends the classification loss by target class to a file, summed over all processes.
+
+    A model whose losses are not recorded by class leaves no file.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str], period: int = 20) -> None:
+        """
+        Args:
+            path: of the file.
+            class_names: K names.
+            period: iterations per record.
+        """
+        self.path = path
+        self.class_names = tuple(class_names)
+        self.period = period
+
+    def before_train(self) -> None:
+        """Find what records losses in the model."""
+        modules = self.trainer.model.modules()
+        self._recorders = [module for module in modules if isinstance(module, PerClassLoss)]
+
+    def after_step(self) -> None:
+        """Write a record when it is time, and after the last iteration."""
+        done = self.trainer.iter + 1
+        if not self._recorders or (done % self.period and done != self.trainer.max_iter):
+            return
+        device = next(self.trainer.model.parameters()).device
+        sums = torch.zeros(len(self.class_names) + 1, device=device)
+        for recorder in self._recorders:
+            taken = recorder.take()
+            if taken is not None:
+                sums += taken
+        sums = (mean_over_processes(sums) * comm.get_world_size()).tolist()
+        # A registered loss that says nothing of single samples leaves the sums at 0.
+        if comm.is_main_process() and sum(sums) > 0:
+            append_class_losses(self.path, self.trainer.iter, self.class_names, sums)
+
+
+class RunRecordWriter(HookBase):
+    """Writes the record of the run when training starts and ends.
+
+    Checkpoints carry its time, so that a resumed run counts each iteration once.
+    """
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        """
+        Args:
+            path: of the file.
+            record: of this start of the training.
+        """
+        self.path = path
+        self.record = record
+
+    def before_train(self) -> None:
+        """Write the record of a run that has begun."""
+        if self.trainer.start_iter > 0:
+            self.record = replace(self.record, resumed_from=self.trainer.start_iter)
+        self._write()
+
+    def before_step(self) -> None:
+        """Start the clock."""
+        self._step_started = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Stop the clock; as the first hook, before others evaluate or save."""
+        seconds = self.record.training_seconds + time.perf_counter() - self._step_started
+        self.record = replace(self.record, training_seconds=seconds)
+
+    def after_train(self) -> None:
+        """Write the time, and the end where the last iteration was reached."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.record = replace(self.record, finished=now())
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run continues."""
+        return {
+            "started": self.record.started,
+            "training_seconds": self.record.training_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the record of a checkpoint."""
+        self.record = replace(self.record, **state_dict)
+
+    def _write(self) -> None:
+        if comm.is_main_process():
+            self.record.write(self.path)

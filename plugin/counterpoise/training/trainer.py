@@ -1,0 +1,126 @@
+"""Training and evaluation of a config: Detectron2's trainer with the project's parts in place."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import (
+    build_detection_train_loader,
+)
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from torch import nn
+
+from counterpoise.datasets import ClassCounts
+from counterpoise.datasets.mapper import training_mapper
+from counterpoise.errors import UserError, did_you_mean
+from counterpoise.inference.evaluation import check_test_classes, evaluate
+from counterpoise.modeling.checkpoint import (
+    RECORD_KEY,
+    BalancedCheckpointer,
+    TrainingRecord,
+)
+from counterpoise.modeling.score_thresholds import without_score_thresholds
+from counterpoise.modeling.weight_sources import class_table, log_class_table
+from counterpoise.training import class_loss_file, run_record
+from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
+from counterpoise.training.run_record import RunRecord, command_line
+
+logger = logging.getLogger(__name__)
+
+
+class BalancedTrainer(DefaultTrainer):
+    """Detectron2's default trainer with class records, per-class evaluation and best checkpoint."""
+
+    def __init__(self, cfg: CfgNode, record: RunRecord | None = None) -> None:
+        """
+        Args:
+            cfg: prepared by :func:`prepare`, frozen.
+            record: of this run, kept in ``OUTPUT_DIR/run.json``; None for a script, whose command
+                line is that of the process.
+
+        Raises:
+            UserError: the training set or a key does not allow to train.
+        """
+        self.record = record or RunRecord(command_line(), (), cfg.SEED)
+        self.table = class_table(cfg)
+        log_class_table(self.table)
+        _log_schedule(cfg, self.table.counts)
+        for name in cfg.DATASETS.TEST:  # a fault here must not come to light after the training
+            check_test_classes(name, self.table.counts)
+        super().__init__(cfg)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Detectron2's model without ``BALANCE.SCORE_THRESHOLDS``: AP is over all detections."""
+        return super().build_model(without_score_thresholds(cfg))
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's loader with :func:`training_mapper`."""
+        return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
+        # Detectron2 has no method that builds the checkpointer; the hooks are its first users.
+        self.checkpointer = BalancedCheckpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            **self.checkpointer.checkpointables,
+            **{RECORD_KEY: TrainingRecord(self.table)},
+        )
+        period = self.cfg.TEST.EVAL_PERIOD
+        evaluation: list[HookBase] = [hooks.EvalHook(period, self.evaluate)]
+        if period > 0 and comm.is_main_process():
+            metric = _best_metric(self.cfg, self.table.counts)
+            evaluation.append(hooks.BestCheckpointer(period, self.checkpointer, metric))
+        built = super().build_hooks()
+        at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+        out = Path(self.cfg.OUTPUT_DIR)
+        return [
+            RunRecordWriter(out / run_record.FILE_NAME, self.record),
+            *built[:at],
+            *evaluation,
+            ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
+            *built[at + 1 :],
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers and a terminal line of this project's metrics."""
+        return [*super().build_writers(), BalanceMetricPrinter()]
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate on ``DATASETS.TEST`` and write ``evaluation.json``."""
+        self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+        return self._last_eval_results
+
+
+def _best_metric(cfg: CfgNode, counts: ClassCounts) -> str:
+    metric = cfg.TEST.BEST_METRIC
+    known = ["AP", "AP50", "AP75", *(f"AP-{name}" for name in counts.names)]
+    if metric not in known:
+        raise UserError(f"TEST.BEST_METRIC is '{metric}', {did_you_mean(metric, known)}")
+    several = len(cfg.DATASETS.TEST) > 1
+    return f"{cfg.DATASETS.TEST[0]}/bbox/{metric}" if several else f"bbox/{metric}"
+
+
+def _log_schedule(cfg: CfgNode, counts: ClassCounts) -> None:
+    images = counts.num_images
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        images -= counts.num_empty
+    if images == 0:
+        raise UserError(
+            f"the training set {', '.join(cfg.DATASETS.TRAIN)} has no image to train on: check its "
+            "report above, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to keep empty images"
+        )
+    epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / images
+    logger.info(
+        "Training on %d images with %d boxes for %d iterations of %d images: %.1f epochs",
+        images, sum(counts.boxes), cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs,
+    )  # fmt: skip
+    if epochs < 3:
+        logger.warning(
+            "Fewer than three epochs: each image is seen %.1f times; raise SOLVER.MAX_ITER", epochs
+        )
