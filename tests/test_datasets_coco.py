@@ -10,7 +10,8 @@ import torch
 from detectron2.data.detection_utils import annotations_to_instances
 from PIL import Image
 
-from counterpoise.datasets import Kind, parse_specs, read_class_names
+from counterpoise.datasets import InvalidKind as Kind
+from counterpoise.datasets import parse_specs, read_class_names
 from counterpoise.datasets.loading import Part, Source
 from counterpoise.errors import UserError
 
@@ -62,7 +63,7 @@ def test_boxes_crowds_and_gapped_category_ids_are_read(root: Path):
         {"bbox": [4, 2, 14, 7], "bbox_mode": 0, "category_id": 1, "iscrowd": 0},
         {"bbox": [0, 0, 40, 20], "bbox_mode": 0, "category_id": 0, "iscrowd": 1},
     ]
-    assert not part.report.invalid
+    assert not part.report.invalid_annotations
 
 
 def test_class_names_follow_the_category_ids(root: Path):
@@ -74,7 +75,7 @@ def test_class_names_follow_the_category_ids(root: Path):
 def test_classes_reorder_by_name_and_what_they_lack_is_an_unknown_class(root: Path):
     part = load(root, [box(), box(id=1, category_id=0)], CLASSES=["bird", "cat"])
     assert [a["category_id"] for a in part.dicts[0]["annotations"]] == [1]
-    assert [str(f) for f in part.report.invalid] == [
+    assert [str(f) for f in part.report.invalid_annotations] == [
         "ann.json, annotation id 1: unknown class 'dog'"
     ]
 
@@ -91,10 +92,14 @@ def test_an_image_is_found_by_its_file_name(root: Path, name: str):
     assert Path(part.dicts[0]["file_name"]).is_file()
 
 
-def test_missing_annotation_ids_and_sizes_are_no_fault(root: Path):
+def test_missing_annotation_ids_and_sizes_are_valid(root: Path):
     entry = without(without(image(), "width"), "height")
     part = load(root, [without(box(), "id"), without(box(), "id")], [entry])
-    assert part.report.boxes == 2 and part.dicts[0]["width"] == 40 and not part.report.invalid
+    assert (
+        part.report.boxes == 2
+        and part.dicts[0]["width"] == 40
+        and not part.report.invalid_annotations
+    )
 
 
 def test_images_are_ordered_by_id(root: Path):
@@ -128,7 +133,7 @@ def test_an_invalid_segmentation_goes_and_its_box_stays(root: Path, written: Any
     (annotation,) = part.dicts[0]["annotations"]
     assert annotation.get("segmentation") == kept
     noted = "without their segmentation, which is invalid: 1" in part.report.summary()
-    assert noted is (kept is None) and not part.report.invalid
+    assert noted is (kept is None) and not part.report.invalid_annotations
     if kept is not None:
         form = "bitmask" if isinstance(kept, dict) else "polygon"
         instances = annotations_to_instances([annotation], (20, 40), mask_format=form)
@@ -157,7 +162,7 @@ BAD = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_annotation_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
+def test_an_invalid_annotation_is_left_out_or_refused(root: Path, case: str, mode: str):
     entry, kind, where, reason = BAD[case]
     check_outcome(root, mode, kind, where, reason, [box(), entry], [image()])
 
@@ -177,7 +182,7 @@ BAD_IMAGES = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", BAD_IMAGES)
-def test_a_bad_image_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
+def test_an_invalid_image_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
     entry, kind, where, reason = BAD_IMAGES[case]
     check_outcome(root, mode, kind, where, reason, [box()], [image(), entry])
 
@@ -191,7 +196,7 @@ def check_outcome(
         told = str(error.value)
     else:
         part = load(root, annotations, images, mode=mode)
-        assert [f.kind for f in part.report.invalid] == [kind]
+        assert [f.kind for f in part.report.invalid_annotations] == [kind]
         assert (part.report.images, part.report.boxes) == (1, 1)
         told = part.report.summary()
     assert kind in told and where in told and reason in told

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from counterpoise.datasets import Kind, parse_specs, read_class_names
+from counterpoise.datasets import InvalidKind as Kind
+from counterpoise.datasets import parse_specs, read_class_names
 from counterpoise.datasets.loading import Part, Source
 from counterpoise.errors import UserError
 
@@ -66,7 +67,7 @@ def test_a_line_becomes_a_box_within_the_image(tmp_path: Path, line: str, bbox: 
     add(tmp_path, "images/a.jpg", text=line)
     part = from_folders(tmp_path)
     assert part.dicts[0]["annotations"][0]["bbox"] == pytest.approx(bbox, abs=1e-3)
-    assert part.report.clipped == clipped and not part.report.invalid
+    assert part.report.clipped == clipped and not part.report.invalid_annotations
 
 
 def test_images_without_labels_are_background(tmp_path: Path):
@@ -101,7 +102,7 @@ def test_the_split_is_found(tmp_path: Path, case: str):
     add(tmp_path, image)
     part = from_yaml(tmp_path, content)
     assert [d["file_name"] for d in part.dicts] == [str(tmp_path / image)]
-    assert part.report.boxes == 1 and not part.report.invalid
+    assert part.report.boxes == 1 and not part.report.invalid_annotations
 
 
 @pytest.mark.parametrize("split", ["val", "valid", "validation"])
@@ -115,7 +116,7 @@ def test_a_label_may_lie_beside_its_image(tmp_path: Path):
     add(tmp_path, "train/a.jpg", "train/a.txt")
     (tmp_path / "train" / "classes.txt").write_text("fish\ncrab\n")
     part = from_yaml(tmp_path, "train: train")
-    assert part.report.boxes == 1 and not part.report.invalid
+    assert part.report.boxes == 1 and not part.report.invalid_annotations
 
 
 def test_a_list_of_images_is_followed_and_its_missing_ones_reported(tmp_path: Path):
@@ -126,7 +127,7 @@ def test_a_list_of_images_is_followed_and_its_missing_ones_reported(tmp_path: Pa
     (tmp_path / "lists" / "train.txt").write_text(entries)
     part = from_yaml(tmp_path, "train: lists/train.txt")
     assert ids(part) == ["pics/images/a", "pics/images/b"] and part.report.boxes == 2
-    assert [f.kind for f in part.report.invalid] == [Kind.NO_IMAGE] * 2
+    assert [f.kind for f in part.report.invalid_annotations] == [Kind.NO_IMAGE] * 2
 
 
 def test_ids_keep_the_sub_folder(tmp_path: Path):
@@ -180,7 +181,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("names: [a]\nval: x", "does not name it"),
     ],
 )
-def test_a_bad_data_yaml_is_refused(tmp_path: Path, content: str, says: str):
+def test_an_invalid_data_yaml_is_refused(tmp_path: Path, content: str, says: str):
     (tmp_path / "data.yaml").write_text(content)
     with pytest.raises(UserError, match=says) as error:
         load({"DATA_YAML": str(tmp_path / "data.yaml"), "SPLIT": "train"})
@@ -225,14 +226,14 @@ BAD = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_line_is_reported_and_left_out_or_refused(tmp_path: Path, case: str, mode: str):
+def test_an_invalid_line_is_reported_and_left_out_or_refused(tmp_path: Path, case: str, mode: str):
     line, kind, reason = BAD[case]
     add(tmp_path, "images/a.jpg", text=f"{LINE}{line}\n{LINE}")
     check_outcome(tmp_path, mode, kind, "labels/a.txt:2", reason, images=1, boxes=2)
 
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
-def test_bad_files_are_reported_and_left_out_or_refused(tmp_path: Path, mode: str):
+def test_invalid_files_are_reported_and_left_out_or_refused(tmp_path: Path, mode: str):
     add(tmp_path, "images/a.jpg")
     stray = tmp_path / "labels" / "b.txt"
     stray.write_text(LINE)
@@ -255,16 +256,16 @@ def check_outcome(
         told = str(error.value)
     else:
         part = from_folders(root, mode)
-        assert [f.kind for f in part.report.invalid] == [kind]
+        assert [f.kind for f in part.report.invalid_annotations] == [kind]
         assert (part.report.images, part.report.boxes) == (images, boxes)
         told = part.report.summary()
     assert kind in told and where in told and reason in told
 
 
-def test_more_bad_records_than_are_shown_are_counted(tmp_path: Path):
+def test_more_invalid_annotations_than_are_shown_are_counted(tmp_path: Path):
     add(tmp_path, "images/a.jpg", text=LINE + "0 0 0 0 0\n" * 8)
     report = from_folders(tmp_path).report
-    assert len(report.invalid) == 8 and report.boxes == 1
+    assert len(report.invalid_annotations) == 8 and report.boxes == 1
     assert "8 invalid annotations, left out: 8 boxes\n" in report.summary()
     assert "... and 3 more" in report.summary() and "labels/a.txt:7" not in report.summary()
     with pytest.raises(UserError, match=r"8 invalid annotations.*; and 3 more"):

@@ -20,7 +20,7 @@ from PIL import Image
 from counterpoise.commands.console import main
 from counterpoise.config.loading import load_config
 from counterpoise.config.validation import check_config
-from counterpoise.datasets import Kind, count_classes
+from counterpoise.datasets import InvalidKind, count_classes
 from counterpoise.errors import UserError
 from counterpoise.inspection import Inspection, find_target, inspect
 from counterpoise.inspection.anchors import (
@@ -505,7 +505,9 @@ def test_faults_are_all_listed_and_to_be_mended(tmp_path):
     inspection = inspected(tmp_path)
     (source,) = inspection.invalid
     kinds = [entry.kind for entry in source.invalid]
-    assert kinds.count(Kind.ZERO_SIZE) == 5 and kinds.count(Kind.UNREADABLE_IMAGE) == 1
+    assert (
+        kinds.count(InvalidKind.ZERO_SIZE) == 5 and kinds.count(InvalidKind.UNREADABLE_IMAGE) == 1
+    )
     assert advice(inspection, "Fix").settings == {"DATASETS": {"BAD_RECORDS": "skip"}}
     text, page = as_text(inspection), as_page(inspection)
     assert "5 x zero-size" in text and "... and 2 more" in text

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.datasets.files import read_text, require_folder
-from counterpoise.datasets.invalid import InvalidAnnotation, InvalidAnnotationError, Kind
+from counterpoise.datasets.invalid_annotations import (
+    InvalidAnnotationError,
+    InvalidKind,
+)
 from counterpoise.datasets.json_fields import (
     get_box,
     get_crowd_flag,
@@ -43,11 +46,11 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
             record = _image_record(entry, file, images_root)
         except ValueError as error:
             where = f"{file}, images[{number}]"
-            records.invalid.append(InvalidAnnotation(Kind.UNREADABLE_ENTRY, where, str(error)))
+            records.reject(InvalidKind.UNREADABLE_ENTRY, where, error)
             continue
         records.images.append(record)
         by_id.setdefault(record.id, record)  # a second one is invalid: it gets no objects
-    _attach_annotations(content["annotations"], file, categories, by_id, records.invalid)
+    _attach_annotations(content["annotations"], file, categories, by_id, records)
     records.images.sort(key=lambda record: _id_order(record.id))
     return records
 
@@ -111,7 +114,7 @@ def _attach_annotations(
     file: str,
     categories: dict[int | str, str],
     images: dict[int | str, ImageRecord],
-    invalid: list[InvalidAnnotation],
+    records: RecordSet,
 ) -> None:
     seen: set[int | str] = set()
     for number, entry in enumerate(entries):
@@ -122,18 +125,18 @@ def _attach_annotations(
                 where = f"{file}, annotation id {key!r}"
                 if key in seen:
                     reason = f"used a second time by annotations[{number}]"
-                    raise InvalidAnnotationError(Kind.DUPLICATE_ANNOTATION, reason)
+                    raise InvalidAnnotationError(InvalidKind.DUPLICATE_ANNOTATION, reason)
                 seen.add(key)
             image_id = get_identifier(entry, "image_id")
             record = _object_record(entry, where, categories)
             if image_id not in images:
                 raise InvalidAnnotationError(
-                    Kind.UNKNOWN_IMAGE, f"no image has the id {image_id!r}"
+                    InvalidKind.UNKNOWN_IMAGE, f"no image has the id {image_id!r}"
                 )
         except InvalidAnnotationError as error:
-            invalid.append(InvalidAnnotation(error.kind, where, str(error)))
+            records.reject(error.kind, where, error)
         except ValueError as error:
-            invalid.append(InvalidAnnotation(Kind.UNREADABLE_OBJECT, where, str(error)))
+            records.reject(InvalidKind.UNREADABLE_OBJECT, where, error)
         else:
             images[image_id].objects.append(record)
 
@@ -142,7 +145,7 @@ def _object_record(entry: Any, where: str, categories: dict[int | str, str]) -> 
     category_id, box = get_identifier(entry, "category_id"), get_box(entry)
     if category_id not in categories:
         reason = f"category id {category_id!r} is not among the categories"
-        raise InvalidAnnotationError(Kind.UNKNOWN_CLASS, reason)
+        raise InvalidAnnotationError(InvalidKind.UNKNOWN_CLASS, reason)
     return ObjectRecord(
         class_name=categories[category_id],
         box=box,

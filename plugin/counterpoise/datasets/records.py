@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from counterpoise.datasets.invalid import InvalidAnnotation
+from counterpoise.datasets.invalid_annotations import InvalidAnnotation, InvalidKind
 
 Box = tuple[float, float, float, float]
 
@@ -67,7 +67,7 @@ class RecordSet:
         coordinates: meaning of all boxes of the set.
         class_names: names that the dataset itself defines, in its own order.
         images: readable records.
-        invalid: what could not be parsed.
+        invalid_annotations: what could not be parsed.
         notes: what a user should know though nothing is wrong.
     """
 
@@ -75,5 +75,9 @@ class RecordSet:
     coordinates: Coordinates
     class_names: tuple[str, ...] = ()
     images: list[ImageRecord] = field(default_factory=list)
-    invalid: list[InvalidAnnotation] = field(default_factory=list)
+    invalid_annotations: list[InvalidAnnotation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def reject(self, kind: InvalidKind, where: str, reason: object, boxes: int = 0) -> None:
+        """Note an invalid annotation; the arguments are the fields of InvalidAnnotation."""
+        self.invalid_annotations.append(InvalidAnnotation(kind, where, str(reason), boxes))

@@ -1,4 +1,4 @@
-"""Validity of COCO segmentations: what Detectron2 cannot use is left away."""
+"""Validity of COCO segmentations: what Detectron2 cannot use is left out."""
 
 import math
 import re

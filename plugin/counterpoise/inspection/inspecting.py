@@ -108,7 +108,9 @@ def _faults(reports: Mapping[str, Report]) -> tuple[InvalidAnnotations, ...]:
         InvalidAnnotations(
             splits=tuple(name for name, report in reports.items() if report.source == source),
             source=source,
-            invalid=next(tuple(r.invalid) for r in reports.values() if r.source == source),
+            invalid=next(
+                tuple(r.invalid_annotations) for r in reports.values() if r.source == source
+            ),
         )
         for source in sources
     )
