@@ -22,6 +22,7 @@ setup(
     # Detectron2 itself is absent because PyPI does not have it: bring one, or run `make install`.
     # tools/setup_env.py reads the two lists below, so they stay plain literals.
     install_requires=[
+        "defusedxml>=0.7",
         "faster-coco-eval>=1.6",
         "Jinja2>=3.1",
         "numpy",
