@@ -81,6 +81,22 @@ def test_a_box_of_the_whole_image_is_not_clipped(voc: Path):
     assert part.report.clipped == 0
 
 
+@pytest.mark.parametrize(
+    "written, bbox",
+    [
+        ((5, 5, 5, 9), [4, 4, 5, 9]),
+        ((5, 5, 9, 5), [4, 4, 9, 5]),
+        ((40, 1, 40, 30), [39, 0, 40, 30]),
+    ],
+)
+def test_coordinates_are_inclusive_so_that_equal_ones_are_one_pixel(
+    voc: Path, written: tuple, bbox: list
+):
+    write(voc, "xml/good.xml", xml(box_xml(box=written)))
+    part = load(voc, "refuse")
+    assert part.dicts[0]["annotations"][0]["bbox"] == bbox and part.report.clipped == 0
+
+
 def test_a_box_partly_outside_is_clipped_and_counted(voc: Path):
     write(voc, "xml/good.xml", xml(box_xml(box=(-4, 3.5, 55, 12))))
     part = load(voc)
@@ -165,14 +181,8 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]>' + xml(box_xml("&c;"
 # What is written beside the valid image; then the kind, the place and the reason reported, and
 # the numbers of images and boxes that are kept.
 BAD = {
-    "zero width": (
-        box_xml(box=(5, 5, 5, 9)),
-        Kind.ZERO_SIZE,
-        "bad.xml, object 2",
-        "x 5 to 5",
-        2,
-        2,
-    ),
+    "click": (box_xml(box=(5, 5, 5, 5)), Kind.ZERO_SIZE, "bad.xml, object 2", "x 5 to 5", 2, 2),
+    "just inverted": (box_xml(box=(5.5, 5, 5, 9)), Kind.ZERO_SIZE, "object 2", "5.5 to 5", 2, 2),
     "inverted": (box_xml(box=(9, 5, 5, 9)), Kind.ZERO_SIZE, "bad.xml, object 2", "9 to 5", 2, 2),
     "outside": (box_xml(box=(50, 1, 60, 9)), Kind.OUTSIDE, "object 2", "image of 40 x 30", 2, 2),
     "nan": (box_xml(box=("nan", 1, 6, 9)), Kind.NOT_FINITE, "object 2", "nan", 2, 2),

@@ -74,12 +74,17 @@ def clip_box(
         [x0, y0, x1, y1] in pixels, and whether a part of the box was outside the image.
 
     Raises:
-        InvalidAnnotationError: the box is not finite, has no area, or lies wholly outside.
+        InvalidAnnotationError: the box is not finite, has no area, is a single pixel of VOC's
+            inclusive coordinates, or lies wholly outside.
     """
     x0, y0, x1, y1 = box
     if not all(map(math.isfinite, box)):
         raise InvalidAnnotationError(InvalidKind.NOT_FINITE, _as_written(box))
-    if x1 <= x0 or y1 <= y0:
+    # VOC's last pixel belongs to the box, so equal numbers are one pixel; but a box of a single
+    # pixel is a click in the labelling tool (BCCD has two), no object.
+    thin = x1 == x0 or y1 == y0
+    click = x1 == x0 and y1 == y0
+    if x1 < x0 or y1 < y0 or click or (thin and coordinates is not Coordinates.PIXELS_FROM_1):
         raise InvalidAnnotationError(InvalidKind.ZERO_SIZE, _as_written(box))
     if coordinates is Coordinates.PIXELS_FROM_1:  # as in Detectron2: x1 and y1 are inclusive
         x0, y0 = x0 - 1, y0 - 1
