@@ -140,6 +140,22 @@ def test_an_invalid_segmentation_goes_and_its_box_stays(root: Path, written: Any
         assert torch.equal(instances.gt_classes, torch.tensor([1])) and len(instances.gt_masks) == 1
 
 
+def test_a_stated_area_is_kept_as_it_is_though_its_box_is_clipped(root: Path):
+    part = load(root, [box(bbox=[30, 2, 20, 5], area=61.5), box(id=1, area=0)])
+    assert [a["area"] for a in part.dicts[0]["annotations"]] == [61.5, 0]
+    assert part.dicts[0]["annotations"][0]["bbox"] == [30, 2, 40, 7]
+    assert "area" not in part.report.summary()
+
+
+def test_an_invalid_area_goes_with_a_note_and_its_box_stays(root: Path):
+    values = (-1, "9", float("nan"), True, 10**400, [4])
+    boxes = [box(id=i, area=value) for i, value in enumerate(values)]
+    part = load(root, [*boxes, box(id=90, area=None), box(id=91)], mode="refuse")
+    assert not any("area" in a for a in part.dicts[0]["annotations"])
+    assert "'area' is no finite number >= 0" in part.report.summary()
+    assert f"is taken: {len(values)}" in part.report.summary() and part.report.boxes == 8
+
+
 BAD = {
     "zero size": (box(id=5, bbox=[1, 1, 0, 4]), Kind.ZERO_SIZE, "id 5", "x 1 to 1"),
     "negative": (box(id=5, bbox=[9, 1, -3, 4]), Kind.ZERO_SIZE, "id 5", "x 9 to 6"),

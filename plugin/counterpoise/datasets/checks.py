@@ -14,7 +14,7 @@ from counterpoise.datasets.invalid_annotations import (
 )
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.report import Report
-from counterpoise.datasets.segmentation import usable_segmentation
+from counterpoise.datasets.segmentation import usable_area, usable_segmentation
 
 # In pixels. Writers round to a few decimals: an overhang below it is not worth counting, and what
 # is thinner than it is no visible part of a box.
@@ -34,8 +34,8 @@ def check_records(
     Returns:
         Per image ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``; an
         annotation holds ``bbox`` (XYXY_ABS, pixels, clipped to the image), ``bbox_mode``,
-        ``category_id``, ``iscrowd``, and, where the format has them, ``difficult`` and
-        ``segmentation``. All values are plain Python types.
+        ``category_id``, ``iscrowd``, and, where the format has them, ``difficult``,
+        ``segmentation`` and ``area``. All values are plain Python types.
     """
     report.invalid_annotations += records.invalid_annotations
     report.notes += records.notes
@@ -52,6 +52,11 @@ def check_records(
     report.images = len(dicts)
     report.boxes = sum(len(d["annotations"]) for d in dicts)
     report.empty_images = sum(not d["annotations"] for d in dicts)
+    if checker.invalid_areas:
+        report.notes.append(
+            "boxes whose 'area' is no finite number >= 0, so that the area of their segment or box "
+            f"is taken: {checker.invalid_areas}"
+        )
     if checker.lost_segmentations:
         report.notes.append(
             f"boxes kept without their segmentation, which is invalid: {checker.lost_segmentations}"
@@ -111,6 +116,7 @@ class _Checker:
         self.report = report
         self.seen: dict[int | str, str] = {}
         self.lost_segmentations = 0
+        self.invalid_areas = 0
 
     def image(self, record: ImageRecord) -> dict[str, Any]:
         if record.id in self.seen:
@@ -155,6 +161,13 @@ class _Checker:
                 self.lost_segmentations += 1
             else:
                 annotation["segmentation"] = segmentation
+        if obj.area is not None:
+            # As stated, also where the box is clipped: COCO's sizes are those of whole segments.
+            area = usable_area(obj.area)
+            if area is None:
+                self.invalid_areas += 1
+            else:
+                annotation["area"] = area
         return annotation
 
     def _unknown_class(self, name: str) -> str:

@@ -152,4 +152,5 @@ def _object_record(entry: Any, where: str, categories: dict[int | str, str]) -> 
         where=where,
         iscrowd=get_crowd_flag(entry),
         segmentation=entry.get("segmentation") or None,
+        area=entry.get("area"),
     )

@@ -29,6 +29,7 @@ class ObjectRecord:
         iscrowd: 1 for a COCO crowd region.
         difficult: VOC flag, 0 or 1; None where the format has none.
         segmentation: COCO polygons or RLE as written, unchecked.
+        area: COCO's area of the object in pixels squared as written, unchecked.
     """
 
     class_name: str
@@ -37,6 +38,7 @@ class ObjectRecord:
     iscrowd: int = 0
     difficult: int | None = None
     segmentation: Any = None
+    area: Any = None
 
 
 @dataclass
