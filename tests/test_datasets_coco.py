@@ -86,6 +86,67 @@ def test_categories_of_the_same_name_are_one_class(root: Path):
     assert "categories of the same name are one class: cat" in part.report.summary()
 
 
+def tree(*categories: tuple[int, str, object]) -> list[dict]:
+    return [{"id": i, "name": name, "supercategory": above} for i, name, above in categories]
+
+
+ROOT = tree((0, "pets", "none"), (1, "cat", "pets"), (2, "dog", "pets"))
+
+
+def own_names(root: Path, categories: list, annotations: list, **keys: object) -> tuple[list, str]:
+    """Class names that the file defines, and the summary of reading it."""
+    load(root, annotations, categories=categories, **keys)
+    node = {"FORMAT": "coco", "IMAGES": str(root / "img"), "ANNOTATIONS": str(root / "ann.json")}
+    names = read_class_names(parse_specs({"p": {**node, **keys}})["p"])
+    return names, load_file(root, **keys).report.summary()
+
+
+@pytest.mark.parametrize("above", ["none", "None", "", None])
+def test_an_unused_root_category_is_no_class(root: Path, above: object):
+    categories = tree((0, "pets", above), (1, "cat", "pets"), (2, "dog", "pets"))
+    names, summary = own_names(root, categories, [box(category_id=2)])
+    assert names == ["cat", "dog"]
+    assert summary.count("'pets' (id 0) has no annotation and is only the supercategory") == 1
+    assert load_file(root).dicts[0]["annotations"][0]["category_id"] == 1
+
+
+def test_splits_of_one_export_have_one_class_list(root: Path):
+    used = [[box(category_id=1), box(id=1, category_id=2)], [box(category_id=2)], []]
+    assert [own_names(root, ROOT, boxes)[0] for boxes in used] == [["cat", "dog"]] * 3
+
+
+NO_ROOT = {
+    "its own supercategory": tree((0, "pets", "pets"), (1, "cat", "pets")),
+    "below another": tree((0, "pets", "animals"), (1, "cat", "pets")),
+    "not above all": tree((0, "pets", "none"), (1, "cat", "pets"), (2, "dog", "none")),
+    "alone": tree((0, "pets", "none")),
+    "called none": tree((0, "none", None), (1, "cat", "none")),
+    "of a class's name": tree((0, "cat", "none"), (1, "cat", "cat"), (2, "dog", "cat")),
+    "no tree": [{"id": 0, "name": "pets"}, {"id": 1, "name": "cat"}],
+    "odd supercategory": tree((0, "pets", "none"), (1, "cat", ["pets"])),
+}
+
+
+@pytest.mark.parametrize("case", NO_ROOT)
+def test_any_other_class_without_a_box_stays_one(root: Path, case: str):
+    categories = NO_ROOT[case]
+    names, summary = own_names(root, categories, [])
+    assert names == list(dict.fromkeys(c["name"] for c in categories))
+    assert "supercategory" not in summary
+
+
+@pytest.mark.parametrize("used", [box(id=9, category_id=0), {"category_id": 0}])
+def test_a_root_with_an_annotation_is_a_class_even_if_it_is_invalid(root: Path, used: dict):
+    names, summary = own_names(root, ROOT, [box(category_id=2), used])
+    assert names == ["pets", "cat", "dog"] and "supercategory" not in summary
+
+
+def test_stated_classes_decide_about_the_root(root: Path):
+    stated = ["dog", "pets", "cat"]
+    names, summary = own_names(root, ROOT, [box(category_id=2)], CLASSES=stated)
+    assert names == stated and "supercategory" not in summary
+
+
 @pytest.mark.parametrize("name", ["sub/b.png", "sub\\b.png", "old/folder/a.jpg", "./a.jpg"])
 def test_an_image_is_found_by_its_file_name(root: Path, name: str):
     part = load(root, [box()], [image(file_name=name)])
@@ -144,7 +205,7 @@ def test_a_stated_area_is_kept_as_it_is_though_its_box_is_clipped(root: Path):
     part = load(root, [box(bbox=[30, 2, 20, 5], area=61.5), box(id=1, area=0)])
     assert [a["area"] for a in part.dicts[0]["annotations"]] == [61.5, 0]
     assert part.dicts[0]["annotations"][0]["bbox"] == [30, 2, 40, 7]
-    assert "area" not in part.report.summary()
+    assert "'area'" not in part.report.summary()
 
 
 def test_an_invalid_area_goes_with_a_note_and_its_box_stays(root: Path):
