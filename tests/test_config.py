@@ -209,7 +209,7 @@ def test_unusable_values_are_refused_with_the_valid_ones(overrides, said):
 
 @pytest.mark.parametrize("family", ["quick", "r50_fpn"])
 @pytest.mark.parametrize("leaf", LEAVES)
-@pytest.mark.parametrize("dataset", ["bccd", "aquarium"])
+@pytest.mark.parametrize("dataset", ["bccd", "aquarium", "dental"])
 def test_every_config_loads_and_passes_the_checks(family, leaf, dataset):
     files = [CONFIGS / family / f"{leaf}.yaml", CONFIGS / "datasets" / f"{dataset}.yaml"]
     check_config(load_config(files))

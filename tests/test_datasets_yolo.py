@@ -84,6 +84,7 @@ LAYOUTS = {
     "as written": ("train: train/images", "train/images/a.jpg"),
     "exported one folder deeper": ("train: ../train/images", "train/images/a.jpg"),
     "path": ("path: root\ntrain: images/train", "root/images/train/a.jpg"),
+    "path with Windows separators": ("path: .\\root\ntrain: images", "root/images/a.jpg"),
     "path of another machine": ("path: /content/x\ntrain: images/train", "images/train/a.jpg"),
     "not named": ("", "train/images/a.jpg"),
     "not named, split below images": ("train:", "images/train/a.jpg"),
@@ -103,6 +104,80 @@ def test_the_split_is_found(tmp_path: Path, case: str):
     part = from_yaml(tmp_path, content)
     assert [d["file_name"] for d in part.dicts] == [str(tmp_path / image)]
     assert part.report.boxes == 1 and not part.report.invalid_annotations
+
+
+# As above, for paths of another machine.
+MOVED = {
+    "Windows drive": ("train: D:/yolo/data/train/images", "train/images/a.jpg"),
+    "backslashes": ("train: 'D:\\yolo\\train\\images'", "train/images/a.jpg"),
+    "network drive": ("train: '\\\\host\\share\\train\\images'", "train/images/a.jpg"),
+    "container": ("train: /content/sea/train/images", "train/images/a.jpg"),
+    "home": ("train: ~/sea/images/train", "images/train/a.jpg"),
+    "the longest part": ("train: /x/sea/train/images", "sea/train/images/a.jpg"),
+    "folder that path names": ("path: sub\ntrain: /x/train/images", "sub/train/images/a.jpg"),
+    "beside the yaml": ("path: sub\ntrain: /x/train/images", "train/images/a.jpg"),
+    "end of path": ("path: D:/data/sea\ntrain: train/images", "sea/train/images/a.jpg"),
+    "upward": ("train: ../../sea/train/images", "train/images/a.jpg"),
+    "drive and upward": ("train: D:/sea/../train/images", "train/images/a.jpg"),
+    "one image": ("train: C:/pics/images/a.jpg", "images/a.jpg"),
+    "list of places": ("train: ['E:/one/images', /x/two/images]", "two/images/a.jpg"),
+    "val like train": ("train: /x/train/images\nval: /x/train/images", "train/images/a.jpg"),
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_a_path_of_another_machine_leads_to_its_longest_part_beside_the_yaml(
+    tmp_path: Path, case: str
+):
+    content, image = MOVED[case]
+    root = tmp_path / "deep" / "root"
+    for folder in ("one/images", "one/labels", "sub"):
+        (root / folder).mkdir(parents=True)
+    add(root, image)
+    if case == "the longest part":
+        add(root, "train/images/b.jpg")
+    part = from_yaml(root, content)
+    assert [d["file_name"] for d in part.dicts] == [str(root / image)]
+    assert part.report.boxes == 1 and not part.report.invalid_annotations
+    assert part.report.notes and all("not on this machine" in note for note in part.report.notes)
+
+
+def test_what_exists_as_written_is_taken_without_a_notice(tmp_path: Path):
+    add(tmp_path / "elsewhere", "train/images/a.jpg")
+    add(tmp_path / "root", "train/images/b.jpg")
+    part = from_yaml(tmp_path / "root", f"train: {tmp_path}/elsewhere/train/images")
+    assert ids(part) == ["a"] and not part.report.notes
+
+
+@pytest.mark.parametrize(
+    "content, image",
+    [
+        ("train: /x/sea/../images", "sea/images/a.jpg"),  # not through what lies before ..
+        ("train: /x/sea/..", "sea/images/a.jpg"),  # nor upward
+        ("train: D:/x/train/images\nval: D:/x/valid/images", "images/a.jpg"),  # of which split?
+        ("train: D:/", "images/a.jpg"),
+    ],
+)
+def test_a_trailing_part_never_leads_upward_or_to_another_split(
+    tmp_path: Path, content: str, image: str
+):
+    add(tmp_path / "root", image)
+    with pytest.raises(UserError, match=r"leads nowhere \(tried .* and every trailing part"):
+        from_yaml(tmp_path / "root", content)
+
+
+def test_lists_of_another_machine_are_followed_with_a_notice_each(tmp_path: Path):
+    for name in "abc":
+        add(tmp_path, f"pics/images/{name}.jpg")
+    (tmp_path / "lists").mkdir()
+    lines = ["D:\\x\\pics\\images\\a.jpg", "/content/x/pics/images/b.jpg", "pics/images/c.jpg"]
+    (tmp_path / "lists" / "train.txt").write_text("\n".join([*lines, "/content/gone.jpg"]))
+    part = from_yaml(tmp_path, "train: /content/sea/lists/train.txt")
+    assert ids(part) == [f"pics/images/{name}" for name in "abc"] and part.report.boxes == 3
+    assert [a.kind for a in part.report.invalid_annotations] == [Kind.NO_IMAGE]
+    listing, images = part.report.notes
+    assert "lists/train.txt is taken for it" in listing
+    assert images.endswith("not on this machine, found by the trailing part of them: 2")
 
 
 @pytest.mark.parametrize("split", ["val", "valid", "validation"])

@@ -22,6 +22,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
         source=", ".join(map(str, layout.places)),
         coordinates=Coordinates.FRACTIONS,
         class_names=names,
+        notes=layout.notes,
     )
     # Labels lie beside the folder of images, so messages name them from one folder above.
     message_root = (spec.data_yaml or spec.annotations).parent
