@@ -7,11 +7,7 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
-from counterpoise.datasets.invalid_annotations import (
-    InvalidAnnotation,
-    InvalidAnnotationError,
-    InvalidKind,
-)
+from counterpoise.datasets.invalid_annotations import InvalidAnnotationError, InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_area, usable_segmentation
@@ -27,9 +23,9 @@ def check_records(
     """Check every image and box; return the valid ones as Detectron2 dataset dicts.
 
     Args:
-        records: the parsed dataset.
+        records: the parsed dataset; it receives the invalid annotations that are found.
         classes: class names; their order gives the category ids.
-        report: receives the counts, the invalid annotations (the parser's first) and the notes.
+        report: receives the counts, all invalid annotations (the parser's first) and the notes.
 
     Returns:
         Per image ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``; an
@@ -37,18 +33,16 @@ def check_records(
         ``category_id``, ``iscrowd``, and, where the format has them, ``difficult``,
         ``segmentation`` and ``area``. All values are plain Python types.
     """
-    report.invalid_annotations += records.invalid_annotations
     report.notes += records.notes
-    category_ids = {name: i for i, name in enumerate(classes)}
-    checker = _Checker(records.coordinates, category_ids, report)
+    checker = _Checker(records, {name: i for i, name in enumerate(classes)})
     dicts = []
     for record in records.images:
         try:
             dicts.append(checker.image(record))
         except InvalidAnnotationError as error:
-            report.invalid_annotations.append(
-                InvalidAnnotation(error.kind, record.where, str(error), boxes=len(record.objects))
-            )
+            records.reject(error.kind, record.where, error, boxes=len(record.objects))
+    report.invalid_annotations += records.invalid_annotations
+    report.clipped = checker.clipped
     report.images = len(dicts)
     report.boxes = sum(len(d["annotations"]) for d in dicts)
     report.empty_images = sum(not d["annotations"] for d in dicts)
@@ -88,7 +82,7 @@ def clip_box(
     # VOC's last pixel belongs to the box, so equal numbers are one pixel; but a box of a single
     # pixel is a click in the labelling tool (BCCD has two), no object.
     thin = x1 == x0 or y1 == y0
-    click = x1 == x0 and y1 == y0
+    click = (x0, y0) == (x1, y1)
     if x1 < x0 or y1 < y0 or click or (thin and coordinates is not Coordinates.PIXELS_FROM_1):
         raise InvalidAnnotationError(InvalidKind.ZERO_SIZE, _as_written(box))
     if coordinates is Coordinates.PIXELS_FROM_1:  # as in Detectron2: x1 and y1 are inclusive
@@ -108,13 +102,11 @@ def _as_written(box: Box) -> str:
 
 
 class _Checker:
-    def __init__(
-        self, coordinates: Coordinates, category_ids: dict[str, int], report: Report
-    ) -> None:
-        self.coordinates = coordinates
+    def __init__(self, records: RecordSet, category_ids: dict[str, int]) -> None:
+        self.records = records
         self.category_ids = category_ids
-        self.report = report
         self.seen: dict[int | str, str] = {}
+        self.clipped = 0
         self.lost_segmentations = 0
         self.invalid_areas = 0
 
@@ -129,9 +121,7 @@ class _Checker:
             try:
                 annotations.append(self.box(obj, width, height))
             except InvalidAnnotationError as error:
-                self.report.invalid_annotations.append(
-                    InvalidAnnotation(error.kind, obj.where, str(error))
-                )
+                self.records.reject(error.kind, obj.where, error)
         return {
             "file_name": str(record.path),
             "height": height,
@@ -145,8 +135,8 @@ class _Checker:
             raise InvalidAnnotationError(
                 InvalidKind.UNKNOWN_CLASS, self._unknown_class(obj.class_name)
             )
-        bbox, was_outside = clip_box(obj.box, self.coordinates, width, height)
-        self.report.clipped += was_outside
+        bbox, was_outside = clip_box(obj.box, self.records.coordinates, width, height)
+        self.clipped += was_outside
         annotation = {
             "bbox": bbox,
             "bbox_mode": int(BoxMode.XYXY_ABS),

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.datasets.files import read_text, require_folder
-from counterpoise.datasets.invalid_annotations import (
-    InvalidAnnotationError,
-    InvalidKind,
-)
+from counterpoise.datasets.invalid_annotations import InvalidAnnotationError, InvalidKind
 from counterpoise.datasets.json_fields import (
     get_box,
     get_crowd_flag,
@@ -136,7 +133,7 @@ def _image_record(image: object, file: str, images_root: Path) -> ImageRecord:
 
 
 def _image_path(root: Path, file_name: str) -> Path:
-    """The file as named, else with Windows separators, else without its sub folders."""
+    """Return the file as named, else with Windows separators, else without its sub folders."""
     posix = file_name.replace("\\", "/")
     tried = [root / file_name, root / posix, root / posix.rsplit("/", 1)[-1]]
     return next((path for path in tried if os.path.isfile(path)), tried[1])
