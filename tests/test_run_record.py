@@ -1,12 +1,13 @@
 """What a run says of itself, and that its config trains the same again."""
 
 import json
+import sys
 from datetime import datetime
 
 import pytest
 import torch
 
-from counterpoise.commands.train import main
+from counterpoise.commands import console
 from counterpoise.errors import UserError
 from counterpoise.training.run_record import RunRecord, command_line, hardware
 from runs import train_net, write_dataset
@@ -29,10 +30,9 @@ def test_a_run_records_its_command_config_seed_time_and_versions(run):
     assert record.hardware == hardware()
 
 
-def test_the_command_is_quoted_for_a_shell():
-    assert command_line(["OUTPUT_DIR", "my run"], "train_net.py") == (
-        "python train_net.py OUTPUT_DIR 'my run'"
-    )
+def test_the_command_of_a_script_is_quoted_for_a_shell(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py", "OUTPUT_DIR", "my run"])
+    assert command_line() == "python mine.py OUTPUT_DIR 'my run'"
 
 
 def test_a_resumed_run_adds_up_its_time_and_keeps_when_it_began(tmp_path):
@@ -69,7 +69,7 @@ def test_the_config_that_a_run_leaves_trains_the_same_from_anywhere(tmp_path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = tmp_path / "again"
     config = ["--config-file", str(tmp_path / "second" / "config.yaml")]
-    assert main([*config, "OUTPUT_DIR", str(again)]) == 0
+    assert console.train_net([*config, "OUTPUT_DIR", str(again)]) == 0
     expected, actual = weights(tmp_path / "second"), weights(again)
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from counterpoise.commands.console import main
-from counterpoise.commands.train import main as train_net
+from counterpoise.commands.console import main, train_net
 from counterpoise.evaluation.stored import read_inference
 from runs import SMALL
 

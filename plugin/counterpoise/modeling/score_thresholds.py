@@ -13,6 +13,9 @@ from torch import Tensor
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.files import read_json, write_json
 
+#: Name of the file in a run's OUTPUT_DIR.
+FILE_NAME = "thresholds.json"
+
 
 @dataclass(frozen=True)
 class ScoreThresholds:
