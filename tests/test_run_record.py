@@ -95,16 +95,31 @@ def test_an_evaluation_in_the_folder_of_a_run_leaves_its_config_alone(tmp_path):
     assert (out / "run.json").read_text() == record
 
 
-def test_overwrite_removes_all_that_a_run_leaves(tmp_path):
+def test_overwrite_removes_all_that_a_run_leaves_and_nothing_of_the_user(tmp_path):
     data = write_dataset(tmp_path / "shapes")
     out = tmp_path / "out"
-    quiet = ("DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1")
-    assert train_net(data, out, *quiet) == 0
-    (out / "report.html").write_text("old")
-    (out / "inference").mkdir()
-    (out / "inference" / "coco_instances_results.json").write_text("[]")
-    assert train_net(data, out, "--overwrite", *quiet) == 0
-    assert not (out / "report.html").exists() and not (out / "inference").exists()
+    assert train_net(data, out, "TEST.EVAL_PERIOD", "2") == 0
+    choice = ["thresholds", "--run", str(out), "DATASETS.VAL", "shapes_val"]
+    assert console.main(choice) == 0
+    (out / "log.txt.rank3").touch()  # of a run in more processes
+    mark = b"of the earlier run"
+    earlier = [path for path in out.rglob("*") if path.is_file()]
+    assert {"thresholds.json", "report.html", "model_best.pth"} <= {p.name for p in earlier}
+    for path in (*earlier, out / "notes.txt"):
+        path.write_bytes(mark + (path.read_bytes() if path.exists() else b""))
+    assert train_net(data, out, "--overwrite", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1") == 0
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert [path.name for path in files if mark in path.read_bytes()] == ["notes.txt"]
+    assert not (out / "thresholds.json").exists() and not (out / "log.txt.rank3").exists()
+    log = (out / "log.txt").read_text()
+    assert log.count("Training on 6 images") == 1 and "for 1 iterations" in log
+
+
+def test_overwrite_keeps_the_log_of_a_run_that_it_does_not_replace(run):
+    data, out = run
+    earlier = (out / "log.txt").read_text()
+    assert train_net(data, out, "--overwrite", "DATASETS.TRAIN", "nowhere") == 2
+    assert (out / "log.txt").read_text().startswith(earlier)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"command": "x"}'])

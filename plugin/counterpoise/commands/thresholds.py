@@ -22,7 +22,7 @@ from counterpoise.inference.threshold_choice import (
     detect,
     overlaps,
 )
-from counterpoise.modeling.score_thresholds import FILE_NAME, ScoreThresholds
+from counterpoise.modeling.score_thresholds import FILE_NAME, Checkpoint, ScoreThresholds
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,6 +36,9 @@ def run(args: argparse.Namespace) -> None:
         if value is not None and not 0 < value <= 1:
             raise UserError(f"--{flag} is {value:g}, expected a number in (0, 1]")
     cfg = config_of(args)
+    cfg.BALANCE.SCORE_THRESHOLDS = ""  # those of an earlier choice
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError("there is no checkpoint to choose for: give --run or MODEL.WEIGHTS")
     if not cfg.DATASETS.VAL:
         raise UserError(
             "DATASETS.VAL is empty: name a dataset whose images the model has not learned from, "
@@ -50,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     warnings = overlaps(cfg)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    checkpoint = Checkpoint.of(cfg.MODEL.WEIGHTS)
     matches, names = detect(cfg)
     criterion = "maximal F1"
     if args.precision is not None:
@@ -62,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         scores=tuple(c.point.threshold for c in chosen),
         criterion=criterion,
         dataset=", ".join(cfg.DATASETS.VAL),
+        checkpoint=checkpoint,
     )
     thresholds.write(path)
     if args.json:
