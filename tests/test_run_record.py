@@ -122,6 +122,20 @@ def test_overwrite_keeps_the_log_of_a_run_that_it_does_not_replace(run):
     assert (out / "log.txt").read_text().startswith(earlier)
 
 
+@pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "BALANCE.SCORE_THRESHOLDS"])
+def test_overwrite_removes_no_file_that_the_new_run_needs(run, capsys, key):
+    data, out = run
+    file = out / ("model_best.pth" if key == "MODEL.WEIGHTS" else "thresholds.json")
+    if not file.exists():
+        file.write_text(json.dumps({"thresholds": {"disc": 0.5, "bar": 0.5}}))
+    before = sorted(path.name for path in out.iterdir())
+    assert train_net(data, out, "--overwrite", key, str(file)) == 2
+    said = capsys.readouterr().err
+    assert f"--overwrite would remove {file}, which {key} names" in said
+    assert sorted(path.name for path in out.iterdir()) == before
+    (out / "thresholds.json").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"command": "x"}'])
 def test_a_record_that_cannot_be_used_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text)

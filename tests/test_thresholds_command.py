@@ -1,4 +1,4 @@
-"""``counterpoise thresholds``: chosen on validation images, written whole, applied at inference."""
+"""``counterpoise thresholds``: chosen on validation images, written, applied at inference."""
 
 import json
 

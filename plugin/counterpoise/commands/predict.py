@@ -33,26 +33,28 @@ def run(args: argparse.Namespace) -> None:
     min_score = args.min_score
     if min_score is None:
         min_score = 0.0 if cfg.BALANCE.SCORE_THRESHOLDS else 0.5
-    whole: list[Predictions] = []
-    faults: list[str] = []
+    readable: list[Predictions] = []
+    unreadable: list[str] = []
     for each in predict(cfg, model, images, min_score):
-        if each.fault:
-            faults.append(f"{each.image.path}: {each.fault}")
-            print(f"warning: left out {faults[-1]}", file=sys.stderr)
+        if each.error:
+            unreadable.append(f"{each.image.path}: {each.error}")
+            print(f"warning: left out {unreadable[-1]}", file=sys.stderr)
             continue
-        whole.append(each)
+        readable.append(each)
         if not args.no_images:
             save_drawn(each, class_names, args.out / "images")
-    if not whole:
-        raise UserError(f"none of the {len(images)} images could be read, the first {faults[0]}")
-    coco = as_coco(whole, class_names)
+    if not readable:
+        raise UserError(
+            f"none of the {len(images)} images could be read, the first: {unreadable[0]}"
+        )
+    coco = as_coco(readable, class_names)
     path = write_json(args.out / "predictions.json", coco)
     if args.json:
         print(json.dumps(coco))
         return
     print(summary(coco))
-    places = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
-    print(f"\n{len(whole)} images, {len(coco['annotations'])} detections: {places}")
+    written = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
+    print(f"\n{len(readable)} images, {len(coco['annotations'])} detections: {written}")
 
 
 def summary(coco: dict[str, list[dict[str, Any]]]) -> str:

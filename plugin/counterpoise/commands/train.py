@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -103,7 +104,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     cfg.freeze()
     if args.overwrite:
         class_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
-        _remove_run(out)
+        _remove_run(cfg)
         _remove_start(log, earlier)
     with _quiet_terminal(cfg.OUTPUT_DIR):
         with _training_config_kept(cfg.OUTPUT_DIR, args.eval_only):
@@ -158,11 +159,22 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
         )
 
 
-def _remove_run(folder: Path) -> None:
+def _remove_run(cfg: CfgNode) -> None:
+    folder = Path(cfg.OUTPUT_DIR)
+    files = [path for pattern in RUN_FILES for path in folder.glob(pattern)]
+    for key, value in (
+        ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS),
+        ("BALANCE.SCORE_THRESHOLDS", cfg.BALANCE.SCORE_THRESHOLDS),
+    ):
+        if value and any(path.resolve() == Path(value).resolve() for path in files):
+            raise UserError(
+                f"--overwrite would remove {value}, which {key} names: move it out of OUTPUT_DIR, "
+                "or set another OUTPUT_DIR"
+            )
+    comm.synchronize()
     if comm.is_main_process():
-        for pattern in RUN_FILES:
-            for path in folder.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in files:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in folder.glob("log.txt.rank*"):  # of more processes than there are now
             if int(path.name.rpartition("rank")[2]) >= comm.get_world_size():
                 path.unlink()
@@ -181,7 +193,7 @@ def _remove_start(path: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def _training_config_kept(output_dir: str, eval_only: bool) -> Iterator[None]:
-    """Let no evaluation in a run's folder replace the config that reproduces the run."""
+    """Keep the config of a training where an evaluation in its folder writes another one."""
     path = Path(output_dir, "config.yaml")
     kept = path.read_text() if eval_only and path.is_file() else None
     yield

@@ -56,17 +56,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ScoreThresholds:
-    """Scores from which on a detection counts, by class."""
+    """The lowest score that a detection of each class may have."""
 
     class_names: tuple[str, ...]
     scores: tuple[float, ...]
-    """In [0, 1], one per class: a detection counts where its score is >= that of its class."""
+    """In [0, 1], one per class: a detection is kept where its score is >= that of its class."""
     criterion: str
-    """How they were chosen, such as ``"max F1"``."""
+    """How they were chosen, such as ``"maximal F1"``."""
     dataset: str
-    """On which dataset they were chosen."""
+    """Name of the dataset that they were chosen on."""
     checkpoint: Checkpoint | None = None
-    """On which checkpoint they were chosen; None where somebody wrote the file by hand."""
+    """The one that they were chosen on; None in a file written by hand."""
 
     def write(self, path: Path) -> Path:
         """Write a JSON file.
@@ -88,7 +88,7 @@ class ScoreThresholds:
 
     @classmethod
     def read(cls, path: Path) -> "ScoreThresholds":
-        """Read a file that :meth:`write` wrote, or one of the same kind.
+        """Read a file of :meth:`write`, or one written by hand, which needs ``thresholds`` only.
 
         Raises:
             UserError: the file is missing or incomplete, or does not hold a score in [0, 1] per
