@@ -57,6 +57,7 @@ def collect_proposals(cfg: CfgNode, max_images: int) -> tuple[Tensor, Tensor]:
     test = cfg.clone()
     test.DATASETS.TRAIN, test.DATALOADER.NUM_WORKERS = test.DATASETS.TEST, 0
     test.BALANCE.CLASS_WEIGHTS.SOURCE = "none"  # they would be counted over the training set
+    test.BALANCE.ROI_LOSS.NORMALIZER = "sum"  # else Detectron2 itself computes cross-entropy
     model, _ = load_for_evaluation(test)
     head = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
     if not hasattr(head, "cls_loss"):
