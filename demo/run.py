@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from counterpoise.commands.train import silence_known_noise
+from counterpoise.commands.console import silence_known_noise
 from counterpoise.comparison import Comparison, compare, read_contenders, score
 from counterpoise.comparison.page import as_page
 from counterpoise.comparison.terminal import BEYOND_NOISE, scores_table

@@ -12,6 +12,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
+from counterpoise.config.packaged import closest_config, find_config
 from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
 from counterpoise.errors import UserError, did_you_mean
 
@@ -25,7 +26,8 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     them are expanded.
 
     Args:
-        files: YAML files, possibly none.
+        files: YAML files, possibly none; the name of a config file in the package, such as
+            ``quick/focal.yaml``, stands for it where no file of that path is here.
         overrides: ``[key, value, key, value, ...]``, keys with dots.
 
     Returns:
@@ -36,7 +38,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     """
     cfg = training_config()
     for file in files:
-        _merge(cfg, read_yaml(Path(file)), str(file))
+        _merge(cfg, read_yaml(find_config(file)), str(file))
     if len(overrides) % 2:
         raise UserError(
             f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' stands alone: add its value"
@@ -62,9 +64,9 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        siblings = [sibling.name for sibling in path.parent.glob("*.yaml")]
-        hint = f", {did_you_mean(path.name, siblings)}" if siblings else ""
-        raise UserError(f"config file {path} cannot be read: {error.strerror}{hint}") from error
+        raise UserError(
+            f"config file {path} cannot be read: {error.strerror}, {closest_config(path)}"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"config file {path} is not valid YAML: {reason}") from error
@@ -75,7 +77,7 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     _absolute_paths(tree, path.resolve().parent, str(path))
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        _deep_update(merged, read_yaml(path.parent / base, (*seen, path.resolve())))
+        _deep_update(merged, read_yaml(find_config(base, path.parent), (*seen, path.resolve())))
     _deep_update(merged, tree)
     return merged
 

@@ -82,7 +82,7 @@ def prepare(
             f"({', '.join(classes)}): set it to {len(classes)}, or to 0 to follow the data"
         )
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
-    _check_score_thresholds(cfg, classes)
+    _check_score_thresholds(cfg, classes, eval_only)
     if Path(cfg.MODEL.WEIGHTS).is_file():
         cfg.MODEL.WEIGHTS = str(Path(cfg.MODEL.WEIGHTS).absolute())
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
@@ -152,16 +152,25 @@ def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
     )
 
 
-def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str]) -> None:
-    """Refuse thresholds of other classes while there is a name for what is wrong."""
+def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str], eval_only: bool) -> None:
+    """Refuse thresholds of other classes or of another checkpoint before a model is built."""
     path = cfg.BALANCE.SCORE_THRESHOLDS
     if not path:
         return
+    source = f"BALANCE.SCORE_THRESHOLDS {path}"
     thresholds = ScoreThresholds.read(Path(path))
-    thresholds.for_classes(classes, f"BALANCE.SCORE_THRESHOLDS {path}")
+    thresholds.for_classes(classes, source)
     # Without names in the catalogue a model takes the order of the file.
     if known_class_names(cfg) is None and thresholds.class_names != tuple(classes):
         raise UserError(
-            f"BALANCE.SCORE_THRESHOLDS {path} lists the classes in another order than the model: "
+            f"{source} lists the classes in another order than the model: "
             f"put them in the order {', '.join(classes)}"
         )
+    if not eval_only and thresholds.checkpoint is not None:
+        raise UserError(
+            f"the thresholds of {source} were chosen on the checkpoint {thresholds.checkpoint}, "
+            "and a training makes another one: train with BALANCE.SCORE_THRESHOLDS '', then choose "
+            "thresholds for the new checkpoint with `counterpoise thresholds`"
+        )
+    if eval_only and cfg.MODEL.WEIGHTS:
+        thresholds.check_checkpoint(cfg.MODEL.WEIGHTS, source)

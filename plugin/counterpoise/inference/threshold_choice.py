@@ -25,14 +25,14 @@ from counterpoise.inference.loop import infer
 
 @dataclass(frozen=True)
 class ChosenThreshold:
-    """The threshold of one class and what it gives on the images that it was chosen on.
+    """The threshold of one class and its results on the images that it was chosen on.
 
     Attributes:
         name: of the class.
         boxes: of the class in these images.
-        reached: whether the class has a threshold that does what was asked; where it has not, the
-            threshold is the config's ``SCORE_THRESH_TEST``.
-        point: precision, recall and F1 there.
+        reached: whether some threshold gives what was asked for; where none does, the threshold is
+            the config's ``SCORE_THRESH_TEST``.
+        point: precision, recall and F1 at the threshold.
         F1_common: F1 at the one threshold that is best for all classes together, 0-100.
     """
 
@@ -50,7 +50,7 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
         matches and names of the classes.
 
     Raises:
-        UserError: the checkpoint or a dataset cannot be used, or there is no box.
+        UserError: the checkpoint or a dataset cannot be used, or no dataset has a box.
     """
     model, _ = load_for_evaluation(cfg)
     truth: dict[str, list[dict]] = {"images": [], "annotations": []}
@@ -106,13 +106,19 @@ def choose(
 
 
 def overlaps(cfg: CfgNode) -> list[str]:
-    """Say which images of ``DATASETS.VAL`` must not be there; a split that is not here is left out.
+    """Warn of images of ``DATASETS.VAL`` that are in ``DATASETS.TEST`` or ``TRAIN`` too.
+
+    A dataset that cannot be read is skipped: thresholds are also chosen where the training images
+    are not.
 
     Args:
         cfg: prepared with the split VAL.
+
+    Returns:
+        one sentence per split that shares images.
     """
     own = {record["file_name"] for name in cfg.DATASETS.VAL for record in DatasetCatalog.get(name)}
-    said = []
+    warnings = []
     for split, consequence in (
         ("TEST", "thresholds chosen on test images make the test's precision and recall too good"),
         ("TRAIN", "the model has learned from these images, so its scores there are too high"),
@@ -125,15 +131,15 @@ def overlaps(cfg: CfgNode) -> list[str]:
                 except (UserError, OSError):
                     continue
         if shared := len(own & other):
-            said.append(
+            warnings.append(
                 f"{shared} of {len(own)} images of DATASETS.VAL are in DATASETS.{split} too: "
                 f"{consequence}"
             )
-    return said
+    return warnings
 
 
 def default_threshold(cfg: CfgNode) -> float:
-    """The score from which on a config keeps detections of any class."""
+    """The ``SCORE_THRESH_TEST`` of a config's model, the same for all classes."""
     retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
     node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_HEADS
     return float(node.SCORE_THRESH_TEST)

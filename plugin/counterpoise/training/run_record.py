@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -50,15 +49,9 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def command_line(arguments: Sequence[str] | None = None, program: str | None = None) -> str:
-    """Command that a shell takes, without the path of the interpreter.
-
-    Args:
-        arguments: of the program; None takes those of this process.
-        program: script; None takes that of this process.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", program or sys.argv[0], *arguments])
+def command_line() -> str:
+    """Command of this process as a shell takes it, without the path of the interpreter."""
+    return shlex.join(["python", *sys.argv])
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ class RunRecord:
         """Read a record.
 
         Raises:
-            UserError: the file is missing, cut off or no record of a run.
+            UserError: the file is missing, incomplete or no record of a run.
         """
         content = read_json(path, "record of a run")
         known = {entry.name for entry in dataclasses.fields(cls)}
