@@ -122,7 +122,7 @@ def test_ohem_takes_the_largest_losses_that_a_separate_pass_finds(nms_thresh):
             if nms_thresh < 0 or not (overlap > nms_thresh).any():
                 kept.append(i)
         expected.append(kept[:20])
-    losses = heads._losses(features, candidates).split([*map(len, candidates)])
+    losses = heads.losses_per_proposal(features, candidates).split([*map(len, candidates)])
     sampler = OHEMSampler(20, nms_thresh)
     for proposals, loss, indices in zip(candidates, losses, expected, strict=True):
         chosen = sampler(proposals.gt_classes, proposals.proposal_boxes, loss)
@@ -192,7 +192,7 @@ def test_proposals_are_ranked_by_the_loss_that_trains(loss, normalizer):
     with EventStorage(), torch.no_grad():
         predictions = heads.predict_boxes(features, proposals)
         total = sum(heads.box_predictor.losses(predictions, proposals).values())
-    assert_close(heads._losses(features, proposals).sum(), total)
+    assert_close(heads.losses_per_proposal(features, proposals).sum(), total)
 
 
 def test_no_share_of_foreground_is_asked_for():

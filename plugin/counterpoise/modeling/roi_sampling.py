@@ -150,7 +150,7 @@ class SampledROIHeads(ROIHeads):
             candidates = self.label_and_sample_proposals(proposals, targets)
         losses = [None] * len(candidates)
         if _needs_losses(self.roi_sampler):
-            losses = self._losses(features, candidates).split([*map(len, candidates)])
+            losses = self.losses_per_proposal(features, candidates).split([*map(len, candidates)])
         chosen = [
             candidate[self.roi_sampler(candidate.gt_classes, candidate.proposal_boxes, loss)]
             for candidate, loss in zip(candidates, losses, strict=True)
@@ -158,8 +158,18 @@ class SampledROIHeads(ROIHeads):
         self._log_numbers(chosen)
         return chosen
 
-    def _losses(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
-        """What each proposal (R,) would add to the losses of the box predictor."""
+    def losses_per_proposal(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> Tensor:
+        """What each proposal would add to the losses of the box predictor.
+
+        Args:
+            features: of the backbone, by level.
+            proposals: per image, R together, labelled.
+
+        Returns:
+            float32 (R,), without gradient; it sums to the losses of the box predictor.
+        """
         predictor = self.box_predictor
         with read_only(self):
             logits, deltas = self.predict_boxes(features, proposals)
