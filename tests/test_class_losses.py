@@ -1,4 +1,4 @@
-"""The share of the classification per-class loss: summed in training, written, read."""
+"""The classification loss by target class: summed in training, written, read."""
 
 import json
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from counterpoise.balance.losses import sigmoid_focal_loss, softmax_focal_loss
 from counterpoise.errors import UserError
+from counterpoise.modeling import DenseLoss
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss, DenseFocalLoss, OHEMLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
@@ -142,6 +143,20 @@ def test_retinanets_own_focal_loss_is_recorded_and_adds_up_to_it():
     sums, losses = recorded(model)
     assert_close(sums.sum() / model.loss_normalizer, losses["loss_cls"], rtol=1e-4, atol=0.0)
     assert sums[-1] > 0 and sums[:-1].sum() > 0
+
+
+def test_a_loss_of_the_users_own_is_recorded_by_its_losses_per_anchor():
+    class Square(DenseLoss):
+        def per_anchor(self, logits, labels, anchors, alpha=-1.0):
+            return logits.square().sum(dim=-1).masked_fill(labels < 0, 0.0)
+
+    z = logits(12, 2).view(2, 6, 2)
+    module = DenseClassificationLoss(Square())
+    total = module(z, LABELS, ANCHORS)
+    squares = z.square().sum(dim=-1)
+    expected = torch.stack([squares[LABELS == label].sum() for label in range(3)])
+    assert_close(module.per_class_loss.take(), expected)
+    assert_close(total, expected.sum())
 
 
 def test_a_registered_loss_that_gives_a_sum_alone_records_nothing():

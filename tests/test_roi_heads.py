@@ -12,6 +12,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from counterpoise.balance.losses import REDUCTIONS, softmax_focal_loss
 from counterpoise.errors import UserError
+from counterpoise.modeling import ROILoss
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from models import batch, build, losses_and_gradients, quick_config
@@ -178,6 +179,36 @@ def test_a_loss_registered_outside_is_chosen_by_name():
         predictor("BALANCE.ROI_LOSS.NAME", "constant_for_test", *UNWEIGHTED), [[0, 3]]
     )
     assert losses["loss_cls"].item() == pytest.approx(7.0)
+
+
+@ROI_LOSS_REGISTRY.register(name="shifted_for_test")
+class ShiftedLoss(ROILoss):
+    """Not a softmax: its probabilities and its prior are its own."""
+
+    def __init__(self, cfg):
+        super().__init__()
+
+    def forward(self, logits, gt_classes):
+        return logits.square().sum(dim=1).masked_fill(gt_classes < 0, 0.0)
+
+    def probabilities(self, logits):
+        return (logits + 7).sigmoid()
+
+    def prior_bias(self, num_classes, prior_prob):
+        return torch.full((num_classes + 1,), prior_prob)
+
+
+def test_a_registered_loss_brings_its_own_probabilities_and_prior():
+    name = ("BALANCE.ROI_LOSS.NAME", "shifted_for_test")
+    head = predictor(*name, *UNWEIGHTED, "BALANCE.ROI_LOSS.PRIOR_PROB", "0.125")
+    assert (head.cls_score.bias == 0.125).all()
+    losses, (logits, deltas), logs = losses_of(head, [[0, 1], [3]])
+    assert_close(losses["loss_cls"], logits.square().sum() / 3)
+    probabilities = head.predict_probs((logits, deltas), [proposals([0, 1]), proposals([3])])
+    assert [len(p) for p in probabilities] == [2, 1]
+    assert_close(torch.cat(probabilities), (logits + 7).sigmoid())
+    expected = (logits[[0, 1], [0, 1]] + 7).sigmoid().mean().item()
+    assert logs["roi/p_t_fg"] == pytest.approx(expected, rel=1e-5)
 
 
 SIGMOID = ("BALANCE.ROI_LOSS.NAME", "sigmoid_focal", *UNWEIGHTED)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from counterpoise.errors import UserError
+from counterpoise.modeling import ROISampler
 from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
 from counterpoise.modeling.roi_sampling import (
     OHEMSampler,
@@ -257,6 +258,33 @@ def test_a_sampler_registered_outside_is_chosen_by_name():
 
     seen, *_ = train_step("BALANCE.ROI_SAMPLER.NAME", "foreground_for_test")
     assert all(len(p) > 0 and (p.gt_classes < 3).all() for p in seen)
+
+
+@ROI_SAMPLER_REGISTRY.register(name="easiest_for_test")
+class EasiestSampler(ROISampler):
+    """The seven proposals with the smallest losses."""
+
+    needs_losses = True
+
+    def __init__(self, cfg):
+        super().__init__()
+
+    def __call__(self, gt_classes, boxes, losses):
+        assert losses.shape == gt_classes.shape and not losses.requires_grad
+        return losses.argsort()[:7]
+
+
+def test_a_registered_sampler_that_needs_losses_gets_them_and_a_function_does_not():
+    seen, *_ = train_step("BALANCE.ROI_SAMPLER.NAME", "easiest_for_test")
+    assert [len(p) for p in seen] == [7, 7]
+    given = []
+
+    @ROI_SAMPLER_REGISTRY.register(name="plain_for_test")
+    def build_plain(cfg):
+        return lambda gt_classes, boxes, losses: given.append(losses) or torch.arange(5)
+
+    seen, *_ = train_step("BALANCE.ROI_SAMPLER.NAME", "plain_for_test")
+    assert [len(p) for p in seen] == [5, 5] and given == [None, None]
 
 
 def test_an_unknown_sampler_is_answered_with_the_nearest():

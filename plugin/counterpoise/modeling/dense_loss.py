@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes
 from detectron2.utils.logger import log_first_n
@@ -13,14 +12,10 @@ from torch import Tensor, nn
 
 from counterpoise.balance.losses import sigmoid_focal_loss
 from counterpoise.modeling.class_loss_log import PerClassLoss
+from counterpoise.modeling.interfaces import DenseLoss
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
 from counterpoise.modeling.rpn import OHEMSampler
 from counterpoise.modeling.weight_sources import class_table
-
-#: logits (N, R, K), labels (N, R) in [0, K] or -1, anchors per level, alpha -> summed loss. With a
-#: method ``terms`` of the same arguments, which gives labels (M,) and losses (M, K) of the anchors
-#: that are counted, a run records how much of the loss each class causes.
-DenseLoss = Callable[[Tensor, Tensor, list[Boxes], float | Tensor], Tensor]
 
 ALPHA_SOURCES = ("fixed", "dataset")
 #: Losses of this module; one of a user's may read any key.
@@ -48,49 +43,29 @@ def build_ohem(cfg: CfgNode) -> DenseLoss:
     return OHEMLoss(float(node.RATIO), node.BATCH_SIZE, node.MIN_NEGATIVES, float(node.NMS_THRESH))
 
 
-class DenseFocalLoss:
-    """Sigmoid focal loss, summed over classes and over all anchors that are not ignored."""
+class DenseFocalLoss(DenseLoss):
+    """Sigmoid focal loss over all anchors that are not ignored."""
 
     def __init__(self, gamma: float = 2.0) -> None:
         """
         Args:
             gamma: focusing parameter >= 0; 0 is cross-entropy.
         """
+        super().__init__()
         self.gamma = gamma
 
-    def __call__(
+    def per_anchor(
         self,
         logits: Tensor,
         labels: Tensor,
         anchors: list[Boxes],
-        alpha: float | Tensor = 0.25,
+        alpha: float | Tensor = -1.0,
     ) -> Tensor:
-        """Sum the loss.
-
-        Args:
-            logits: (N, R, K).
-            labels: (N, R), int64, in [0, K], K the background, or -1 to ignore.
-            anchors: not used.
-            alpha: see :func:`counterpoise.balance.losses.sigmoid_focal_loss`.
-
-        Returns:
-            scalar, float32 or float64.
-        """
-        return self.terms(logits, labels, anchors, alpha)[1].sum()
-
-    def terms(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        anchors: list[Boxes],
-        alpha: float | Tensor = 0.25,
-    ) -> tuple[Tensor, Tensor]:
-        """Labels (M,) and losses (M, K) of the anchors that are not ignored."""
-        counted = labels >= 0
-        return _focal_terms(logits[counted], labels[counted], alpha, self.gamma)
+        """Losses (N, R); arguments as for :class:`DenseLoss`, of which `anchors` is not used."""
+        return focal_per_anchor(logits, labels, alpha, self.gamma)
 
 
-class OHEMLoss:
+class OHEMLoss(DenseLoss):
     """Cross-entropy over the anchors that online hard example mining chooses in each image.
 
     The alternatives that table 1d of arXiv:1708.02002 compares with the focal loss: the anchors of
@@ -124,6 +99,7 @@ class OHEMLoss:
                 "ratio or batch_size must be > 0, and batch_size 0 or at least 1 + ratio; "
                 f"got ratio {ratio} and batch_size {batch_size}"
             )
+        super().__init__()
         self.by_ratio = ratio > 0
         if self.by_ratio:
             max_positives = int(batch_size / (1 + ratio)) if batch_size else -1
@@ -132,31 +108,28 @@ class OHEMLoss:
             # To take the hardest of all is to mine negatives where nothing is positive.
             self.sampler = OHEMSampler(min_negatives=batch_size, nms_thresh=nms_thresh)
 
-    def __call__(
+    def per_anchor(
         self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
     ) -> Tensor:
-        """Sum the cross-entropy over the chosen anchors; arguments as :class:`DenseFocalLoss`.
+        """Losses (N, R), 0 where an anchor is not chosen; arguments as for :class:`DenseLoss`.
 
         `alpha` is not used: choosing the anchors is what balances them.
         """
-        return self.terms(logits, labels, anchors, alpha)[1].sum()
-
-    def terms(
-        self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
-    ) -> tuple[Tensor, Tensor]:
-        """Labels (M,) and losses (M, K) of the chosen anchors."""
         chosen = torch.stack(
             [
                 self._choose(image_logits, image_labels, anchors)
                 for image_logits, image_labels in zip(logits.detach(), labels, strict=True)
             ]
         )
-        return _focal_terms(logits[chosen], labels[chosen], -1.0, 0.0)
+        # Rows first, so that only the chosen anchors take memory for a graph.
+        rows = chosen.flatten().nonzero().flatten()
+        losses = focal_per_anchor(logits.flatten(0, 1)[rows], labels.flatten()[rows], -1.0, 0.0)
+        return losses.new_zeros(chosen.numel()).index_copy(0, rows, losses).view_as(chosen)
 
     def _choose(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
         """Mask (R,) of the anchors of one image that its loss is made of."""
         num_classes = logits.shape[-1]
-        hardness = _focal_terms(logits, labels.clamp(min=0), -1.0, 0.0)[1].sum(dim=-1)
+        hardness = focal_per_anchor(logits, labels, -1.0, 0.0)
         positive = (labels >= 0) & (labels < num_classes) & self.by_ratio
         roles = positive.long().masked_fill(labels < 0, -1)
         return self.sampler(roles, hardness, anchors) >= 0
@@ -171,21 +144,21 @@ class DenseClassificationLoss(nn.Module):
 
     def __init__(
         self,
-        loss: DenseLoss,
+        loss: DenseLoss | Callable[..., Tensor],
         alpha: float = 0.25,
         alpha_per_class: Callable[[], Tensor] | None = None,
         is_detectron2s: bool = False,
     ) -> None:
         """
         Args:
-            loss: of the kind that ``DENSE_LOSS_REGISTRY`` holds.
+            loss: a :class:`DenseLoss` or a function of its arguments.
             alpha: weight of the positives of every class.
             alpha_per_class: called once, at the first loss; returns (K,), used in place of `alpha`.
             is_detectron2s: whether the loss is what Detectron2 computes itself, so that its value
-                can stand and this one is only asked for its terms.
+                can stand and this one only records what each class causes.
         """
         super().__init__()
-        self.loss = loss
+        self.loss = DenseLoss.of(loss)
         self.fixed_alpha = alpha
         self.is_detectron2s = is_detectron2s
         self._alpha_per_class = alpha_per_class
@@ -213,10 +186,10 @@ class DenseClassificationLoss(nn.Module):
             scalar, summed and not normalised.
         """
         alpha = self._alpha(logits.device)
-        if not hasattr(self.loss, "terms"):
+        losses = self.loss.per_anchor(logits, labels, anchors, alpha)
+        if losses is None:
             return self.loss(logits, labels, anchors, alpha)
-        counted, losses = self.loss.terms(logits, labels, anchors, alpha)
-        self.per_class_loss.add(counted, losses.detach().sum(dim=1), logits.shape[-1])
+        self.per_class_loss.add(labels.flatten(), losses.flatten(), logits.shape[-1])
         return losses.sum()
 
     @torch.no_grad()
@@ -235,7 +208,7 @@ class DenseClassificationLoss(nn.Module):
         foreground = [(level >= 0) & (level < num_classes) for level in by_level]
         chosen = torch.cat([level[mask] for level, mask in zip(logits, foreground, strict=True)])
         classes = torch.cat([level[mask] for level, mask in zip(by_level, foreground, strict=True)])
-        losses = self.loss.terms(chosen, classes, [], self._alpha(labels.device))[1].sum(dim=1)
+        losses = self.loss.per_anchor(chosen, classes, [], self._alpha(labels.device))
         background = (total.detach() - losses.sum()).clamp(min=0)
         self.per_class_loss.add(
             torch.cat([classes, classes.new_tensor([num_classes])]),
@@ -284,10 +257,18 @@ def _alpha_from_dataset(cfg: CfgNode) -> Tensor:
     return alpha
 
 
-def _focal_terms(
-    logits: Tensor, labels: Tensor, alpha: float | Tensor, gamma: float
-) -> tuple[Tensor, Tensor]:
-    """`labels` (...) in [0, K], and the focal loss of each of their logits (..., K)."""
+def focal_per_anchor(logits: Tensor, labels: Tensor, alpha: float | Tensor, gamma: float) -> Tensor:
+    """Sigmoid focal losses of anchors, each summed over its classes.
+
+    Args:
+        logits: (..., K).
+        labels: (...), integer, in [0, K], K the background, or -1 to ignore.
+        alpha, gamma: see :func:`counterpoise.balance.losses.sigmoid_focal_loss`.
+
+    Returns:
+        (...), float32 or float64; 0 where ignored.
+    """
     # One column per class and none for the background.
-    targets = F.one_hot(labels, logits.shape[-1] + 1)[..., :-1]
-    return labels, sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none")
+    targets = labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)
+    losses = sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none")
+    return losses.sum(dim=-1).masked_fill(labels < 0, 0.0)

@@ -1,6 +1,5 @@
 """ROI heads whose box predictor learns with a registered classification loss."""
 
-import math
 from typing import Any
 
 import torch
@@ -97,8 +96,6 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> list[Tensor]:
         """Class probabilities (R_i, K + 1) per image, of the kind that the loss trains."""
-        if not hasattr(self.cls_loss.loss, "probabilities"):
-            return super().predict_probs(predictions, proposals)
         return list(self.cls_loss.loss.probabilities(predictions[0]).split([*map(len, proposals)]))
 
 
@@ -205,23 +202,12 @@ def balanced_predictor(
             cls_loss=cls_loss,
         )
     predictor.load_state_dict(stock.state_dict())
-    if cfg.BALANCE.ROI_LOSS.PRIOR_PROB > 0:
-        _set_prior(predictor, float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB))
+    prior_prob = float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB)
+    if prior_prob > 0:
+        bias = predictor.cls_loss.loss.prior_bias(predictor.num_classes, prior_prob)
+        with torch.no_grad():
+            predictor.cls_score.bias.copy_(bias)
     return predictor
-
-
-def _set_prior(predictor: BalancedFastRCNNOutputLayers, prior_prob: float) -> None:
-    """Start with a foreground probability of `prior_prob` (arXiv:1708.02002, section 3.3).
-
-    There it is the prior of one sigmoid per class. For a softmax over K classes and a background
-    the total over the classes becomes the prior by a background bias of log(K (1 - pi) / pi).
-    """
-    bias, odds = predictor.cls_score.bias, (1 - prior_prob) / prior_prob
-    with torch.no_grad():
-        if hasattr(predictor.cls_loss.loss, "probabilities"):
-            bias[:-1] = -math.log(odds)
-        else:
-            bias[-1] = math.log(predictor.num_classes * odds)
 
 
 def _drop_ignored(

@@ -1,5 +1,6 @@
 """Classification loss of a box head: a registered loss, class weights and a normaliser."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -18,11 +19,9 @@ from counterpoise.balance.losses import (
 from counterpoise.errors import UserError
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.interfaces import ROILoss
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from counterpoise.modeling.weight_sources import batch_weight_function, class_weight_provider
-
-#: logits (R, K+1), gt_classes (R,) -> unweighted losses (R,), 0 where gt_classes is -1
-ROILoss = Callable[[Tensor, Tensor], Tensor]
 
 NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 
@@ -31,23 +30,28 @@ NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 def build_softmax_focal(cfg: CfgNode) -> ROILoss:
     """Softmax focal loss with ``BALANCE.ROI_LOSS.GAMMA``."""
     gamma = float(cfg.BALANCE.ROI_LOSS.GAMMA)
-    return partial(softmax_focal_loss, gamma=gamma, reduction="none")
+    return ROILoss(partial(softmax_focal_loss, gamma=gamma, reduction="none"))
 
 
 @ROI_LOSS_REGISTRY.register(name="cross_entropy")
-def build_cross_entropy(cfg: CfgNode) -> ROILoss:
+class CrossEntropyROILoss(ROILoss):
     """Cross-entropy, Detectron2's own loss."""
-    return partial(cross_entropy_loss, reduction="none")
+
+    is_detectron2s = True
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(partial(cross_entropy_loss, reduction="none"))
 
 
 @ROI_LOSS_REGISTRY.register(name="sigmoid_focal")
-class SigmoidFocalROILoss:
+class SigmoidFocalROILoss(ROILoss):
     """One binary focal loss per foreground class, summed; a background proposal is all negatives.
 
     The last of the K + 1 logits is not used.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        super().__init__()
         node, num_classes = cfg.BALANCE.ROI_LOSS, cfg.MODEL.ROI_HEADS.NUM_CLASSES
         if len(node.ALPHA) not in (1, num_classes):
             raise UserError(
@@ -56,7 +60,7 @@ class SigmoidFocalROILoss:
         self.alpha = torch.tensor([float(alpha) for alpha in node.ALPHA])
         self.gamma = float(node.GAMMA)
 
-    def __call__(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Losses (R,) of logits (R, K + 1) and classes (R,) in [0, K] or -1."""
         num_classes = logits.shape[1] - 1
         labels = torch.zeros_like(logits[:, :-1])
@@ -67,11 +71,16 @@ class SigmoidFocalROILoss:
         ).sum(dim=1)
         return losses.masked_fill(gt_classes < 0, 0.0)
 
-    @staticmethod
-    def probabilities(logits: Tensor) -> Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (R, K + 1): a sigmoid per class, and what the likeliest one leaves."""
         foreground = logits[:, :-1].sigmoid()
         return torch.cat([foreground, 1 - foreground.amax(dim=1, keepdim=True)], dim=1)
+
+    def prior_bias(self, num_classes: int, prior_prob: float) -> Tensor:
+        """The prior of every sigmoid; the last logit is not used."""
+        bias = torch.zeros(num_classes + 1)
+        bias[:-1] = -math.log((1 - prior_prob) / prior_prob)
+        return bias
 
 
 class ClassificationLoss(nn.Module):
@@ -83,14 +92,14 @@ class ClassificationLoss(nn.Module):
 
     def __init__(
         self,
-        loss: ROILoss,
+        loss: ROILoss | Callable[[Tensor, Tensor], Tensor],
         class_weights: Callable[[], Tensor | None] = lambda: None,
         normalizer: str = "weight_sum",
         batch_weights: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """
         Args:
-            loss: per-proposal loss.
+            loss: per-proposal loss, an :class:`ROILoss` or a function of its arguments.
             class_weights: called once, at the first loss; returns (K + 1,) or None for all ones.
             batch_weights: from the counts (K + 1,) of a step's proposals, over all processes, to
                 their weights (K + 1,); takes the place of `class_weights`.
@@ -102,7 +111,7 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer must be in {NORMALIZERS}, got {normalizer!r}")
-        self.loss = loss
+        self.loss = ROILoss.of(loss)
         self.normalizer = normalizer
         self._class_weights = class_weights
         self._batch_weights = batch_weights
@@ -121,7 +130,7 @@ class ClassificationLoss(nn.Module):
     def is_plain_cross_entropy(self) -> bool:
         """Whether the loss is what Detectron2 computes itself, so that its value can stand."""
         return (
-            getattr(self.loss, "func", None) is cross_entropy_loss
+            self.loss.is_detectron2s
             and self._batch_weights is None
             and self._weight() is None
             and self.normalizer in ("weight_sum", "mean")

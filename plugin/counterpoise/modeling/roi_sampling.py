@@ -15,10 +15,8 @@ from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor, nn
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.interfaces import ROISampler
 from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
-
-#: gt_classes (R,) in [0, K], proposals (R), losses (R,) or None -> indices (S,) of those that train
-ROISampler = Callable[[Tensor, Boxes, Tensor | None], Tensor]
 
 IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
@@ -31,7 +29,9 @@ def build_random_sampler(cfg: CfgNode) -> None:
 @ROI_SAMPLER_REGISTRY.register(name="all")
 def build_all_sampler(cfg: CfgNode) -> ROISampler:
     """Every proposal that has a label."""
-    return lambda gt_classes, boxes, losses: torch.arange(len(boxes), device=gt_classes.device)
+    return ROISampler(
+        lambda gt_classes, boxes, losses: torch.arange(len(boxes), device=gt_classes.device)
+    )
 
 
 @ROI_SAMPLER_REGISTRY.register(name="ohem")
@@ -41,7 +41,7 @@ def build_ohem_sampler(cfg: CfgNode) -> ROISampler:
     return OHEMSampler(node.BUDGET, float(node.NMS_THRESH))
 
 
-class OHEMSampler:
+class OHEMSampler(ROISampler):
     """Online hard example mining (arXiv:1604.03540, section 4) over the proposals of an image.
 
     Proposals are ranked by their loss, foreground and background together: no share of either is
@@ -58,6 +58,7 @@ class OHEMSampler:
             nms_thresh: IoU above which the proposal with the smaller loss is dropped. Negative:
                 off.
         """
+        super().__init__()
         self.budget = budget
         self.nms_thresh = nms_thresh
 
@@ -94,8 +95,7 @@ class SampledROIHeads(ROIHeads):
         """
         Args:
             roi_sampler: chooses among all labelled proposals of an image, ground truth included;
-                None leaves the choice to Detectron2. It gets the losses of the proposals if it has
-                a true attribute ``needs_losses``, else None.
+                None leaves the choice to Detectron2.
             kwargs: of the ROI heads that this class is mixed into.
         """
         if roi_sampler is not None:
@@ -113,7 +113,9 @@ class SampledROIHeads(ROIHeads):
         """
         name = cfg.BALANCE.ROI_SAMPLER.NAME
         roi_sampler = ROI_SAMPLER_REGISTRY.get(name)(cfg)
-        if _needs_losses(roi_sampler) and cls.predict_boxes is None:
+        if roi_sampler is not None:
+            roi_sampler = ROISampler.of(roi_sampler)
+        if roi_sampler and roi_sampler.needs_losses and cls.predict_boxes is None:
             raise UserError(
                 f"BALANCE.ROI_SAMPLER.NAME is '{name}', which ranks proposals by their loss, but "
                 f"MODEL.ROI_HEADS.NAME '{cfg.MODEL.ROI_HEADS.NAME}' has several box predictors and "
@@ -149,7 +151,7 @@ class SampledROIHeads(ROIHeads):
         with EventStorage():  # Detectron2 logs numbers of samples, which are not chosen yet.
             candidates = self.label_and_sample_proposals(proposals, targets)
         losses = [None] * len(candidates)
-        if _needs_losses(self.roi_sampler):
+        if self.roi_sampler.needs_losses:
             losses = self.losses_per_proposal(features, candidates).split([*map(len, candidates)])
         chosen = [
             candidate[self.roi_sampler(candidate.gt_classes, candidate.proposal_boxes, loss)]
@@ -230,7 +232,3 @@ def read_only(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-def _needs_losses(sampler: ROISampler | None) -> bool:
-    return getattr(sampler, "needs_losses", False)

@@ -1,6 +1,5 @@
 """Region proposal network whose anchors are sampled by a registered sampler."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,10 +13,8 @@ from torch import Tensor
 
 from counterpoise.balance.sampling import mine_hard_negatives, sample_random, top_indices
 from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.interfaces import AnchorSampler
 from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
-
-#: labels (A,) in {-1, 0, 1}, objectness logits (A,), anchors per level -> sampled labels (A,)
-AnchorSampler = Callable[[Tensor, Tensor, list[Boxes]], Tensor]
 
 NORMALIZERS = ("batch", "num_sampled", "num_pos")
 
@@ -27,7 +24,9 @@ def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
     """Detectron2's own sampling by ``BATCH_SIZE_PER_IMAGE`` and ``POSITIVE_FRACTION``."""
     num_samples = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
     positive_fraction = cfg.MODEL.RPN.POSITIVE_FRACTION
-    return lambda labels, logits, anchors: sample_random(labels, num_samples, positive_fraction)
+    return AnchorSampler(
+        lambda labels, logits, anchors: sample_random(labels, num_samples, positive_fraction)
+    )
 
 
 @ANCHOR_SAMPLER_REGISTRY.register(name="ohem")
@@ -43,12 +42,12 @@ def build_ohem_sampler(cfg: CfgNode) -> AnchorSampler:
     )
 
 
-class OHEMSampler:
+class OHEMSampler(AnchorSampler):
     """Online hard negative mining over the anchors of an image.
 
     Negatives are ranked by their logit, with which their classification loss grows. Neighbouring
-    anchors look at the same pixels, so the hardest ones crowd on few places; `nms_thresh` spreads
-    them, as the mining of arXiv:1604.03540 (section 4.1) does for regions.
+    anchors look at the same pixels, so the hardest ones crowd at few locations; `nms_thresh`
+    spreads them, as the mining of arXiv:1604.03540 (section 4.1) does for regions.
     """
 
     #: NMS looks at this many times the negatives that can be asked for.
@@ -68,6 +67,7 @@ class OHEMSampler:
             nms_thresh: IoU above which a negative counts as a duplicate of a harder one on its
                 level; duplicates are chosen last. Negative: off.
         """
+        super().__init__()
         self.ratio = ratio
         self.max_positives = max_positives
         self.min_negatives = min_negatives
@@ -127,7 +127,8 @@ class BalancedRPN(RPN):
     ) -> None:
         """
         Args:
-            anchor_sampler: chooses the anchors of one image that train the network.
+            anchor_sampler: chooses the anchors of one image that train the network; an
+                :class:`AnchorSampler` or a function of its arguments.
             loss_normalizer: ``batch`` divides both losses by ``batch_size_per_image`` times the
                 number of images, as Detectron2 does; ``num_sampled`` divides the classification
                 loss by the number of sampled anchors; ``num_pos`` both losses by the number of
@@ -137,7 +138,7 @@ class BalancedRPN(RPN):
         super().__init__(**kwargs)
         if loss_normalizer not in NORMALIZERS:
             raise ValueError(f"loss_normalizer must be in {NORMALIZERS}, got {loss_normalizer!r}")
-        self.anchor_sampler = anchor_sampler
+        self.anchor_sampler = AnchorSampler.of(anchor_sampler)
         self.loss_normalizer = loss_normalizer
 
     @classmethod
