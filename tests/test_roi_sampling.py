@@ -18,7 +18,7 @@ from counterpoise.modeling.roi_sampling import (
     box_loss_per_proposal,
     read_only,
 )
-from models import C4, CASCADE, NEUTRAL, batch, build, losses_and_gradients, quick_config
+from models import C4, CASCADE, LOGGED, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 ALL = ("BALANCE.ROI_SAMPLER.NAME", "all")
 OHEM = ("BALANCE.ROI_SAMPLER.NAME", "ohem")
@@ -43,7 +43,7 @@ def train_step(*settings, boxes=(5, 2), change=lambda model: None):
             output.requires_grad, rows[output.requires_grad] + len(output)
         )
     )
-    with EventStorage() as storage:
+    with EventStorage(LOGGED) as storage:
         losses, gradients = losses_and_gradients(model, batch(boxes))
     logs = {name: value for name, (value, _) in storage.latest().items()}
     return seen, rows, logs, losses, gradients
@@ -309,7 +309,7 @@ def test_other_heads_take_the_sampler_flag(head, sampler):
     _, name, *rest = head
     settings = (*NEUTRAL, "MODEL.ROI_HEADS.NAME", f"Balanced{name}", *rest)
     model = build(quick_config(*settings, "BALANCE.ROI_SAMPLER.NAME", sampler))
-    with EventStorage() as storage:
+    with EventStorage(LOGGED) as storage:
         losses, _ = losses_and_gradients(model, batch())
     numbers = {name: value for name, (value, _) in storage.latest().items()}
     total = numbers["roi_head/num_fg_samples"] + numbers["roi_head/num_bg_samples"]

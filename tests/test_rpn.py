@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
 from counterpoise.modeling.rpn import OHEMSampler
-from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
+from models import LOGGED, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 OHEM = ("BALANCE.ANCHOR_SAMPLER.NAME", "ohem")
 #: What the recording sampler was given, per image.
@@ -19,7 +19,7 @@ SEEN = []
 
 def rpn_losses(*settings, boxes=(5, 2)):
     model = build(quick_config(*NEUTRAL, *settings))
-    with EventStorage() as storage:
+    with EventStorage(LOGGED) as storage:
         losses, _ = losses_and_gradients(model, batch(boxes))
     return losses, {name: value for name, (value, _) in storage.latest().items()}
 

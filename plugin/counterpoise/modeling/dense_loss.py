@@ -10,7 +10,7 @@ from detectron2.structures import Boxes
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
-from counterpoise.balance.losses import sigmoid_focal_loss
+from counterpoise.balance.losses import check_gamma, sigmoid_focal_loss
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.interfaces import DenseLoss
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
@@ -52,6 +52,7 @@ class DenseFocalLoss(DenseLoss):
             gamma: focusing parameter >= 0; 0 is cross-entropy.
         """
         super().__init__()
+        check_gamma(gamma)
         self.gamma = gamma
 
     def per_anchor(
@@ -72,6 +73,9 @@ class OHEMLoss(DenseLoss):
     highest loss whatever their label (arXiv:1604.03540), and a fixed ratio of hard negatives to
     positives (SSD, arXiv:1512.02325), each with or without NMS and a bound. An anchor's loss is the
     sum over its classes. Choosing needs no gradient, and only the chosen anchors get one.
+
+    On a GPU the host waits for the number of positives of every image and once for the anchors that
+    were chosen in the batch, and with NMS twice more per image.
     """
 
     def __init__(
@@ -193,7 +197,9 @@ class DenseClassificationLoss(nn.Module):
         return losses.sum()
 
     @torch.no_grad()
-    def log(self, logits: Sequence[Tensor], labels: Tensor, total: Tensor) -> None:
+    def log(
+        self, logits: Sequence[Tensor], labels: Tensor, num_foreground: int, total: Tensor
+    ) -> None:
         """Record what :meth:`forward` records, for a focal loss that is computed elsewhere.
 
         Only the foreground anchors, which are few, are computed again: the background has the rest.
@@ -201,17 +207,26 @@ class DenseClassificationLoss(nn.Module):
         Args:
             logits: per feature level, (N, R_l, K).
             labels: (N, R), see :meth:`forward`.
+            num_foreground: anchors with a label in [0, K); asked for since the host would wait for
+                the device to count them.
             total: the summed loss.
         """
-        num_classes = logits[0].shape[-1]
-        by_level = labels.split([level.shape[1] for level in logits], dim=1)
-        foreground = [(level >= 0) & (level < num_classes) for level in by_level]
-        chosen = torch.cat([level[mask] for level, mask in zip(logits, foreground, strict=True)])
-        classes = torch.cat([level[mask] for level, mask in zip(by_level, foreground, strict=True)])
-        losses = self.loss.per_anchor(chosen, classes, [], self._alpha(labels.device))
+        num_classes, num_anchors = logits[0].shape[-1], labels.shape[1]
+        foreground = ((labels >= 0) & (labels < num_classes)).flatten()
+        chosen = foreground.to(torch.uint8).topk(num_foreground).indices
+        images, anchors = chosen // num_anchors, chosen % num_anchors
+        found, start = logits[0].new_zeros(num_foreground, num_classes), 0
+        for level in logits:
+            offset = anchors - start
+            here = (offset >= 0) & (offset < level.shape[1])
+            rows = level[images, offset.clamp(0, level.shape[1] - 1)]
+            found = torch.where(here[:, None], rows, found)
+            start += level.shape[1]
+        classes = labels.flatten()[chosen]
+        losses = self.loss.per_anchor(found, classes, [], self._alpha(labels.device))
         background = (total.detach() - losses.sum()).clamp(min=0)
         self.per_class_loss.add(
-            torch.cat([classes, classes.new_tensor([num_classes])]),
+            torch.cat([classes, classes.new_full((1,), num_classes)]),
             torch.cat([losses, background[None]]),
             num_classes,
         )
@@ -270,5 +285,5 @@ def focal_per_anchor(logits: Tensor, labels: Tensor, alpha: float | Tensor, gamm
     """
     # One column per class and none for the background.
     targets = labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)
-    losses = sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none")
+    losses = sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none", check_values=False)
     return losses.sum(dim=-1).masked_fill(labels < 0, 0.0)

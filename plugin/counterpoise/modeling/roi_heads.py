@@ -71,7 +71,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
 
         Args:
             predictions: logits (R, K + 1) and box deltas (R, 4K) or (R, 4).
-            proposals: per image, R together, with ``gt_classes`` in [0, K] or -1 to ignore.
+            proposals: per image, R together, with ``gt_classes`` in [0, K]. Detectron2 samples none
+                that its matcher ignores.
 
         Returns:
             ``loss_cls`` and ``loss_box_reg``, scalars.
@@ -79,9 +80,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         logits, deltas = predictions
         if not proposals:
             return {"loss_cls": 0.0 * logits.sum(), "loss_box_reg": 0.0 * deltas.sum()}
-        predictions, proposals = _drop_ignored(predictions, proposals)
         losses = super().losses(predictions, proposals)
-        logits, _ = predictions
         gt_classes = cat([p.gt_classes for p in proposals], dim=0)
         if self.cls_loss.is_plain_cross_entropy:
             self.cls_loss.log(logits, gt_classes)
@@ -114,16 +113,12 @@ class BalancedHeads(SampledROIHeads):
         """
         refuse_other_losses(cfg)
         arguments = super().from_config(cfg, input_shape)
-        # One loss for all stages of a cascade: the class weights are counted once.
-        cls_loss = ClassificationLoss.from_config(cfg)
         if "box_predictors" in arguments:
             arguments["box_predictors"] = [
-                balanced_predictor(cfg, stock, cls_loss) for stock in arguments["box_predictors"]
+                balanced_predictor(cfg, stock) for stock in arguments["box_predictors"]
             ]
         else:
-            arguments["box_predictor"] = balanced_predictor(
-                cfg, arguments["box_predictor"], cls_loss
-            )
+            arguments["box_predictor"] = balanced_predictor(cfg, arguments["box_predictor"])
         return arguments
 
 
@@ -178,15 +173,12 @@ def refuse_other_losses(cfg: CfgNode) -> None:
             )
 
 
-def balanced_predictor(
-    cfg: CfgNode, stock: FastRCNNOutputLayers, cls_loss: ClassificationLoss
-) -> BalancedFastRCNNOutputLayers:
+def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFastRCNNOutputLayers:
     """Build a balanced predictor with the initial weights of a stock one.
 
     Args:
         cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
         stock: the predictor that it takes the place of.
-        cls_loss: its classification loss.
 
     Returns:
         a predictor with equal parameters, but for the background's bias where
@@ -199,7 +191,6 @@ def balanced_predictor(
             cfg,
             ShapeSpec(channels=stock.cls_score.in_features),
             box2box_transform=stock.box2box_transform,
-            cls_loss=cls_loss,
         )
     predictor.load_state_dict(stock.state_dict())
     prior_prob = float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB)
@@ -208,14 +199,3 @@ def balanced_predictor(
         with torch.no_grad():
             predictor.cls_score.bias.copy_(bias)
     return predictor
-
-
-def _drop_ignored(
-    predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-) -> tuple[tuple[Tensor, Tensor], list[Instances]]:
-    """Take out proposals with class -1, which Detectron2's cross-entropy cannot take."""
-    kept = cat([p.gt_classes for p in proposals], dim=0) >= 0
-    if kept.all():
-        return predictions, proposals
-    logits, deltas = predictions
-    return (logits[kept], deltas[kept]), [p[p.gt_classes >= 0] for p in proposals]

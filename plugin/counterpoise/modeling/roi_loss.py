@@ -6,20 +6,19 @@ from functools import partial
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from counterpoise.balance.losses import (
+    check_gamma,
     cross_entropy_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
-    target_probability,
 )
 from counterpoise.errors import UserError
 from counterpoise.modeling.class_loss_log import PerClassLoss
-from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.distributed import mean_over_processes, sum_over_processes
 from counterpoise.modeling.interfaces import ROILoss
+from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from counterpoise.modeling.weight_sources import batch_weight_function, class_weight_provider
 
@@ -30,7 +29,8 @@ NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 def build_softmax_focal(cfg: CfgNode) -> ROILoss:
     """Softmax focal loss with ``BALANCE.ROI_LOSS.GAMMA``."""
     gamma = float(cfg.BALANCE.ROI_LOSS.GAMMA)
-    return ROILoss(partial(softmax_focal_loss, gamma=gamma, reduction="none"))
+    check_gamma(gamma)
+    return ROILoss(partial(softmax_focal_loss, gamma=gamma, reduction="none", check_values=False))
 
 
 @ROI_LOSS_REGISTRY.register(name="cross_entropy")
@@ -40,7 +40,7 @@ class CrossEntropyROILoss(ROILoss):
     is_detectron2s = True
 
     def __init__(self, cfg: CfgNode) -> None:
-        super().__init__(partial(cross_entropy_loss, reduction="none"))
+        super().__init__(partial(cross_entropy_loss, reduction="none", check_values=False))
 
 
 @ROI_LOSS_REGISTRY.register(name="sigmoid_focal")
@@ -57,19 +57,21 @@ class SigmoidFocalROILoss(ROILoss):
             raise UserError(
                 f"BALANCE.ROI_LOSS.ALPHA has {len(node.ALPHA)} numbers, expected 1 or {num_classes}"
             )
-        self.alpha = torch.tensor([float(alpha) for alpha in node.ALPHA])
+        alphas = [float(alpha) for alpha in node.ALPHA]
+        self.alpha: float | None = alphas[0] if len(alphas) == 1 else None
+        per_class = None if len(alphas) == 1 else torch.tensor(alphas)
+        self.register_buffer("alpha_per_class", per_class, persistent=False)
         self.gamma = float(node.GAMMA)
 
     def forward(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Losses (R,) of logits (R, K + 1) and classes (R,) in [0, K] or -1."""
         num_classes = logits.shape[1] - 1
-        labels = torch.zeros_like(logits[:, :-1])
-        foreground = ((gt_classes >= 0) & (gt_classes < num_classes)).nonzero().flatten()
-        labels[foreground, gt_classes[foreground]] = 1
+        labels = gt_classes[:, None] == torch.arange(num_classes, device=logits.device)
+        alpha = self.alpha_per_class if self.alpha is None else self.alpha
         losses = sigmoid_focal_loss(
-            logits[:, :-1], labels, self.alpha, self.gamma, reduction="none"
-        ).sum(dim=1)
-        return losses.masked_fill(gt_classes < 0, 0.0)
+            logits[:, :-1], labels, alpha, self.gamma, reduction="none", check_values=False
+        )
+        return losses.sum(dim=1).masked_fill(gt_classes < 0, 0.0)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (R, K + 1): a sigmoid per class, and what the likeliest one leaves."""
@@ -84,7 +86,7 @@ class SigmoidFocalROILoss(ROILoss):
 
 
 class ClassificationLoss(nn.Module):
-    """Weighted and normalised classification loss over the proposals of a batch.
+    """Weighted and normalised classification loss over the proposals that a box predictor sees.
 
     It holds no parameter and no persistent buffer: a model with it has the ``state_dict`` keys of
     a stock model.
@@ -117,6 +119,7 @@ class ClassificationLoss(nn.Module):
         self._batch_weights = batch_weights
         self._resolved = False
         self.per_class_loss = PerClassLoss()
+        self.metric_log = MetricLog()
         self.register_buffer("weight", None, persistent=False)
 
     @classmethod
@@ -176,10 +179,9 @@ class ClassificationLoss(nn.Module):
         """Weight of every proposal, 0 where it is ignored."""
         kept = (gt_classes >= 0).float()
         if self._batch_weights is not None:
-            counted = gt_classes[gt_classes >= 0]
-            counts = torch.bincount(counted, minlength=logits.shape[1]).float()
-            joint = mean_over_processes(counts) * comm.get_world_size()
-            self.weight = self._batch_weights(joint)
+            counts = kept.new_zeros(logits.shape[1])
+            counts.index_add_(0, gt_classes.clamp(min=0), kept)
+            self.weight = self._batch_weights(sum_over_processes(counts))
         elif self._weight() is None:
             return kept
         self.weight = self.weight.to(logits.device)
@@ -187,7 +189,7 @@ class ClassificationLoss(nn.Module):
 
     def _divisor(self, weights: Tensor, gt_classes: Tensor, background: Tensor) -> Tensor:
         if self.normalizer == "sum":
-            return weights.new_tensor(1.0)
+            return weights.new_ones(())
         if self.normalizer == "mean":
             return (gt_classes >= 0).sum().clamp(min=1)
         if self.normalizer == "num_pos":
@@ -201,17 +203,13 @@ class ClassificationLoss(nn.Module):
         self, logits: Tensor, gt_classes: Tensor, background: Tensor, weighted: Tensor
     ) -> None:
         self.per_class_loss.add(gt_classes, weighted, logits.shape[1] - 1)
-        storage = get_event_storage()
-        targets = gt_classes.clamp(min=0)
-        if hasattr(self.loss, "probabilities"):
-            p_t = self.loss.probabilities(logits).gather(1, targets[:, None]).squeeze(1)
-        else:
-            p_t = target_probability(logits, targets)
+        targets = gt_classes.clamp(min=0)[:, None]
+        p_t = self.loss.probabilities(logits.float()).gather(1, targets).squeeze(1)
         foreground = (gt_classes >= 0) & ~background
-        for name, chosen in (("fg", foreground), ("bg", background)):
-            if chosen.any():
-                storage.put_scalar(f"roi/p_t_{name}", p_t[chosen].mean().item())
-        total = weighted.sum()
-        if total > 0:
-            share = weighted[background].sum() / total
-            storage.put_scalar("roi/background_loss_share", share.item())
+        self.metric_log.add(
+            {
+                "roi/p_t_fg": ((p_t * foreground).sum(), foreground.sum()),
+                "roi/p_t_bg": ((p_t * background).sum(), background.sum()),
+                "roi/background_loss_share": ((weighted * background).sum(), weighted.sum()),
+            }
+        )

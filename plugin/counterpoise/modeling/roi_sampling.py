@@ -10,12 +10,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, batched_nms, cat, ciou_loss, diou_loss
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, ROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.events import EventStorage, get_event_storage
+from detectron2.utils.events import EventStorage
 from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor, nn
 
 from counterpoise.errors import UserError
 from counterpoise.modeling.interfaces import ROISampler
+from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
 
 IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
@@ -47,6 +48,9 @@ class OHEMSampler(ROISampler):
     Proposals are ranked by their loss, foreground and background together: no share of either is
     asked for. Proposals that overlap have nearly the same loss and would count one region several
     times; NMS keeps the hardest of each group with the same label.
+
+    On a GPU the host waits for NMS in every image, and for the foreground of the batch and the box
+    coding, whose losses rank the proposals.
     """
 
     needs_losses = True
@@ -103,6 +107,7 @@ class SampledROIHeads(ROIHeads):
             kwargs |= {"batch_size_per_image": sys.maxsize, "positive_fraction": 1.0}
         super().__init__(**kwargs)
         self.roi_sampler = roi_sampler
+        self.metric_log = MetricLog()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -181,11 +186,14 @@ class SampledROIHeads(ROIHeads):
         return classification + box_loss_per_proposal(predictor, deltas, proposals)
 
     def _log_numbers(self, proposals: list[Instances]) -> None:
-        foreground = sum(int((p.gt_classes < self.num_classes).sum()) for p in proposals)
-        total = sum(map(len, proposals))
-        storage = get_event_storage()
-        storage.put_scalar("roi_head/num_fg_samples", foreground / len(proposals))
-        storage.put_scalar("roi_head/num_bg_samples", (total - foreground) / len(proposals))
+        background = cat([p.gt_classes for p in proposals]) == self.num_classes
+        images = torch.full((), len(proposals), device=background.device)
+        self.metric_log.add(
+            {
+                "roi_head/num_fg_samples": ((~background).sum(), images),
+                "roi_head/num_bg_samples": (background.sum(), images),
+            }
+        )
 
 
 def box_loss_per_proposal(

@@ -22,6 +22,7 @@ from counterpoise.modeling.checkpoint import (
     BalancedCheckpointer,
     TrainingRecord,
 )
+from counterpoise.modeling.metric_log import log_last_iteration
 from counterpoise.modeling.score_thresholds import without_score_thresholds
 from counterpoise.modeling.weight_sources import class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
@@ -51,6 +52,7 @@ class BalancedTrainer(DefaultTrainer):
         for name in cfg.DATASETS.TEST:  # a fault here must not come to light after the training
             check_test_classes(name, self.table.counts)
         super().__init__(cfg)
+        log_last_iteration(self.model, self.max_iter - 1)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
