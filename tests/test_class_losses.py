@@ -247,6 +247,11 @@ def test_a_model_that_records_nothing_leaves_no_file(tmp_path):
     )  # fmt: skip
     assert train_net(data, tmp_path / "out", *stock, *neutral, leaf="baseline") == 0
     assert not (tmp_path / "out" / "class_losses.jsonl").exists()
+    # Nor does it have class weights, though SOURCE is the default.
+    record = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)["counterpoise"]
+    assert sum(record["boxes"]) > 0 and record["weights"] == []
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "Classes of the training set:" in log and "(background)" not in log
 
 
 def write_in_process(rank, store, path):

@@ -13,7 +13,9 @@ from counterpoise.balance.class_weights import class_weights
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
 from counterpoise.modeling.weight_sources import class_table, class_weight_provider
-from models import batch, build, losses_and_gradients, quick_config
+from counterpoise.training.trainer import training_table
+from models import STOCK, batch, build, losses_and_gradients, quick_config
+from test_retinanet import retinanet_config
 
 
 @pytest.fixture
@@ -135,6 +137,48 @@ def test_a_class_list_of_another_length_is_refused_with_both_numbers(catalog):
     catalog("first", ["a", "b"], {"a": 6, "b": 1})
     with pytest.raises(UserError, match=r"NUM_CLASSES is 3, but .* has 2 classes \(a, b\)"):
         class_table(quick_config("DATASETS.TRAIN", "first"))
+
+
+def test_retinanet_is_asked_for_its_own_number_of_classes(catalog):
+    catalog("first", ["a", "b", "c"], {"a": 5, "b": 2, "c": 1})
+    own = ("DATASETS.TRAIN", "first", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    cfg = retinanet_config(*own, leaf="focal_frequency")
+    with EventStorage():
+        losses_and_gradients(build(cfg), batch())
+    assert class_table(cfg).counts.boxes == (5, 2, 1)
+    with pytest.raises(UserError, match=r"MODEL.RETINANET.NUM_CLASSES is 2, but .* 3 classes"):
+        class_table(retinanet_config(*own, "MODEL.RETINANET.NUM_CLASSES", "2"))
+
+
+@pytest.mark.parametrize(
+    "cfg, weighted",
+    [
+        (retinanet_config("DATASETS.TRAIN", "first"), False),
+        (retinanet_config("DATASETS.TRAIN", "first", leaf="focal_frequency"), True),
+        (
+            retinanet_config("DATASETS.TRAIN", "first", "MODEL.META_ARCHITECTURE", "RetinaNet"),
+            False,
+        ),
+        (quick_config("DATASETS.TRAIN", "first"), True),
+        (quick_config("DATASETS.TRAIN", "first", *STOCK), False),
+        (quick_config("DATASETS.TRAIN", "first", "BALANCE.CLASS_WEIGHTS.SOURCE", "none"), False),
+        (quick_config("DATASETS.TRAIN", "first", "BALANCE.CLASS_WEIGHTS.SOURCE", "batch"), False),
+    ],
+)
+def test_weights_that_no_loss_reads_are_not_computed(catalog, cfg, weighted):
+    # The rule `inverse` refuses a class without boxes, where its weights are computed.
+    catalog("first", ["a", "b", "c"], {"a": 5, "b": 2})
+    cfg = cfg.clone()
+    cfg.defrost()
+    table = training_table(cfg)
+    assert table.counts.boxes == (5, 2, 0)
+    assert (table.weights is not None) == weighted == ("weight" in str(table))
+    cfg.BALANCE.CLASS_WEIGHTS.RULE = "inverse"
+    if weighted:
+        with pytest.raises(UserError, match="classes without boxes: c"):
+            training_table(cfg)
+    else:
+        assert training_table(cfg).weights is None
 
 
 def test_training_sets_of_different_classes_are_refused(catalog):

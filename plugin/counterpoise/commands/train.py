@@ -24,10 +24,9 @@ from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
-from counterpoise.modeling.weight_sources import class_table
 from counterpoise.reporting import write_report
 from counterpoise.training.run_record import RunRecord, command_line
-from counterpoise.training.trainer import BalancedTrainer
+from counterpoise.training.trainer import BalancedTrainer, training_table
 from counterpoise.utils.files import write_whole
 
 EPILOG = """\
@@ -152,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
         logger.info("SEED was left to chance: it is %d, see config.yaml", cfg.SEED)
     cfg.freeze()
     if args.overwrite:
-        class_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
+        training_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
         _remove_run(Path(cfg.OUTPUT_DIR))
     with _quiet_terminal(cfg.OUTPUT_DIR):
         with _training_config_kept(cfg.OUTPUT_DIR, args.eval_only):

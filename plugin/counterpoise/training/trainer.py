@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
+from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError, did_you_mean
@@ -24,7 +25,7 @@ from counterpoise.modeling.checkpoint import (
 )
 from counterpoise.modeling.metric_log import log_last_iteration
 from counterpoise.modeling.score_thresholds import without_score_thresholds
-from counterpoise.modeling.weight_sources import class_table, log_class_table
+from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
 from counterpoise.training.run_record import RunRecord, command_line
@@ -46,7 +47,7 @@ class BalancedTrainer(DefaultTrainer):
             UserError: the training set or a key does not allow to train.
         """
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
-        self.table = class_table(cfg)
+        self.table = training_table(cfg)
         log_class_table(self.table)
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # a fault here must not come to light after the training
@@ -97,6 +98,18 @@ class BalancedTrainer(DefaultTrainer):
         """Evaluate on ``DATASETS.TEST`` and write ``evaluation.json``."""
         self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
         return self._last_eval_results
+
+
+def training_table(cfg: CfgNode) -> ClassTable:
+    """Count the training set, and weigh its classes where a loss reads the weights.
+
+    Args:
+        cfg: prepared by :func:`prepare`.
+
+    Raises:
+        UserError: a dataset, a count or a key does not allow it.
+    """
+    return class_table(cfg, weighted="CLASS_WEIGHTS" not in unread_sections(cfg))
 
 
 def _best_metric(cfg: CfgNode, counts: ClassCounts) -> str:
