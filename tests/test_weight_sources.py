@@ -9,10 +9,17 @@ from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
+from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.balance.class_weights import class_weights
 from counterpoise.errors import UserError
+from counterpoise.modeling.dense_loss import (
+    DenseClassificationLoss,
+    DenseFocalLoss,
+    balanced_alpha,
+)
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
-from counterpoise.modeling.weight_sources import class_table, class_weight_provider
+from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.weight_sources import ClassTable, class_table, class_weight_provider
 from counterpoise.training.trainer import training_table
 from models import STOCK, batch, build, losses_and_gradients, quick_config
 from test_retinanet import retinanet_config
@@ -82,6 +89,33 @@ def test_a_model_reads_the_training_set_at_its_first_loss_and_never_for_inferenc
             losses_and_gradients(model, batch())
     assert catalog.reads == ["first"]
     assert_close(model.roi_heads.box_predictor.cls_loss.weight, class_weights([5, 2, 1]))
+
+
+def test_a_table_that_is_handed_over_is_used_in_place_of_counting():
+    unknown = ("DATASETS.TRAIN", "not_registered")
+    table = ClassTable(ClassCounts(("a", "b", "c"), (1, 1, 1), (5, 2, 1)), torch.arange(1.0, 5.0))
+    two_stage = build(quick_config(*unknown))
+    two_stage.roi_heads.box_predictor.cls_loss.use_table(table)
+    one_stage = build(retinanet_config(*unknown, leaf="focal_frequency"))
+    one_stage.dense_loss.use_table(table)
+    with EventStorage():
+        losses_and_gradients(two_stage, batch())
+        losses_and_gradients(one_stage, batch())
+    assert torch.equal(two_stage.roi_heads.box_predictor.cls_loss.weight, table.weights)
+    assert_close(one_stage.dense_loss.alpha, balanced_alpha(table.weights[:3], (5, 2, 1), 0.25))
+
+
+def test_a_table_changes_no_weights_that_are_not_of_the_training_set():
+    table = ClassTable(ClassCounts(("a",), (1,), (5,)), torch.tensor([8.0, 9.0]))
+    logits, gt_classes = torch.zeros(2, 2), torch.tensor([0, 1])
+    own = ClassificationLoss(lambda z, t: z.new_ones(2), lambda: torch.tensor([1.0, 2.0]))
+    dense = DenseClassificationLoss(DenseFocalLoss(), 0.5)
+    with EventStorage():
+        own.use_table(table)
+        own(logits, gt_classes)
+        dense.use_table(table)
+        dense(torch.zeros(1, 2, 1), gt_classes[None], [])
+    assert own.weight.tolist() == [1.0, 2.0] and dense.alpha is None
 
 
 def test_the_table_lists_names_counts_frequencies_and_weights(catalog, caplog):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -15,6 +14,7 @@ from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
 from counterpoise.balance.class_counts import ClassCounts
+from counterpoise.datasets import load_dataset
 from counterpoise.evaluation import Evaluation, ProposalRecall, evaluate_detections
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.modeling.score_thresholds import ScoreThresholds
@@ -30,9 +30,11 @@ def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
     Returns:
         ``images``, ``annotations`` and ``categories``; category ids are Detectron2's contiguous
         ones, image ids are Detectron2's.
+
+    Raises:
+        UserError: the dataset cannot be read, or has no class names.
     """
-    records = DatasetCatalog.get(dataset_name)
-    names = MetadataCatalog.get(dataset_name).thing_classes
+    records, names = load_dataset(dataset_name)
     annotations = []
     for record in records:
         for annotation in record.get("annotations", ()):
@@ -160,7 +162,7 @@ def _boxes_by_image(coco: Mapping[str, Any]) -> dict[int | str, tuple[np.ndarray
 
 
 def write_evaluations(results: Mapping[str, Evaluation], path: Path) -> None:
-    """Write ``{dataset: result}`` as JSON; the file is whole or untouched.
+    """Write ``{dataset: result}`` as JSON; the file is complete or untouched.
 
     Args:
         results: by dataset name.

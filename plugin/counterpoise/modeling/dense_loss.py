@@ -15,13 +15,11 @@ from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.interfaces import DenseLoss
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
 from counterpoise.modeling.rpn import OHEMSampler
-from counterpoise.modeling.weight_sources import class_table
+from counterpoise.modeling.weight_sources import ClassTable, class_table
 
 ALPHA_SOURCES = ("fixed", "dataset")
 #: Losses of this module; one of a user's may read any key.
 BUILT_IN = ("sigmoid_focal", "cross_entropy", "ohem")
-
-logger = logging.getLogger(__name__)
 
 
 @DENSE_LOSS_REGISTRY.register(name="sigmoid_focal")
@@ -150,14 +148,15 @@ class DenseClassificationLoss(nn.Module):
         self,
         loss: DenseLoss | Callable[..., Tensor],
         alpha: float = 0.25,
-        alpha_per_class: Callable[[], Tensor] | None = None,
+        table: Callable[[], ClassTable] | None = None,
         is_detectron2s: bool = False,
     ) -> None:
         """
         Args:
             loss: a :class:`DenseLoss` or a function of its arguments.
             alpha: weight of the positives of every class.
-            alpha_per_class: called once, at the first loss; returns (K,), used in place of `alpha`.
+            table: called once, at the first loss, for the classes of the training set, around whose
+                weights `alpha` is spread, see :func:`balanced_alpha`; None takes `alpha` for all.
             is_detectron2s: whether the loss is what Detectron2 computes itself, so that its value
                 can stand and this one only records what each class causes.
         """
@@ -165,7 +164,7 @@ class DenseClassificationLoss(nn.Module):
         self.loss = DenseLoss.of(loss)
         self.fixed_alpha = alpha
         self.is_detectron2s = is_detectron2s
-        self._alpha_per_class = alpha_per_class
+        self._table = table
         self.per_class_loss = PerClassLoss()
         self.register_buffer("alpha", None, persistent=False)
 
@@ -174,10 +173,19 @@ class DenseClassificationLoss(nn.Module):
         """Build it from ``BALANCE.DENSE_LOSS``."""
         node = cfg.BALANCE.DENSE_LOSS
         loss = DENSE_LOSS_REGISTRY.get(node.NAME)(cfg)
-        per_class = partial(_alpha_from_dataset, cfg) if node.ALPHA_SOURCE == "dataset" else None
+        table = partial(class_table, cfg) if node.ALPHA_SOURCE == "dataset" else None
         # Detectron2's focal loss has NaN gradients for gamma < 1, the project's has not.
-        is_detectron2s = node.NAME == "sigmoid_focal" and per_class is None and node.GAMMA >= 1
-        return cls(loss, float(node.ALPHA), per_class, is_detectron2s)
+        is_detectron2s = node.NAME == "sigmoid_focal" and table is None and node.GAMMA >= 1
+        return cls(loss, float(node.ALPHA), table, is_detectron2s)
+
+    def use_table(self, table: ClassTable) -> None:
+        """Take the classes from a table, in place of counting the training set at the first loss.
+
+        Args:
+            table: with weights; without effect where alpha is the same for all classes.
+        """
+        if self._table is not None:
+            self._table, self.alpha = lambda: table, None
 
     def forward(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
         """
@@ -232,10 +240,15 @@ class DenseClassificationLoss(nn.Module):
         )
 
     def _alpha(self, device: torch.device) -> float | Tensor:
-        if self._alpha_per_class is None:
+        if self._table is None:
             return self.fixed_alpha
         if self.alpha is None:
-            self.alpha = self._alpha_per_class()
+            table = self._table()
+            self.alpha = balanced_alpha(table.weights[:-1], table.counts.boxes, self.fixed_alpha)
+            pairs = zip(table.counts.names, self.alpha.tolist(), strict=True)
+            listed = ", ".join(f"{name} {alpha:.3f}" for name, alpha in pairs)
+            message = f"Alpha of the classes: {listed}"
+            log_first_n(logging.INFO, message, key="message", name=__name__)
         self.alpha = self.alpha.to(device)
         return self.alpha
 
@@ -260,16 +273,6 @@ def balanced_alpha(weights: Tensor, boxes: Sequence[int], alpha: float) -> Tenso
     mean = (weights * boxes).sum() / boxes.sum()
     odds = alpha / (1 - alpha) * weights / mean
     return (odds / (1 + odds)).float()
-
-
-def _alpha_from_dataset(cfg: CfgNode) -> Tensor:
-    table = class_table(cfg)
-    alpha = balanced_alpha(
-        table.weights[:-1], table.counts.boxes, float(cfg.BALANCE.DENSE_LOSS.ALPHA)
-    )
-    listed = ", ".join(f"{n} {a:.3f}" for n, a in zip(table.counts.names, alpha, strict=True))
-    log_first_n(logging.INFO, f"Alpha of the classes: {listed}", key="message", name=__name__)
-    return alpha
 
 
 def focal_per_anchor(logits: Tensor, labels: Tensor, alpha: float | Tensor, gamma: float) -> Tensor:

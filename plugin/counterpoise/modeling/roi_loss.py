@@ -20,7 +20,11 @@ from counterpoise.modeling.distributed import mean_over_processes, sum_over_proc
 from counterpoise.modeling.interfaces import ROILoss
 from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
-from counterpoise.modeling.weight_sources import batch_weight_function, class_weight_provider
+from counterpoise.modeling.weight_sources import (
+    ClassTable,
+    batch_weight_function,
+    class_weight_provider,
+)
 
 NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 
@@ -98,6 +102,7 @@ class ClassificationLoss(nn.Module):
         class_weights: Callable[[], Tensor | None] = lambda: None,
         normalizer: str = "weight_sum",
         batch_weights: Callable[[Tensor], Tensor] | None = None,
+        takes_table: bool = False,
     ) -> None:
         """
         Args:
@@ -109,6 +114,8 @@ class ClassificationLoss(nn.Module):
                 proposals, summed: cancels any common scale of the weights), ``mean`` (proposals),
                 ``num_pos`` (foreground proposals) or ``sum`` (1). ``weight_sum`` and ``num_pos``
                 are averaged over processes.
+            takes_table: whether `class_weights` are those of the training set, which
+                :meth:`use_table` may hand over.
         """
         super().__init__()
         if normalizer not in NORMALIZERS:
@@ -117,6 +124,7 @@ class ClassificationLoss(nn.Module):
         self.normalizer = normalizer
         self._class_weights = class_weights
         self._batch_weights = batch_weights
+        self._takes_table = takes_table
         self._resolved = False
         self.per_class_loss = PerClassLoss()
         self.metric_log = MetricLog()
@@ -127,7 +135,23 @@ class ClassificationLoss(nn.Module):
         """Build it from ``BALANCE.ROI_LOSS`` and ``BALANCE.CLASS_WEIGHTS``."""
         node = cfg.BALANCE.ROI_LOSS
         loss = ROI_LOSS_REGISTRY.get(node.NAME)(cfg)
-        return cls(loss, class_weight_provider(cfg), node.NORMALIZER, batch_weight_function(cfg))
+        return cls(
+            loss,
+            class_weight_provider(cfg),
+            node.NORMALIZER,
+            batch_weight_function(cfg),
+            takes_table=cfg.BALANCE.CLASS_WEIGHTS.SOURCE == "dataset",
+        )
+
+    def use_table(self, table: ClassTable) -> None:
+        """Take the weights from a table, in place of counting the training set at the first loss.
+
+        Args:
+            table: of the training set; without effect where the weights do not come from it.
+        """
+        if self._takes_table:
+            self._class_weights = lambda: table.weights
+            self._resolved = False
 
     @property
     def is_plain_cross_entropy(self) -> bool:
