@@ -184,12 +184,12 @@ def test_what_a_resumed_run_repeats_counts_once_and_what_it_does_not_is_kept(tmp
     assert shares[:, 0].tolist() == [0.5, 0.75, 0.875]
 
 
-def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+def test_an_incomplete_line_is_left_out(tmp_path):
     append_class_losses(tmp_path / "s", 19, ["a"], [1.0, 1.0])
     whole = (tmp_path / "s").read_text()
     (tmp_path / "s").write_text(whole + whole.replace("19", "39")[:-9])
     assert read_class_losses(tmp_path / "s").iterations == (19,)
-    append_class_losses(tmp_path / "s", 59, ["a"], [1.0, 1.0])  # joins the line that was cut off
+    append_class_losses(tmp_path / "s", 59, ["a"], [1.0, 1.0])  # joins the incomplete line
     append_class_losses(tmp_path / "s", 79, ["a"], [1.0, 1.0])
     assert read_class_losses(tmp_path / "s").iterations == (19, 79)
 

@@ -12,6 +12,7 @@ from detectron2.structures import BoxMode
 
 from counterpoise.datasets import count_classes, load_dataset
 from counterpoise.datasets.counting import read_once
+from counterpoise.modeling import weight_sources
 from runs import train_net, write_dataset
 
 OPENED = Counter()
@@ -54,8 +55,12 @@ RUN = ("TEST.EVAL_PERIOD", "2", "SOLVER.MAX_ITER", "4")
 
 @pytest.mark.parametrize("leaf", ["focal_weights_ohem", "baseline"])
 def test_a_run_reads_the_coco_files_that_detectron2_registers_once_each(
-    tmp_path, opened, registered, leaf
+    tmp_path, opened, registered, leaf, monkeypatch
 ):
+    counted = []
+    monkeypatch.setattr(
+        weight_sources, "count_classes", lambda names: counted.append(names) or count_classes(names)
+    )
     names = [f"builtin_{leaf}_train", f"builtin_{leaf}_test"]
     paths = files(tmp_path)
     for name, path in zip(names, paths, strict=True):
@@ -67,6 +72,7 @@ def test_a_run_reads_the_coco_files_that_detectron2_registers_once_each(
     watch_files(*paths)
     assert train_net(config, tmp_path / "out", *RUN, leaf=leaf) == 0
     assert counts == {str(path): 1 for path in paths}
+    assert len(counted) == 1  # the trainer hands its table to the loss
 
 
 def test_a_run_reads_custom_datasets_once_each(tmp_path, opened):

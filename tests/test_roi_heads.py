@@ -261,6 +261,8 @@ def test_sigmoid_focal_takes_an_alpha_per_class():
     assert_close(losses["loss_cls"], expected / 3)
     with pytest.raises(UserError, match="ALPHA has 2 numbers, expected 1 or 3"):
         predictor(*SIGMOID, "BALANCE.ROI_LOSS.ALPHA", "[0.2, 0.5]")
+    with pytest.raises(UserError, match=r"ALPHA is .*expected numbers in \[0, 1\]"):
+        predictor(*SIGMOID, "BALANCE.ROI_LOSS.ALPHA", "[0.2, 0.5, 1.5]")
 
 
 def test_sigmoid_focal_is_tested_with_the_activation_that_it_is_trained_with():

@@ -116,7 +116,7 @@ def load_for_evaluation(
         the model, and the counts of the training set where the checkpoint has them.
 
     Raises:
-        UserError: the checkpoint is missing or does not hold the whole model.
+        UserError: the checkpoint is missing or lacks a parameter of the model.
     """
     if not cfg.MODEL.WEIGHTS:
         raise UserError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")

@@ -62,6 +62,8 @@ class SigmoidFocalROILoss(ROILoss):
                 f"BALANCE.ROI_LOSS.ALPHA has {len(node.ALPHA)} numbers, expected 1 or {num_classes}"
             )
         alphas = [float(alpha) for alpha in node.ALPHA]
+        if len(alphas) > 1 and not all(0 <= alpha <= 1 for alpha in alphas):
+            raise UserError(f"BALANCE.ROI_LOSS.ALPHA is {alphas}, expected numbers in [0, 1]")
         self.alpha: float | None = alphas[0] if len(alphas) == 1 else None
         per_class = None if len(alphas) == 1 else torch.tensor(alphas)
         self.register_buffer("alpha_per_class", per_class, persistent=False)

@@ -45,7 +45,7 @@ class ScoreThresholds:
         """Read a file that :meth:`write` wrote, or one of the same kind.
 
         Raises:
-            UserError: the file is missing, cut off, or does not hold a score in [0, 1] per class.
+            UserError: the file is missing or incomplete, or lacks a score in [0, 1] per class.
         """
         content = read_json(path, "score thresholds")
         thresholds = content.get("thresholds") if isinstance(content, Mapping) else None
