@@ -26,11 +26,10 @@ from counterpoise.errors import UserError
 from counterpoise.evaluation import stored
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
 from counterpoise.modeling import score_thresholds
-from counterpoise.modeling.weight_sources import class_table
 from counterpoise.reporting import evaluation_file, metrics_file, page, write_report
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.run_record import RunRecord
-from counterpoise.training.trainer import BalancedTrainer
+from counterpoise.training.trainer import BalancedTrainer, training_table
 from counterpoise.utils.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         logger.info("SEED was left to chance: it is %d, see config.yaml", cfg.SEED)
     cfg.freeze()
     if args.overwrite:
-        class_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
+        training_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
         _remove_run(cfg)
         _remove_start(log, earlier)
     with _quiet_terminal(cfg.OUTPUT_DIR):

@@ -12,6 +12,7 @@ from counterpoise.config.validation import RETINANETS, check_config
 from counterpoise.datasets import (
     DatasetSpec,
     dataset_names,
+    load_dataset,
     parse_specs,
     read_class_names,
     register_datasets,
@@ -139,7 +140,7 @@ def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
         for name in cfg.DATASETS[split]:
             metadata = MetadataCatalog.get(name)
             if not metadata.get("thing_classes"):
-                DatasetCatalog.get(name)  # Detectron2's COCO loader names the classes on reading
+                load_dataset(name)  # Detectron2's COCO loader names the classes on reading
             if not metadata.get("thing_classes"):
                 raise UserError(
                     f"dataset '{name}' has no class names: set MetadataCatalog.get('{name}')."

@@ -23,6 +23,7 @@ from counterpoise.modeling.registry import (
     ROI_SAMPLER_REGISTRY,
     WEIGHT_RULE_REGISTRY,
 )
+from counterpoise.modeling.weight_sources import RETINANETS
 
 
 def _names(registry: Iterable[tuple[str, object]]) -> list[str]:
@@ -64,9 +65,6 @@ CHOICES: dict[str, Callable[[], Iterable[str]]] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": lambda: ("value", "norm"),
     "SOLVER.LR_SCHEDULER_NAME": lambda: LR_SCHEDULERS,
 }  # fmt: skip
-
-#: Architectures whose classes are counted in MODEL.RETINANET and which have no ROI heads.
-RETINANETS = ("RetinaNet", "BalancedRetinaNet")
 
 #: Components of Detectron2, and the one here that takes the place of each.
 DETECTRON2_COMPONENTS = {

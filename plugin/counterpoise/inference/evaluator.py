@@ -1,4 +1,4 @@
-"""Evaluation inside Detectron2: collects what a model finds and hands it to the evaluation core."""
+"""Evaluation inside Detectron2: collects detections and hands them to the evaluation core."""
 
 import itertools
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class PerClassEvaluator(DatasetEvaluator):
         self._recall = ProposalRecall(self._recall.num_classes)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Take in the detections of a batch, as :class:`DatasetEvaluator` describes."""
+        """Collect the detections of a batch, as :class:`DatasetEvaluator` describes."""
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
             self.detections.extend(instances_to_coco_json(instances, image["image_id"]))
@@ -118,7 +118,7 @@ def _boxes_by_image(coco: Mapping[str, Any]) -> dict[int | str, tuple[np.ndarray
 
 
 def write_evaluations(results: Mapping[str, Evaluation], path: Path) -> None:
-    """Write ``{dataset: result}`` as JSON; the file is whole or untouched.
+    """Write ``{dataset: result}`` as JSON; the file is complete or untouched.
 
     Args:
         results: by dataset name.

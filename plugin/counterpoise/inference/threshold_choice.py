@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import DatasetCatalog
 
-from counterpoise.datasets.mapper import CheckedMapper
+from counterpoise.datasets import load_dataset
 from counterpoise.errors import UserError
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import ClassMatches, match
@@ -18,7 +18,7 @@ from counterpoise.evaluation.operating_points import (
     precision_threshold,
     recall_threshold,
 )
-from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.inference.evaluation import load_for_evaluation, test_loader
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.loop import infer
 
@@ -57,7 +57,7 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     results = []
     for name in cfg.DATASETS.VAL:
         evaluator = PerClassEvaluator(name)
-        loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        loader = test_loader(cfg, name)
         for inputs, outputs in infer(model, loader, len(evaluator.ground_truth["images"]), name):
             evaluator.process(inputs, outputs)
         coco = evaluator.ground_truth
@@ -117,7 +117,7 @@ def overlaps(cfg: CfgNode) -> list[str]:
     Returns:
         one sentence per split that shares images.
     """
-    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in DatasetCatalog.get(name)}
+    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in load_dataset(name)[0]}
     warnings = []
     for split, consequence in (
         ("TEST", "thresholds chosen on test images make the test's precision and recall too good"),
@@ -127,8 +127,8 @@ def overlaps(cfg: CfgNode) -> list[str]:
         for name in cfg.DATASETS[split]:
             if name in DatasetCatalog:
                 try:
-                    other |= {record["file_name"] for record in DatasetCatalog.get(name)}
-                except (UserError, OSError):
+                    other |= {record["file_name"] for record in load_dataset(name)[0]}
+                except UserError:
                     continue
         if shared := len(own & other):
             warnings.append(

@@ -5,6 +5,22 @@ from detectron2.utils import comm
 from torch import Tensor
 
 
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum a tensor without gradient over all training processes.
+
+    Args:
+        value: any shape, equal in shape on every process.
+
+    Returns:
+        a new tensor of the same shape; `value` itself where there is one process.
+    """
+    if comm.get_world_size() == 1:
+        return value
+    total = value.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
 def mean_over_processes(value: Tensor) -> Tensor:
     """Average a tensor without gradient over all training processes.
 
@@ -19,6 +35,4 @@ def mean_over_processes(value: Tensor) -> Tensor:
     """
     if comm.get_world_size() == 1:
         return value
-    total = value.detach().clone()
-    torch.distributed.all_reduce(total)
-    return total / comm.get_world_size()
+    return sum_over_processes(value) / comm.get_world_size()

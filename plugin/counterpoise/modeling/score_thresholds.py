@@ -91,8 +91,7 @@ class ScoreThresholds:
         """Read a file of :meth:`write`, or one written by hand, which needs ``thresholds`` only.
 
         Raises:
-            UserError: the file is missing or incomplete, or does not hold a score in [0, 1] per
-                class.
+            UserError: the file is missing or incomplete, or lacks a score in [0, 1] per class.
         """
         content = read_json(path, "score thresholds")
         thresholds = content.get("thresholds") if isinstance(content, Mapping) else None

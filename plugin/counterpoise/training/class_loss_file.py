@@ -1,4 +1,4 @@
-"""How the classification loss is spread over target classes, from training to a file and back."""
+"""The classification loss by target class: the file that training writes, and its reader."""
 
 import json
 import math
@@ -15,10 +15,10 @@ FILE_NAME = "class_losses.jsonl"
 
 
 class ClassLosses(NamedTuple):
-    """Shares of the classification loss over a training."""
+    """What part of the classification loss each class causes, over a training."""
 
     iterations: tuple[int, ...]
-    """Last iteration of each record, rising."""
+    """Last iteration of each record, ascending."""
     names: tuple[str, ...]
     """Classes in the order of the data, then ``"background"``."""
     shares: np.ndarray
@@ -50,7 +50,7 @@ def read_class_losses(path: Path) -> ClassLosses:
     """Read a file of per-class losses.
 
     A run that was resumed repeats iterations: what it recorded before them is kept, what it had
-    recorded of them is not. A line that was cut off is left out.
+    recorded of them is not. An incomplete line is left out.
 
     Args:
         path: of the file that training wrote, ``OUTPUT_DIR/class_losses.jsonl``.
