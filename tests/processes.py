@@ -1,7 +1,7 @@
 """Two training processes that the tests share: starting one takes seconds, a task milliseconds."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing import get_context
@@ -31,7 +31,12 @@ class TrainingProcesses:
             function that waits for the results and returns them in the order of the ranks.
         """
         running = [w.submit(task, rank, *arguments) for rank, w in enumerate(self.workers)]
-        return lambda: [future.result() for future in running]
+
+        def results() -> list:
+            wait(running)  # a process that still waits for one that failed must not meet the next
+            return [future.result() for future in running]
+
+        return results
 
     def run(self, task: Callable, *arguments: Any) -> list:
         """Run ``task(rank, *arguments)`` in every process and return the results by rank."""
