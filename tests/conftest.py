@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from detectron2.utils.logger import setup_logger
 
+from processes import training_processes
 from runs import train_net, write_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -40,3 +41,10 @@ def run(tmp_path_factory):
     data = write_dataset(folder / "shapes")
     assert train_net(data, folder / "out", "TEST.EVAL_PERIOD", "2") == 0
     return data, folder / "out"
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory):
+    """Two training processes of one gloo group, see :class:`processes.TrainingProcesses`."""
+    with training_processes(tmp_path_factory.mktemp("processes")) as started:
+        yield started

@@ -21,18 +21,18 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return total
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """Average a tensor without gradient over all training processes.
+def mean_over_processes(value: Tensor, min_total: float = 0.0) -> Tensor:
+    """Average a tensor >= 0 without gradient over all training processes.
 
     DistributedDataParallel averages gradients over processes. A loss divided by the averaged
     divisor therefore has the gradient of the loss over the joint batch.
 
     Args:
         value: any shape, floating point, equal in shape on every process.
+        min_total: lower bound of the sum over all processes. The mean itself needs none: two
+            processes that share one sample divide by 0.5 each.
 
     Returns:
-        a new tensor of the same shape; `value` itself where there is one process.
+        a new tensor of the same shape.
     """
-    if comm.get_world_size() == 1:
-        return value
-    return sum_over_processes(value) / comm.get_world_size()
+    return sum_over_processes(value).clamp(min=min_total) / comm.get_world_size()

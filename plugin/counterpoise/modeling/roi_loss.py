@@ -220,7 +220,7 @@ class ClassificationLoss(nn.Module):
             return (gt_classes >= 0).sum().clamp(min=1)
         if self.normalizer == "num_pos":
             positives = ((gt_classes >= 0) & ~background).sum().float()
-            return mean_over_processes(positives).clamp(min=1)
+            return mean_over_processes(positives, min_total=1)
         total = mean_over_processes(weights.sum())
         return total.clamp(min=torch.finfo(total.dtype).tiny)
 

@@ -193,7 +193,7 @@ class BalancedRPN(RPN):
             counted, rescaled = labels >= 0, {"loss_rpn_cls"}
         else:
             counted, rescaled = labels == 1, losses.keys()
-        divisor = mean_over_processes(counted.sum().float()).clamp(min=1)
+        divisor = mean_over_processes(counted.sum().float(), min_total=1)
         scale = self.batch_size_per_image * len(labels) / divisor
         return {k: v * scale if k in rescaled else v for k, v in losses.items()}
 
