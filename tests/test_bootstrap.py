@@ -51,12 +51,12 @@ def test_drawing_every_image_once_gives_the_average_precision():
     assert mean_of_classes(samples.AP)[0] == pytest.approx(pycocotools_stats(truth, detections)[0])
 
 
-def test_the_number_of_resamples_worked_on_at_once_changes_nothing(monkeypatch):
+def test_the_number_of_resamples_computed_at_once_changes_nothing(monkeypatch):
     truth, detections = scene()
     drawn = draw_images(20, resamples=50)
-    whole = samples_of(truth, detections, drawn)
-    monkeypatch.setattr(module, "_RESAMPLES_AT_ONCE", 7)
-    np.testing.assert_array_equal(whole.AP, samples_of(truth, detections, drawn).AP)
+    at_once = samples_of(truth, detections, drawn)
+    monkeypatch.setattr(module, "RESAMPLES_AT_ONCE", 7)
+    np.testing.assert_array_equal(at_once.AP, samples_of(truth, detections, drawn).AP)
 
 
 def test_equal_seeds_draw_equal_images_and_each_resample_is_as_large_as_the_set():

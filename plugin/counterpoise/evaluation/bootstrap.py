@@ -17,7 +17,7 @@ from counterpoise.evaluation.matching import ClassMatches
 RESAMPLES = 1000
 SEED = 0
 
-_RESAMPLES_AT_ONCE = 100
+RESAMPLES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def _class_samples(matches: ClassMatches, drawn: np.ndarray) -> np.ndarray:
     """Average precision (T, B) in [0, 1] of one class."""
     true_positives, ignored = matches.true_positives, matches.ignored
     num_gt = drawn[:, matches.gt_images].sum(axis=1)
-    # Precision falls at every miss, so only its values at true_positives matter.
+    # Precision falls at every false positive, so only its values at true positives matter.
     positions = np.flatnonzero(true_positives.any(axis=0))
     result = np.zeros((len(true_positives), len(drawn)))
     if len(positions):
-        for begin in range(0, len(drawn), _RESAMPLES_AT_ONCE):
-            part = slice(begin, begin + _RESAMPLES_AT_ONCE)
+        for begin in range(0, len(drawn), RESAMPLES_AT_ONCE):
+            part = slice(begin, begin + RESAMPLES_AT_ONCE)
             times = np.ascontiguousarray(drawn[part].T, dtype=np.float32)
             seen = _cumulative(np.arange(true_positives.shape[1]), matches.images, positions, times)
             for t in range(len(true_positives)):
@@ -119,9 +119,9 @@ def _cumulative(
     """Weight (P, B) of the given detections up to and including each position.
 
     Args:
-        detections: (D,), rising ranks.
+        detections: (D,), ascending ranks.
         images: (D,), of these.
-        positions: (P,), rising ranks.
+        positions: (P,), ascending ranks.
         times: (I, B) float32. Sums of these counts are whole numbers below 2^24, so exact.
     """
     row = np.searchsorted(positions, detections, side="left")
@@ -136,7 +136,7 @@ def _cumulative(
 
 
 def _interpolated(found: np.ndarray, counted: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
-    """101-point average precision (B,) from true_positives and detections (P, B) counted so far."""
+    """101-point average precision (B,) from true positives and detections (P, B) counted so far."""
     precision = found.astype(np.float64) / np.maximum(counted, 1)
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     reached = np.zeros((len(found) + 1, found.shape[1]), dtype=np.int64)

@@ -52,9 +52,9 @@ def evaluate_detections(
 
     Args:
         ground_truth: COCO dataset with ``images``, ``annotations`` and ``categories``. Annotations
-            with ``iscrowd`` 1 or ``difficult`` 1 are regions in which a detection counts neither
-            as hit nor as miss. Annotation ids are not looked at: pycocotools takes a match to an
-            annotation of id 0 for a miss.
+            with ``iscrowd`` 1 or ``difficult`` 1 are regions in which a detection is neither a
+            true nor a false positive. Annotation ids are not read: pycocotools counts a match to
+            an annotation of id 0 as a false positive.
         detections: COCO results with ``image_id``, ``category_id``, ``bbox`` (XYWH, pixels) and
             ``score``; may be empty.
         training: counts over the training set, looked up by class name.
@@ -68,7 +68,7 @@ def evaluate_detections(
         the result, classes in the order of ``categories``.
 
     Raises:
-        UserError: the ground truth has no box that counts, or either side is not what it should be.
+        UserError: the ground truth has no box that counts, or either side is invalid.
     """
     truth = parse_ground_truth(ground_truth)
     found = parse_detections(detections, ground_truth, truth)
@@ -99,10 +99,10 @@ def evaluate_arrays(
     voc = voc_average_precision(truth, found)
     samples = bootstrap(matches, draw_images(truth.num_images, resamples))
     chosen = _thresholds(matches, truth.class_names, thresholds)
-    kinds = classify_errors(truth, found, matches, np.array(chosen))
+    errors = classify_errors(truth, found, matches, np.array(chosen))
     counts = _training_counts(training, truth.class_names)
     background = [
-        background_false_positives(matches, kinds, truth.num_images, recall) for recall in RECALLS
+        background_false_positives(matches, errors, truth.num_images, recall) for recall in RECALLS
     ]
     per_class = []
     test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
@@ -126,7 +126,7 @@ def evaluate_arrays(
                     str(recall): result[k]
                     for recall, result in zip(RECALLS, background, strict=True)
                 },
-                errors=kinds.per_class[k],
+                errors=errors.per_class[k],
                 proposal_AR100=proposals.per_class_AR100[k] if proposals else None,
                 proposal_AR1000=proposals.per_class_AR1000[k] if proposals else None,
                 train_images=counts[k][0],
@@ -147,7 +147,7 @@ def evaluate_arrays(
         thresholds_from=BEST_F1 if thresholds is None else thresholds_from,
         per_class=tuple(per_class),
         groups=_groups(per_class, coco, samples, matches),
-        errors=kinds.overall,
+        errors=errors.overall,
         confusion=confusion_matrix(truth, found, np.array(chosen)),
         proposals=proposals,
         notes=tuple(_notes(truth, found, test_boxes)),
