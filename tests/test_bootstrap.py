@@ -1,13 +1,20 @@
-"""The fast bootstrap equals pycocotools on images that are physically repeated."""
+"""The fast bootstrap equals pycocotools on repeated images, and its intervals cover the truth."""
 
 import numpy as np
 import pytest
 
 from counterpoise.evaluation import bootstrap as module
 from counterpoise.evaluation import evaluate_detections
-from counterpoise.evaluation.bootstrap import bootstrap, draw_images, interval, mean_of_classes
+from counterpoise.evaluation.bootstrap import (
+    bootstrap,
+    draw_images,
+    interval,
+    mean_of_classes,
+    num_images,
+)
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import match
+from interval_coverage import AP_and_AP50, simulate, true_AP
 from scenes import crowded_scene, pycocotools_stats, scene
 
 
@@ -76,10 +83,70 @@ def test_resamples_without_a_class_are_left_out_of_its_interval():
     assert not np.isnan(mean_of_classes(samples.AP)).any()
 
 
-def test_an_interval_is_the_middle_95_percent_of_what_is_known():
-    assert interval(np.arange(1001.0), images=2) == pytest.approx((25.0, 975.0))
-    assert interval(np.r_[np.arange(1001.0), np.full(99, np.nan)], 2) == pytest.approx((25, 975))
-    assert interval(np.full(5, np.nan), images=2) is None
+def spread(number=1000, mean=0.0):
+    """Samples of standard deviation 1."""
+    samples = np.random.default_rng(0).normal(size=number)
+    return mean + (samples - samples.mean()) / samples.std()
+
+
+def test_95_percent_intervals_cover_the_AP_of_a_very_large_sample_and_miss_it_on_both_sides():
+    rng, drawn, sets = np.random.default_rng(0), draw_images(60, resamples=200), 120
+    truth = true_AP(num_images=60_000)
+    true = np.array([[truth[own][run, 0] for own in (40, 70, 90)] for run in (0, 1)]).mean(axis=1)
+    ends = []
+    for _ in range(sets):
+        runs = simulate(rng, 60, [(0.5, 40), (0.5, 70), (0.5, 90)])
+        first, second = (bootstrap(run, drawn).AP for run in runs)
+        AP, other = (np.mean([AP_and_AP50(m)[0] for m in run]) for run in runs)
+        images = [num_images([m]) for m in runs[0]]
+        ends.append(
+            (
+                interval(first, images, AP, bounded=True),
+                interval(second - first, images, other - AP),
+            )
+        )
+    low, high = np.moveaxis(np.array(ends), 2, 0)
+    for own, expected in enumerate((true[0], true[1] - true[0])):
+        above, below = low[:, own] > expected, high[:, own] < expected
+        assert 0.9 <= 1 - (above | below).mean() <= 0.99
+        assert max(above.mean(), below.mean()) <= 0.06
+
+
+def test_the_centre_of_an_interval_is_the_estimate_minus_the_bias_of_the_resamples():
+    assert interval(spread(mean=12), 10**6, estimate=10) == pytest.approx(
+        (8 - 1.96, 8 + 1.96), 1e-4
+    )
+    assert interval(spread(mean=12), 10**6) == pytest.approx((12 - 1.96, 12 + 1.96), 1e-4)
+
+
+@pytest.mark.parametrize("images, t", [(4, 3.1824), (6, 2.5706), (13, 2.1788), (61, 2.0003)])
+def test_the_fewer_images_the_wider_an_interval_by_students_t(images, t):
+    low, high = interval(spread(), images)
+    assert (high - low) / 2 == pytest.approx(t * (images / (images - 1)) ** 0.5, rel=0.01)
+
+
+def test_the_interval_of_a_mean_counts_the_images_of_the_classes_that_vary():
+    varies, constant = spread(), np.zeros(1000)
+    _, high = interval(np.c_[varies, constant], [6, 1000])
+    assert 2 * high == pytest.approx(interval(varies, 6)[1])
+    _, high = interval(np.c_[varies, varies], [7, 7])
+    assert high == pytest.approx(interval(varies, 13)[1])
+
+
+def test_resamples_without_a_box_do_not_change_an_interval():
+    known = spread()
+    assert interval(np.r_[known, np.full(99, np.nan)], 9) == pytest.approx(interval(known, 9))
+    absent = np.full(1000, np.nan)
+    assert interval(np.c_[known, absent], [9, 0]) == pytest.approx(interval(known, 9))
+    assert interval(absent, 9) is None
+
+
+def test_the_interval_of_an_AP_stays_within_0_and_100_and_that_of_a_constant_is_a_point():
+    high_AP = 100 - np.abs(spread())
+    assert interval(high_AP, 4, 99.5, bounded=True)[1] <= 100 < interval(high_AP, 4, 99.5)[1]
+    assert interval(100 - high_AP, 4, 0.5, bounded=True)[0] >= 0
+    for value in (0.0, 37.0, 100.0):
+        assert interval(np.full(9, value), 5, value, True) == pytest.approx((value, value))
 
 
 def test_a_class_in_a_single_image_has_no_interval_and_no_test_set_of_one_image_has():

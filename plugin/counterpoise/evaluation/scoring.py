@@ -15,8 +15,6 @@ from counterpoise.evaluation.bootstrap import (
     bootstrap,
     draw_images,
     interval,
-    mean_of_classes,
-    num_images,
 )
 from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
 from counterpoise.evaluation.confusion import confusion_matrix
@@ -114,8 +112,12 @@ def evaluate_arrays(
                 **coco.per_class[k],
                 VOC07_AP50=voc.per_class[k].VOC07_AP50,
                 VOC10_AP50=voc.per_class[k].VOC10_AP50,
-                AP_interval=interval(samples.AP[:, k], int(test_images[k])),
-                AP50_interval=interval(samples.AP50[:, k], int(test_images[k])),
+                AP_interval=interval(
+                    samples.AP[:, k], test_images[k], coco.per_class[k]["AP"], bounded=True
+                ),
+                AP50_interval=interval(
+                    samples.AP50[:, k], test_images[k], coco.per_class[k]["AP50"], bounded=True
+                ),
                 missing_resamples=int(np.isnan(samples.AP[:, k]).sum()),
                 threshold=chosen[k],
                 precision=point.precision,
@@ -139,14 +141,14 @@ def evaluate_arrays(
         **coco.summary,
         VOC07_AP50=voc.VOC07_AP50,
         VOC10_AP50=voc.VOC10_AP50,
-        AP_interval=interval(mean_of_classes(samples.AP), num_images(matches)),
-        AP50_interval=interval(mean_of_classes(samples.AP50), num_images(matches)),
+        AP_interval=interval(samples.AP, test_images, coco.summary["AP"], bounded=True),
+        AP50_interval=interval(samples.AP50, test_images, coco.summary["AP50"], bounded=True),
         resamples=resamples,
         bootstrap_seed=SEED,
         test_images=truth.num_images,
         thresholds_from=BEST_F1 if thresholds is None else thresholds_from,
         per_class=tuple(per_class),
-        groups=_groups(per_class, coco, samples, matches),
+        groups=_groups(per_class, coco, samples),
         errors=errors.overall,
         confusion=confusion_matrix(truth, found, np.array(chosen)),
         proposals=proposals,
@@ -184,7 +186,6 @@ def _groups(
     per_class: Sequence[ClassResult],
     coco: CocoMetrics,
     samples: BootstrapSamples,
-    matches: Sequence[ClassMatches],
 ) -> tuple[GroupResult, ...]:
     if any(c.train_images is None for c in per_class):
         return ()
@@ -199,8 +200,10 @@ def _groups(
             AP=mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
             AP50=mean_of_known(coco.per_class[k]["AP50"] for k in group.classes),
             AP_interval=interval(
-                mean_of_classes(samples.AP[:, list(group.classes)]),
-                num_images(matches[k] for k in group.classes),
+                samples.AP[:, list(group.classes)],
+                [per_class[k].test_images for k in group.classes],
+                mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
+                bounded=True,
             ),
         )
         for group in groups
