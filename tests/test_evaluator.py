@@ -94,10 +94,15 @@ def test_the_tap_hands_on_what_the_generator_gave_and_lets_go_of_the_model():
         assert tap.latest is None
 
 
-def test_ground_truth_keeps_files_sizes_and_difficult_objects(tmp_path):
-    register(write_dataset(tmp_path / "shapes"))
+def test_ground_truth_keeps_files_sizes_areas_crowds_and_difficult_objects(tmp_path, monkeypatch):
+    record = next(r for r in register(write_dataset(tmp_path / "shapes")) if r["image_id"] == 1)
+    first, second = record["annotations"]
+    first["difficult"], second["iscrowd"], second["area"] = 1, 1, 100
+    monkeypatch.setattr(DatasetCatalog, "get", lambda _: [record])
     coco = coco_ground_truth(NAME)
-    image, annotation = coco["images"][0], coco["annotations"][0]
-    assert image["file_name"].endswith(".png") and (image["width"], image["height"]) == (80, 64)
-    assert annotation["bbox"][2:] == [22, 18] and annotation["area"] == 396
+    (image,), annotations = coco["images"], coco["annotations"]
+    assert image["file_name"].endswith("1.png") and (image["width"], image["height"]) == (80, 64)
+    assert [a["bbox"][2:] for a in annotations] == [[22, 18]] * 2
+    assert [a["area"] for a in annotations] == [396, 100]
+    assert [(a["difficult"], a["iscrowd"]) for a in annotations] == [(1, 0), (0, 1)]
     assert [c["name"] for c in coco["categories"]] == ["disc", "bar"]
