@@ -1,7 +1,7 @@
 """How often 95 % intervals cover the truth, on simulated test sets.
 
     python benchmarks/interval_coverage.py                # 2 to 3 minutes on one core
-    python benchmarks/interval_coverage.py --sets 200     # the tables of docs/evaluation.md
+    python benchmarks/interval_coverage.py --sets 100     # the tables of docs/evaluation.md
 
 A simulated test set has 30 to 400 images, on each of which two detectors find boxes of 12 classes:
 classes on half of the images, on 12 and on 6 of them, each with an AP of about 10, 40, 70 and 90.
@@ -21,7 +21,13 @@ import torch
 from tabulate import tabulate
 
 from counterpoise.evaluation.average_precision import average_precision
-from counterpoise.evaluation.bootstrap import bootstrap, draw_images, interval, mean_of_classes
+from counterpoise.evaluation.bootstrap import (
+    AP_interval,
+    bootstrap,
+    draw_images,
+    interval,
+    mean_of_classes,
+)
 from counterpoise.evaluation.matching import IOU_THRESHOLDS, ClassMatches
 
 #: By the AP that results: logit of the share of boxes found, by how much true positives score
@@ -158,7 +164,7 @@ def bca(means: np.ndarray, estimate: float, left_out: np.ndarray) -> Ends:
 
 
 def intervals(
-    samples: np.ndarray, left_out: np.ndarray, images: np.ndarray, estimate: float, bounded: bool
+    samples: np.ndarray, left_out: np.ndarray, images: np.ndarray, estimate: float, difference: bool
 ) -> dict[str, Ends]:
     """Every interval, by name.
 
@@ -167,7 +173,7 @@ def intervals(
         left_out: (I, K), without one image at a time.
         images: (K,), of the classes.
         estimate: on the test set.
-        bounded: whether it is an AP and no difference.
+        difference: of two runs, and not an AP.
     """
     means = mean_of_classes(samples)
     means = means[~np.isnan(means)]
@@ -176,7 +182,7 @@ def intervals(
         "recentred": recentred(means, estimate),
         "basic": basic(means, estimate),
         "BCa": bca(means, estimate, mean_of_classes(left_out)),
-        "evaluation": interval(samples, images, estimate, bounded),
+        "evaluation": (interval if difference else AP_interval)(samples, images, estimate),
     }
 
 
@@ -215,9 +221,7 @@ def outcomes(sets: int, seed: int = 0) -> Iterator[Outcome]:
                             for first, second in values
                         ]
                         estimate, true = own[2].mean(), own[3].mean()
-                        found = intervals(
-                            own[0], own[1], images[columns], estimate, bounded=not difference
-                        )
+                        found = intervals(own[0], own[1], images[columns], estimate, difference)
                         name = f"difference, {what}" if difference else what
                         for method, (low, high) in found.items():
                             covers = 100.0 * (low - 1e-9 <= true <= high + 1e-9)

@@ -11,10 +11,10 @@ from counterpoise.evaluation.average_precision import mean_of_known
 from counterpoise.evaluation.bootstrap import (
     RESAMPLES,
     SEED,
+    AP_interval,
     BootstrapSamples,
     bootstrap,
     draw_images,
-    interval,
 )
 from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
 from counterpoise.evaluation.confusion import confusion_matrix
@@ -112,11 +112,9 @@ def evaluate_arrays(
                 **coco.per_class[k],
                 VOC07_AP50=voc.per_class[k].VOC07_AP50,
                 VOC10_AP50=voc.per_class[k].VOC10_AP50,
-                AP_interval=interval(
-                    samples.AP[:, k], test_images[k], coco.per_class[k]["AP"], bounded=True
-                ),
-                AP50_interval=interval(
-                    samples.AP50[:, k], test_images[k], coco.per_class[k]["AP50"], bounded=True
+                AP_interval=AP_interval(samples.AP[:, k], test_images[k], coco.per_class[k]["AP"]),
+                AP50_interval=AP_interval(
+                    samples.AP50[:, k], test_images[k], coco.per_class[k]["AP50"]
                 ),
                 missing_resamples=int(np.isnan(samples.AP[:, k]).sum()),
                 threshold=chosen[k],
@@ -141,8 +139,8 @@ def evaluate_arrays(
         **coco.summary,
         VOC07_AP50=voc.VOC07_AP50,
         VOC10_AP50=voc.VOC10_AP50,
-        AP_interval=interval(samples.AP, test_images, coco.summary["AP"], bounded=True),
-        AP50_interval=interval(samples.AP50, test_images, coco.summary["AP50"], bounded=True),
+        AP_interval=AP_interval(samples.AP, test_images, coco.summary["AP"]),
+        AP50_interval=AP_interval(samples.AP50, test_images, coco.summary["AP50"]),
         resamples=resamples,
         bootstrap_seed=SEED,
         test_images=truth.num_images,
@@ -199,11 +197,10 @@ def _groups(
             classes=tuple(per_class[k].name for k in group.classes),
             AP=mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
             AP50=mean_of_known(coco.per_class[k]["AP50"] for k in group.classes),
-            AP_interval=interval(
+            AP_interval=AP_interval(
                 samples.AP[:, list(group.classes)],
                 [per_class[k].test_images for k in group.classes],
                 mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
-                bounded=True,
             ),
         )
         for group in groups
