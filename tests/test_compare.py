@@ -138,13 +138,14 @@ def test_intervals_are_of_paired_samples_and_mark_what_lies_beyond_noise(runs):
     paired = second.samples.AP - first.samples.AP
     for k, entry in enumerate(comparison.classes):
         difference = entry.scores.AP_difference["other"]
-        assert difference.interval == interval(paired[:, k], 2)
+        assert difference.interval == interval(paired[:, k], entry.test_images, difference.value)
         low, high = difference.interval
         assert difference.beyond_noise == (low > 0 or high < 0)
     mean = comparison.mean.AP_difference["other"]
     assert mean.beyond_noise and mean.value < 0
     assert "a loss beyond the noise" in comparison.findings["other"][0]
-    spread = interval(second.samples.AP.mean(1), 2), interval(first.samples.AP.mean(1), 2)
+    images = [entry.test_images for entry in comparison.classes]
+    spread = interval(second.samples.AP, images), interval(first.samples.AP, images)
     assert mean.interval[1] - mean.interval[0] < max(high - low for low, high in spread)
 
 

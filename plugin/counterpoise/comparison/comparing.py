@@ -20,7 +20,7 @@ from counterpoise.comparison.results import (
 from counterpoise.comparison.runs import Contender
 from counterpoise.comparison.scoring import RunScores
 from counterpoise.comparison.words import findings, notes
-from counterpoise.evaluation.bootstrap import SEED, interval, mean_of_classes, num_images
+from counterpoise.evaluation.bootstrap import SEED, interval, num_images
 from counterpoise.evaluation.error_types import ERROR_TYPES, ErrorCount, background_false_positives
 from counterpoise.evaluation.groups import frequency_groups
 
@@ -119,11 +119,11 @@ def _to_first(values: Mapping[str, T], minus: Callable[[T, T], D]) -> dict[str, 
 def _scores(scores: Sequence[RunScores], classes: Sequence[int]) -> Scores:
     """Means over classes, or the values of one, in all runs."""
     chosen = list(classes)
-    images = num_images(scores[0].matches[k] for k in chosen)
+    images = [num_images([scores[0].matches[k]]) for k in chosen]
     means, differences = {}, {}
     for metric in ("AP", "AP50"):
         means[metric] = {s.name: _mean(getattr(s, metric)[chosen]) for s in scores}
-        samples = {s.name: mean_of_classes(getattr(s.samples, metric)[:, chosen]) for s in scores}
+        samples = {s.name: getattr(s.samples, metric)[:, chosen] for s in scores}
         values = {run: (mean, samples[run]) for run, mean in means[metric].items()}
         differences[metric] = _to_first(
             values, lambda own, first: _difference(*own, *first, images)
@@ -141,11 +141,11 @@ def _difference(
     samples: np.ndarray,
     first: float | None,
     first_samples: np.ndarray,
-    images: int,
+    images: Sequence[int],
 ) -> Difference:
     if value is None or first is None:
         return Difference(None, None, False)
-    spread = interval(samples - first_samples, images)
+    spread = interval(samples - first_samples, images, value - first)
     beyond_noise = spread is not None and (spread[0] > 0 or spread[1] < 0)
     return Difference(value - first, spread, beyond_noise)
 

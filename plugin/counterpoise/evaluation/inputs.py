@@ -24,8 +24,8 @@ class GroundTruth:
         areas: (G,) float64, pixels squared; of the segment where there is one.
         classes: (G,) int64, in [0, K).
         images: (G,) int64, in [0, I).
-        ignored: (G,) bool; crowd regions and difficult objects, in which a detection is neither hit
-            nor miss.
+        ignored: (G,) bool; crowd regions and difficult objects, in which a detection is neither a
+            true nor a false positive.
     """
 
     class_names: tuple[str, ...]
@@ -83,7 +83,7 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
 
     Args:
         coco: with ``images``, ``annotations`` and ``categories``. Annotations with ``iscrowd`` 1 or
-            ``difficult`` 1 are ignored regions; annotation ids are not looked at.
+            ``difficult`` 1 are ignored regions; annotation ids are not read.
         what: name of the data for messages.
 
     Raises:
@@ -186,7 +186,7 @@ def read_ground_truth(path: Path) -> dict[str, Any]:
     """Read a COCO dataset; :func:`parse_ground_truth` checks it.
 
     Raises:
-        UserError: the file is missing, cut off or no JSON.
+        UserError: the file is missing, incomplete or no JSON.
     """
     return read_json(path, "ground truth")
 
@@ -195,7 +195,7 @@ def read_detections(path: Path) -> list[dict[str, Any]]:
     """Read COCO results; :func:`parse_detections` checks them.
 
     Raises:
-        UserError: the file is missing, cut off or no JSON.
+        UserError: the file is missing, incomplete or no JSON.
     """
     return read_json(path, "predictions")
 

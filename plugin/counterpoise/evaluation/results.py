@@ -34,7 +34,7 @@ class ClassResult:
         background_at_recall: false positives on background per image at the score that reaches a
             recall of 0.5 and of 0.8, by that recall; models can be compared there, whatever their
             scores mean.
-        errors: by kind, see :mod:`counterpoise.evaluation.error_types`; counted among the
+        errors: by type, see :mod:`counterpoise.evaluation.error_types`; counted among the
             detections of at least `threshold`.
         proposal_AR100, proposal_AR1000: average recall of the first 100 and 1,000 proposals per
             image; None without an RPN.
@@ -93,7 +93,7 @@ class Evaluation:
 
     Attributes:
         AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100: COCO's summary, means over the classes with
-            test boxes; None where no box is of that kind.
+            test boxes; None where no box has that size.
         VOC07_AP50, VOC10_AP50: Pascal VOC's means, see :class:`ClassResult`.
         AP_interval, AP50_interval: 95 % interval by bootstrap over test images. It says how far
             another choice of test images would move the mean, not another training seed.
@@ -102,7 +102,7 @@ class Evaluation:
         thresholds_from: where the thresholds of the classes come from.
         per_class: in class order.
         groups: by training frequency; empty where the training set is not known.
-        errors: by kind, over all classes; counted as in the classes.
+        errors: by type, over all classes; counted as in the classes.
         confusion: matched detections of at least their class's threshold.
         proposals: recall of the RPN; None without one.
         notes: what a reader must know, one sentence each.

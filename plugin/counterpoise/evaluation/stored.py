@@ -75,7 +75,7 @@ def read_inference(run_dir: Path, name: str) -> TestSet:
     """Read what :func:`write_inference` wrote.
 
     Raises:
-        UserError: a file is missing, cut off or not what it should be.
+        UserError: a file is missing, incomplete or invalid.
     """
     folder = run_dir / FOLDER / quote(name, safe=" ")
     if not folder.is_dir():

@@ -57,16 +57,16 @@ class _Scene:
     colours: Sequence[str]
 
 
-def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Gallery:
+def false_positives(test_set: TestSet, errors: ErrorTypes, limit: int) -> Gallery:
     """Show the false positives of highest score with the ground truth around them.
 
     Args:
         test_set: of a run.
-        kinds: of its detections.
+        errors: of its detections.
         limit: number of pictures.
     """
     truth, found = test_set.ground_truth, test_set.detections
-    wrong = np.flatnonzero(kinds.kinds >= ErrorType.CLASSIFICATION)
+    wrong = np.flatnonzero(errors.types >= ErrorType.CLASSIFICATION)
     scenes = []
     for d in wrong[np.argsort(-found.scores[wrong], kind="stable")][:limit]:
         name = truth.class_names[found.classes[d]]
@@ -76,7 +76,7 @@ def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Gallery
         scenes.append(
             _Scene(
                 image=int(found.images[d]),
-                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, kinds, d)}",
+                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, errors, d)}",
                 boxes=np.vstack([found.boxes[d], truth.boxes[beside]]),
                 labels=[
                     f"{name} {found.scores[d]:.2f}",
@@ -137,9 +137,9 @@ def misses(
     return _drawn(scenes, truth)
 
 
-def _what_is_wrong(test_set: TestSet, kinds: ErrorTypes, detection: int) -> str:
-    truth, gt = test_set.ground_truth, kinds.gt[detection]
-    kind = ErrorType(kinds.kinds[detection])
+def _what_is_wrong(test_set: TestSet, errors: ErrorTypes, detection: int) -> str:
+    truth, gt = test_set.ground_truth, errors.gt[detection]
+    kind = ErrorType(errors.types[detection])
     if kind == ErrorType.CLASSIFICATION:
         return f"classification, the box is {truth.class_names[truth.classes[gt]]}"
     if kind == ErrorType.LOCALISATION:

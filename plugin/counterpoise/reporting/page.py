@@ -102,9 +102,9 @@ def _results(run: Run, name: str, evaluation: Evaluation, limit: int) -> _Result
         _check_classes(run, test_set, evaluation)
         matches = match(test_set.ground_truth, test_set.detections)
         check_same_detections(evaluation, matches, f"{run.path}, test set {name}")
-        kinds = classify_errors(test_set.ground_truth, test_set.detections, matches)
+        errors = classify_errors(test_set.ground_truth, test_set.detections, matches)
         curves = result_figures.precision_recall_curves(classes, matches)
-        wrong = gallery.false_positives(test_set, kinds, limit)
+        wrong = gallery.false_positives(test_set, errors, limit)
         if evaluation.thresholds_from is not None:
             missed = gallery.misses(test_set, matches, classes, limit)
     confusion = None
