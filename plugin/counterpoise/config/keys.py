@@ -122,8 +122,9 @@ SECTIONS = (
             Key(
                 "BATCH_SIZE",
                 0,
-                "`ohem`: anchors per image; where there are more positives, a random subset.",
-                Interval(1, special=(0, "sets no bound")),
+                "`ohem`: anchors per image; where there are more positives, a random subset. 0 "
+                "sets no bound.",
+                Interval(0),
             ),
             Key(
                 "MIN_NEGATIVES",
@@ -208,6 +209,7 @@ SECTIONS = (
                 [],
                 "Weights for `SOURCE` `list` in class order: K numbers (the background follows "
                 "`BACKGROUND`) or K + 1 (background last).",
+                Interval(0),
             ),
         ),
     ),
