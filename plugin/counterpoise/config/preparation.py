@@ -149,10 +149,10 @@ def _check_proposal_files(
 
 
 def _check_half_precision(cfg: CfgNode) -> None:
-    if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise UserError(
-            "SOLVER.AMP.ENABLED is True, but no GPU is here, without which Detectron2 does not "
-            "train in half precision: set it to False"
+            f"SOLVER.AMP.ENABLED is True, but the model is on the device {cfg.MODEL.DEVICE}, and "
+            "Detectron2 trains in half precision on a GPU only: set it to False"
         )
 
 
