@@ -31,6 +31,15 @@ NARROW = [
     "SOLVER.MAX_ITER", "2",
 ]  # fmt: skip
 
+#: Group norms have 32 groups.
+WIDE_ENOUGH_FOR_GROUPS = [
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", "32",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", "32",
+    "MODEL.RESNETS.WIDTH_PER_GROUP", "32",
+    "MODEL.FPN.OUT_CHANNELS", "32",
+    "MODEL.ROI_BOX_HEAD.CONV_DIM", "32",
+]  # fmt: skip
+
 BOXES_ALONE = ["MODEL.MASK_ON", "False", "MODEL.KEYPOINT_ON", "False"]
 
 
@@ -102,9 +111,10 @@ def test_a_detector_trains_on_the_classes_of_the_user(name, data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in zoo_configs() if task_of(name) is None])
 def test_every_detector_of_the_zoo_trains_on_boxes(name, data, tmp_path, capsys):
-    upright = ["MODEL.LOAD_PROPOSALS", "False", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
+    proposals = ["MODEL.LOAD_PROPOSALS", "False", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
     sampler = ["DATALOADER.REPEAT_THRESHOLD", "0.1"]
-    code = train(name, data, tmp_path, *BOXES_ALONE, *upright, *sampler)
+    width = WIDE_ENOUGH_FOR_GROUPS if "_gn" in name else []
+    code = train(name, data, tmp_path, *BOXES_ALONE, *proposals, *sampler, *width)
     if any(load_config([name]).MODEL.RESNETS.DEFORM_ON_PER_STAGE) and code == 2:
         assert "an op of Detectron2's compiled extension" in capsys.readouterr().err
     else:

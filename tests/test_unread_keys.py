@@ -33,6 +33,9 @@ from runs import train_net, write_dataset
          "MODEL.LOAD_PROPOSALS is True, but RetinaNet uses no proposals"),
         (["MODEL.LOAD_PROPOSALS", "True"], "'BalancedRPN', which makes its own proposals"),
         (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"], "LOAD_PROPOSALS is False: set"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.LOAD_PROPOSALS", "True",
+          "BALANCE.ANCHOR_SAMPLER.NAME", "ohem"], "'PrecomputedProposals', which does not read it"),
+        (["MODEL.BACKBONE.FREEZE_AT", "0"], "which reads MODEL.TORCHVISION.FREEZE_AT: set that"),
         (["TEST.KEYPOINT_OKS_SIGMAS", "[0.1]"], "boxes alone are evaluated here"),
         (["INPUT.MASK_FORMAT", "bitmsk"], "did you mean 'bitmask'"),
     ],
@@ -103,6 +106,7 @@ def test_masks_that_boxes_lack_or_cannot_be_read_are_answered(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_encoded_masks_train_as_bitmasks(tmp_path):
     data = with_masks(tmp_path / "shapes", encoded=True)
     assert train_net(data, tmp_path / "out", *MASKS, "INPUT.MASK_FORMAT", "bitmask") == 0

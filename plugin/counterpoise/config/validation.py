@@ -106,6 +106,7 @@ def check_config(cfg: CfgNode) -> None:
     for key, values in (allowed | DETECTRON2_KEYS).items():
         _check_value(key, value_at(cfg, key), values)
     _check_task(cfg)
+    _check_backbone(cfg)
     _check_sampler(cfg)
     _check_proposals(cfg)
     _check_augmented_test(cfg)
@@ -149,6 +150,16 @@ def _check_task(cfg: CfgNode) -> None:
         raise UserError(
             f"TEST.KEYPOINT_OKS_SIGMAS is {list(cfg.TEST.KEYPOINT_OKS_SIGMAS)}, but boxes alone "
             "are evaluated here: set it to []"
+        )
+
+
+def _check_backbone(cfg: CfgNode) -> None:
+    """Refuse a number of frozen stages of a ResNet for a backbone of torchvision."""
+    name, stages = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT
+    if "torchvision" in name and stages != training_config().MODEL.BACKBONE.FREEZE_AT:
+        raise UserError(
+            f"MODEL.BACKBONE.FREEZE_AT is {stages}, but MODEL.BACKBONE.NAME is '{name}', which "
+            "reads MODEL.TORCHVISION.FREEZE_AT: set that key instead"
         )
 
 
@@ -274,10 +285,11 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             "SCORE_THRESHOLDS": "MODEL.ROI_HEADS.NAME",
             "DENSE_LOSS": architecture,
         }
+        balanced = DETECTRON2_COMPONENTS | {"PrecomputedProposals": "BalancedRPN"}
         return {
-            section: (key, DETECTRON2_COMPONENTS[value_at(cfg, key)])
+            section: (key, balanced[value_at(cfg, key)])
             for section, key in readers.items()
-            if value_at(cfg, key) in DETECTRON2_COMPONENTS
+            if value_at(cfg, key) in balanced
         }
     unread = dict.fromkeys(
         ("ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER"), (architecture, "GeneralizedRCNN")
