@@ -70,9 +70,12 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: _BASE_ leads back to this file; remove one of the references")
     tree = _read_mapping(path)
     bases = tree.pop("_BASE_", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+        raise UserError(f"{path}: _BASE_ must name a file or a list of files, got {bases!r}")
     _absolute_paths(tree, path.resolve().parent, str(path))
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         deep_merge(merged, read_yaml(find_config(base, path.parent), (*seen, path.resolve())))
     deep_merge(merged, tree)
     return merged
@@ -98,8 +101,8 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         tag = re.search(r"python/[\w:./]+", reason)
         if isinstance(error, yaml.constructor.ConstructorError) and tag:
             raise UserError(
-                f"config file {path} holds the tag !!{tag[0]}, which could run any code and is "
-                "read in files of the installed Detectron2 alone: write out the value"
+                f"config file {path} holds the tag !!{tag[0]}, which can run code and is read only "
+                "in files of the installed Detectron2: write out the value"
             ) from error
         raise UserError(f"config file {path} is not valid YAML: {reason}") from error
     tree = {} if tree is None else tree

@@ -20,7 +20,7 @@ EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
 OF_ITS_DATA = {
     "MODEL.ROI_HEADS.NUM_CLASSES": "the number of classes follows the data",
     "MODEL.RETINANET.NUM_CLASSES": "the number of classes follows the data",
-    "TEST.EXPECTED_RESULTS": "they are those of COCO",
+    "TEST.EXPECTED_RESULTS": "the results are those of COCO",
 }
 
 
