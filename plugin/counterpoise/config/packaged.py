@@ -1,39 +1,44 @@
-"""The config files that come with Counterpoise: in the package, or in the checkout around it."""
+"""Config files by name: those of Counterpoise, and those of the installed Detectron2."""
 
 from pathlib import Path
 
+from counterpoise.config.zoo import zoo_configs, zoo_folder
 from counterpoise.errors import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_folder() -> Path:
-    """Folder of the config files; a wheel carries it inside the package."""
+    """Folder of Counterpoise's config files: in the package, or in the checkout around it."""
     inside = _PACKAGE / "configs"
     return inside if inside.is_dir() else _PACKAGE.parents[1] / "configs"
 
 
 def packaged_configs() -> list[str]:
-    """Names of the config files, such as ``"quick/focal.yaml"``, sorted."""
+    """Names of Counterpoise's config files, such as ``"quick/focal.yaml"``, sorted."""
     folder = config_folder()
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.yaml"))
 
 
 def find_config(name: str | Path, folder: Path | None = None) -> Path:
-    """Find a config file: a file of the user, else the one of that name in the package.
+    """Find a config file: a file of the user, else one of Counterpoise, else one of Detectron2.
 
     Args:
-        name: path of a file, or a name in :func:`packaged_configs`, with ``configs/`` before it or
-            without.
+        name: path of a file; a name in :func:`packaged_configs`, with ``configs/`` before it or
+            without; or a name in :func:`counterpoise.config.zoo.zoo_configs`.
         folder: that a relative path starts from; None for the working directory.
 
     Returns:
         its path; where there is no such file, the path of the user's.
     """
     path = (folder or Path()) / Path(name).expanduser()
+    if path.exists():
+        return path
     packaged = Path(name).as_posix().removeprefix("configs/")
-    if not path.exists() and packaged in packaged_configs():
+    if packaged in packaged_configs():
         return config_folder() / packaged
+    if Path(name).as_posix() in zoo_configs():
+        return zoo_folder() / name
     return path
 
 
@@ -42,4 +47,5 @@ def closest_config(path: Path) -> str:
     siblings = [sibling.name for sibling in path.parent.glob("*.yaml")]
     if siblings:
         return did_you_mean(path.name, siblings)
-    return did_you_mean(path.as_posix().removeprefix("configs/"), packaged_configs())
+    name = path.as_posix().removeprefix("configs/")
+    return did_you_mean(name, [*packaged_configs(), *zoo_configs()])

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from counterpoise.config.validation import RETINANETS, check_config
 from counterpoise.datasets import (
@@ -73,6 +74,9 @@ def prepare(
     else:
         classes = _custom_class_names(cfg, specs, used if eval_only else ("TRAIN",))
     register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
+    asked = used if splits is None else tuple(splits)
+    _check_files(cfg, specs, asked)
+    _check_proposal_files(cfg, specs, asked)
     if classes is None:
         classes = _catalog_class_names(cfg, used)
     head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
@@ -89,6 +93,9 @@ def prepare(
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
+    if not eval_only:
+        _check_half_precision(cfg)
+        _check_annotations(cfg)
     return tuple(classes)
 
 
@@ -101,6 +108,83 @@ def _check_dataset_names(
             if name not in custom and name not in DatasetCatalog:
                 known = custom or DatasetCatalog.list()
                 raise UserError(f"DATASETS.{split} names '{name}', {did_you_mean(name, known)}")
+
+
+def _check_files(cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]) -> None:
+    """Refuse datasets that Detectron2 knows by name, and whose files are not here."""
+    custom = dataset_names(specs)
+    for split in used:
+        for name in (name for name in cfg.DATASETS[split] if name not in custom):
+            metadata = MetadataCatalog.get(name)
+            for key in ("json_file", "dirname", "gt_dir"):
+                path = metadata.get(key)
+                if path and not PathManager.exists(path):
+                    raise UserError(
+                        f"DATASETS.{split} names '{name}', but {path} does not exist: set "
+                        f"DATASETS.{split} to data of your own, or export DETECTRON2_DATASETS as "
+                        "the folder of Detectron2's datasets"
+                    )
+
+
+def _check_proposal_files(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]
+) -> None:
+    """Refuse a model that reads proposals from files, where the data has none."""
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return
+    custom = dataset_names(specs)
+    for split in used:
+        names, files = cfg.DATASETS[split], cfg.DATASETS.get(f"PROPOSAL_FILES_{split}", ())
+        own = next((name for name in names if name in custom), None)
+        if own is None and len(files) == len(names):
+            continue
+        reason = (
+            f"{own} is a custom dataset, for which there are no files of proposals"
+            if own is not None
+            else f"DATASETS.PROPOSAL_FILES_{split} has {len(files)} files for {len(names)} datasets"
+        )
+        raise UserError(
+            f"MODEL.LOAD_PROPOSALS is True, but {reason}: set it to False and "
+            "MODEL.PROPOSAL_GENERATOR.NAME to 'BalancedRPN'"
+        )
+
+
+def _check_half_precision(cfg: CfgNode) -> None:
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise UserError(
+            f"SOLVER.AMP.ENABLED is True, but the model is on the device {cfg.MODEL.DEVICE}, and "
+            "Detectron2 trains in half precision on a GPU only: set it to False"
+        )
+
+
+def _check_annotations(cfg: CfgNode) -> None:
+    """Refuse to train heads for masks or keypoints on boxes that have none."""
+    for key, needed, what in (
+        ("MASK_ON", "segmentation", "masks"),
+        ("KEYPOINT_ON", "keypoints", "keypoints"),
+    ):
+        if not cfg.MODEL[key]:
+            continue
+        for name in cfg.DATASETS.TRAIN:
+            annotations = [
+                annotation
+                for record in DatasetCatalog.get(name)
+                for annotation in record.get("annotations", ())
+                if not annotation.get("iscrowd", 0)
+            ]
+            bare = sum(not annotation.get(needed) for annotation in annotations)
+            if bare:
+                raise UserError(
+                    f"MODEL.{key} is True, but {bare} of {len(annotations)} boxes of {name} have "
+                    f"no {what}: set it to False to train on the boxes"
+                )
+            encoded = any(isinstance(annotation[needed], dict) for annotation in annotations)
+            if encoded and cfg.INPUT.MASK_FORMAT == "polygon":
+                raise UserError(
+                    f"INPUT.MASK_FORMAT is 'polygon', but {name} has run-length encoded masks: "
+                    "set it to 'bitmask'"
+                )
+        logger.warning("MODEL.%s is True: %s are trained, boxes alone are evaluated", key, what)
 
 
 def _trained_class_names(

@@ -17,6 +17,7 @@ from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
 from counterpoise.evaluation.stored import write_inference
+from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.evaluator import PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
 from counterpoise.modeling.checkpoint import RECORD_KEY, BalancedCheckpointer, counts_of
@@ -43,6 +44,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
         UserError: a test set has other classes than the model.
     """
     metrics, results = OrderedDict(), {}
+    model = with_augmentation(cfg, model)
     thresholds = cfg.BALANCE.SCORE_THRESHOLDS
     chosen = ScoreThresholds.read(Path(thresholds)) if thresholds else None
     for name in cfg.DATASETS.TEST:

@@ -17,6 +17,7 @@ from counterpoise.datasets.files import image_suffixes
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
+from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.loop import infer
 from counterpoise.pages.drawing import COLOURS, draw_boxes
 
@@ -120,7 +121,8 @@ def predict(
     loader = build_detection_test_loader(
         records, mapper=read, num_workers=cfg.DATALOADER.NUM_WORKERS
     )
-    for batch, outputs in infer(_SkipUnreadable(model), loader, len(records), "predicting"):
+    model = _SkipUnreadable(with_augmentation(cfg, model))
+    for batch, outputs in infer(model, loader, len(records), "predicting"):
         for record, output in zip(batch, outputs, strict=True):
             image, size = images[record["image_id"]], (record["width"], record["height"])
             if output is None:

@@ -18,6 +18,7 @@ from counterpoise.evaluation.operating_points import (
     precision_threshold,
     recall_threshold,
 )
+from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.evaluation import load_for_evaluation, test_loader
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.loop import infer
@@ -52,7 +53,7 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     Raises:
         UserError: the checkpoint or a dataset cannot be used, or no dataset has a box.
     """
-    model, _ = load_for_evaluation(cfg)
+    model = with_augmentation(cfg, load_for_evaluation(cfg)[0])
     truth: dict[str, list[dict]] = {"images": [], "annotations": []}
     results = []
     for name in cfg.DATASETS.VAL:
