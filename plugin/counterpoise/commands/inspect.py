@@ -13,8 +13,7 @@ from typing import Any
 from counterpoise.commands.options import add_command, add_config_arguments, config_of
 from counterpoise.config.validation import check_config
 from counterpoise.inspection import find_target, inspect
-from counterpoise.inspection.page import as_page
-from counterpoise.inspection.terminal import as_text
+from counterpoise.inspection.sections import as_page, as_text
 from counterpoise.utils.files import write_json, write_whole
 from counterpoise.utils.progress import progress
 
@@ -31,10 +30,10 @@ def add_parser(commands: Any) -> None:
         commands,
         "inspect",
         "count, measure and check a dataset, and recommend settings",
-        "Class counts, box sizes against the model's anchors, co-occurrence, faulty "
-        "records, files shared by splits, class weights, repeat factors, and a recommendation with "
-        "the config lines to copy. The anchors are those of the config's model, or of R50-FPN "
-        "without a config. Writes inspect.json and inspect.html.",
+        "Class counts, box sizes against the model's anchors, co-occurrence, invalid annotations, "
+        "files shared by splits, class weights, repeat factors, and a recommendation with the "
+        "config lines to copy. The anchors are those of the config's model, or of R50-FPN without "
+        "a config. Writes inspect.json and inspect.html.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))
     else:
-        print(as_text(inspection), *written, sep="\n")
+        print(as_text(inspection), "\n".join(map(str, written)), sep="\n\n")
 
 
 @contextmanager

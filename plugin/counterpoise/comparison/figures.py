@@ -162,5 +162,5 @@ def _draw_difference(axes: Axes, y: float, difference: Difference, colour: str) 
         return
     if difference.interval is not None:
         axes.plot(difference.interval, (y, y), color=colour, linewidth=1.6)
-    fill = colour if difference.beyond_noise else "white"
+    fill = colour if difference.excludes_zero else "white"
     axes.plot(difference.value, y, "o", color=colour, markerfacecolor=fill, markersize=6)

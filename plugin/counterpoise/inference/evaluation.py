@@ -59,6 +59,8 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
                 name,
                 evaluator.ground_truth,
                 evaluator.detections,
+                evaluator.result,
+                training,
                 clock.seconds_per_image,
             )
     if comm.is_main_process() and results:

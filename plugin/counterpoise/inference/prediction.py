@@ -18,7 +18,8 @@ from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
 from counterpoise.inference.loop import infer
-from counterpoise.pages.drawing import COLOURS, draw_boxes
+from counterpoise.pages.drawing import draw_boxes
+from counterpoise.pages.figures import COLOURS
 
 
 @dataclass(frozen=True)

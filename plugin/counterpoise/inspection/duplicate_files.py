@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
-from counterpoise.inspection.results import Overlap, SharedFiles, SplitFile
+from counterpoise.inspection.results import DuplicateFiles, SharedFiles, SplitFile
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 
 
-def find_overlap(splits: Mapping[str, Sequence[str]], track: Track = iter) -> Overlap:
+def find_duplicate_files(
+    splits: Mapping[str, Sequence[str]], track: Track = iter
+) -> DuplicateFiles:
     """Compare the files of all splits by content.
 
     Only files that have their size in common with another one are read.
@@ -43,7 +45,7 @@ def find_overlap(splits: Mapping[str, Sequence[str]], track: Track = iter) -> Ov
         pairs = _pairs(first, splits[first], keys[first], second, splits[second], keys[second])
         if pairs:
             shared.append(SharedFiles(first, second, len(pairs), tuple(pairs)))
-    return Overlap(len(listed), len(content), tuple(unreadable), tuple(shared))
+    return DuplicateFiles(len(listed), len(content), tuple(unreadable), tuple(shared))
 
 
 def _pairs(

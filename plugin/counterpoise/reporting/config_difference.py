@@ -1,6 +1,5 @@
 """What sets a config apart from the baseline and from the defaults."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
@@ -46,9 +45,9 @@ def from_baseline(cfg: CfgNode) -> list[Difference]:
         cfg: of a run.
     """
     unread = unread_sections(cfg)
-    own = dict(_leaves(cfg))
+    own = _leaves(cfg)
     return [
-        Difference(key, _shown(own[key]), _shown(neutral))
+        Difference(key, shown(own[key]), shown(neutral))
         for key, neutral in NEUTRAL.items()
         if key.split(".")[1] not in unread and own[key] != neutral
     ]
@@ -56,22 +55,30 @@ def from_baseline(cfg: CfgNode) -> list[Difference]:
 
 def from_defaults(cfg: CfgNode) -> list[Difference]:
     """Compare a config with :func:`counterpoise.config.keys.training_config`."""
-    defaults = dict(_leaves(training_config()))
+    defaults = _leaves(training_config())
     return [
-        Difference(key, _shown(value), _shown(defaults[key]) if key in defaults else None)
-        for key, value in _leaves(cfg)
+        Difference(key, shown(value), shown(defaults[key]) if key in defaults else None)
+        for key, value in _leaves(cfg).items()
         if key not in defaults or value != defaults[key]
     ]
 
 
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+def shown_values(cfg: CfgNode) -> dict[str, str]:
+    """All values of a config as text, by dotted key."""
+    return {key: shown(value) for key, value in _leaves(cfg).items()}
+
+
+def shown(value: object) -> str:
+    """Text as it stands, but an empty one so that it can be seen; everything else as in Python."""
+    return value if isinstance(value, str) and value else repr(value)
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
+    """Values by dotted key."""
+    leaves: dict[str, object] = {}
     for key, value in node.items():
         if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
+            leaves |= _leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
-
-
-def _shown(value: object) -> str:
-    """Text as it stands, so that an empty one can be seen as such; everything else as in Python."""
-    return value if isinstance(value, str) and value else repr(value)
+            leaves[prefix + key] = value
+    return leaves
