@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from counterpoise.commands.train import silence_known_noise
 from counterpoise.comparison import Comparison, compare, read_runs, score
-from counterpoise.comparison.sections import as_page, score_table
+from counterpoise.comparison.sections import RunTables, as_page
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth
 from counterpoise.evaluation.stored import read_inference
@@ -175,8 +175,8 @@ def main() -> int:
         print(f"demo: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     minutes = (time.monotonic() - started) / 60
-    (run,) = comparison.others
-    print(f"\nbase: {CONFIGS[0]}, run: {CONFIGS[1]}\n{score_table(comparison, run).as_text()}\n")
+    table = RunTables(comparison, comparison.others, ("base", "run")).scores()
+    print(f"\nbase: {CONFIGS[0]}, run: {CONFIGS[1]}\n{table.as_text()}\n")
     print(f"Took {minutes:.1f} minutes. In {out}:")
     print(f"  {picture.name}: detections beside ground truth")
     print("  compare.html: what became of each class and each error type")

@@ -262,6 +262,24 @@ def test_counts_are_those_of_count_classes_and_crowds_are_left_out(registered):
     assert sum(c.share for c in split.classes) == pytest.approx(1)
 
 
+def test_difficult_objects_are_boxes_and_crowd_regions_are_none():
+    dicts = random_truth(7, crowd=False)
+    plain = sum(len(record["annotations"]) for record in dicts)
+    first, second = [a for record in dicts for a in record["annotations"]][:2]
+    first["difficult"], second["iscrowd"] = 1, 1
+    with in_catalog(dicts) as name:
+        inspection = inspected(name)
+    assert inspection.subject.boxes == inspection.all_sizes.boxes == plain - 1
+
+
+@pytest.mark.parametrize("key", ["width", "height", "image_id"])
+def test_a_dataset_whose_records_lack_a_key_is_refused_by_its_name(key):
+    dicts = random_truth(8)
+    del dicts[3][key]
+    with in_catalog(dicts) as name, pytest.raises(UserError, match=f"a record without '{key}'"):
+        inspected(name)
+
+
 def test_a_dataset_of_detectron2_is_inspected_without_invalid_annotations_and_files(registered):
     inspection = inspected(registered)
     text, page = as_text(inspection), as_page(inspection)
@@ -315,7 +333,7 @@ def test_files_are_compared_by_content_and_read_only_where_their_sizes_meet(tmp_
         lambda files: read.extend(files) or files,
     )
     assert sorted(read) == [a, a2, b, b2] and (duplicates.files, duplicates.hashed) == (7, 4)
-    pairs = {(s.first, s.second): [(x.file, y.file) for x, y in s.pairs] for s in duplicates.shared}
+    pairs = {(s.first, s.second): list(s.pairs) for s in duplicates.shared}
     assert pairs == {("train", "train"): [(a2, a)], ("train", "test"): [(b, b2), (c, c)]}
     assert duplicates.unreadable == (gone,)
 
@@ -491,9 +509,9 @@ def test_shared_files_and_copies_are_to_be_removed(tmp_path):
     inspection = inspected(tmp_path)
     first, second = inspection.duplicate_files.shared
     assert (first.first, first.second, first.images) == (*[inspection.subject.name] * 2, 1)
-    assert first.pairs[0][0].file.endswith("train_1.png")
+    assert first.pairs[0][0].endswith("train_1.png")
     assert second.images == 2
-    assert {Path(b.file).name for _, b in second.pairs} == {"test_3.png"}
+    assert {Path(b).name for _, b in second.pairs} == {"test_3.png"}
     assert advice(inspection, "Remove") and advice(inspection, "Take the files")
 
 

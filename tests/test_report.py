@@ -26,7 +26,7 @@ from counterpoise.inference.evaluator import write_evaluations
 from counterpoise.pages.labels import label_points
 from counterpoise.reporting import Run, result_figures, write_report
 from counterpoise.reporting.config_difference import from_baseline, from_defaults
-from counterpoise.reporting.gallery import false_positives, misses
+from counterpoise.reporting.gallery import false_positives, missed_boxes
 from counterpoise.reporting.metrics_file import read_metrics
 from counterpoise.reporting.training_figures import class_loss_areas, rolling_median
 from counterpoise.training.class_loss_file import ClassLosses, append_class_losses
@@ -109,7 +109,7 @@ def test_page_opens_without_console_errors_and_all_images_load(opened):
     _, page = opened
     assert page.console_errors == []
     assert page.broken_images == 0
-    # AP, curves, confusion, errors, losses, shares; false positives and misses
+    # AP, curves, confusion, errors, losses, shares; false positives and missed boxes
     assert page.images >= 6 + 6 + 3
     assert not page.scrolls_sideways
 
@@ -128,8 +128,10 @@ def test_tables_hold_the_numbers_of_the_evaluation(opened):
     assert rows["never tested"][4:9] == ["\N{EN DASH}"] * 5
     assert rows["mean of classes"][4] == f"{evaluation.AP:.1f}"
     errors = {row[0]: row[1:] for t in page.tables if "classification" in t[0] for row in t}
-    background = [str(c.errors["background"].count) for c in evaluation.per_class]
-    assert [errors[name][8] for name in NAMES] == background
+    for c in evaluation.per_class:
+        error = c.errors["background"]
+        lost = "\N{EN DASH}" if error.AP50_lost is None else f"{error.AP50_lost:.1f}"
+        assert errors[c.name][4] == f"{lost} ({error.count})"
     assert evaluation.per_class[0].errors["background"].count > 0
 
 
@@ -362,10 +364,12 @@ def test_false_positives_come_by_descending_score_with_their_type(shapes):
     assert titles == [f"{SCRIPT} 0.80: background", f"{SCRIPT} 0.70: background"]
 
 
-def test_misses_are_boxes_that_no_detection_above_the_threshold_finds_rarest_class_first(shapes):
+def test_missed_boxes_are_those_that_no_detection_above_the_threshold_finds_rarest_class_first(
+    shapes,
+):
     test_set, matches, _, classes = arrays(shapes)
     classes = [replace(c, threshold=0.65) for c in classes]
-    shown, _ = misses(test_set, matches, classes, 7)
+    shown, _ = missed_boxes(test_set, matches, classes, 7)
     # Scores are 0.9, 0.8, 0.7, 0.6, 0.5 and none: three of each class are missed.
     assert [p.title.removesuffix(", not found") for p in shown] == [
         NAMES[2], NAMES[2], NAMES[2], NAMES[1], NAMES[1], NAMES[1], NAMES[0],
@@ -375,7 +379,7 @@ def test_misses_are_boxes_that_no_detection_above_the_threshold_finds_rarest_cla
 
 def test_pictures_show_the_surroundings_of_the_box_with_its_frame_drawn(shapes):
     test_set, matches, _, classes = arrays(shapes)
-    (picture,), _ = misses(test_set, matches, classes, 1)
+    (picture,), _ = missed_boxes(test_set, matches, classes, 1)
     data = base64.b64decode(picture.uri.removeprefix("data:image/jpeg;base64,"))
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)
     assert pixels.shape == (300, 300, 3)

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from counterpoise.commands.options import (
     add_command,
     add_config_arguments,
@@ -19,6 +17,7 @@ from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.inference.prediction import Predictions, as_coco, find_images, predict, save_drawn
 from counterpoise.utils.files import write_json
+from counterpoise.utils.table import Table
 
 EXAMPLES = """\
 counterpoise predict photos/ --run output/bccd --thresholds output/bccd/thresholds.json
@@ -98,4 +97,4 @@ def summary(coco: dict[str, list[dict[str, Any]]]) -> str:
     for category in coco["categories"]:
         own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]
         rows.append((category["name"], len(own), len({a["image_id"] for a in own})))
-    return tabulate(rows, ("class", "detections", "images"), tablefmt="simple")
+    return Table(("class", "detections", "images"), rows).as_text()

@@ -113,7 +113,7 @@ def _changed_classes(comparison: Comparison, run: str) -> str:
         else f"no class is {word}"
         for word, names in (("better", better), ("worse", worse))
     ]
-    return sentence(f"{'; '.join(parts)} (95 % CI excludes 0)")
+    return f"By a 95 % CI that excludes 0, {'; '.join(parts)}."
 
 
 def _moved_errors(errors: dict[str, ErrorComparison], baseline: str, run: str) -> str:

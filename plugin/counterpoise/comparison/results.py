@@ -203,3 +203,8 @@ class Comparison:
         """Classes by number of training boxes, or of test boxes where those are unknown."""
         known = all(c.train_boxes is not None for c in self.classes)
         return sorted(self.classes, key=lambda c: c.train_boxes if known else c.test_boxes)
+
+    @property
+    def tested(self) -> list[ClassComparison]:
+        """Those of :attr:`rarest_first` that have test boxes."""
+        return [c for c in self.rarest_first if c.test_boxes]

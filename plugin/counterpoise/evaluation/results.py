@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from counterpoise.evaluation.confusion import ConfusionMatrix
 from counterpoise.evaluation.error_types import ERROR_TYPES, BackgroundRate, ErrorCount
 from counterpoise.evaluation.proposals import LIMITS, ProposalResult
-from counterpoise.utils.table import Table
+from counterpoise.utils.table import Cell, Table
 from counterpoise.utils.text import interval, number, sentence
 
 Interval = tuple[float, float]
@@ -198,20 +198,18 @@ def metric_table(result: Evaluation) -> Table:
 
 
 def error_table(result: Evaluation) -> Table:
-    """Errors by type: how many there are, and the AP50 that each type costs."""
+    """The AP50 that each error type costs, and how many errors there are of it."""
     found = [(c.name, c.errors) for c in result.most_frequent_first] + [("all", result.errors)]
     return Table(
-        ("class", *["count", "lost"] * len(ERROR_TYPES)),
+        ("class", *ERROR_TYPES),
         [
-            (name, *(cell for e in errors.values() for cell in (e.count, number(e.AP50_lost))))
+            (name, *(Cell(number(e.AP50_lost), f"({e.count})") for e in errors.values()))
             for name, errors in found
         ],
-        note="Lost is the AP50 that fixing the errors of one type alone would gain, at any score; "
-        "the types do not add up to 100 - AP50. Counts are of the detections of at least the score "
-        "of their class.",
-        groups=(("", 1), *((kind, 2) for kind in ERROR_TYPES)),
+        note="The AP50 that fixing the errors of one type alone would gain, at any score; the "
+        "types do not add up to 100 - AP50. In brackets the number of errors among the detections "
+        "of at least the score of their class, or of missed boxes.",
         totals=1,
-        style="dense",
     )
 
 

@@ -85,7 +85,7 @@ def write_inference(
     name: str,
     coco: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
-    evaluation: Evaluation,
+    evaluation: Evaluation | None = None,
     training: ClassCounts | None = None,
     seconds_per_image: float | None = None,
 ) -> None:
@@ -99,15 +99,17 @@ def write_inference(
         name: of the test set.
         coco: ground truth as a COCO dataset.
         results: detections as COCO results.
-        evaluation: of them, for the thresholds and the proposals.
+        evaluation: of them, for the thresholds and the proposals; None keeps neither.
         training: counts over the training set.
         seconds_per_image: that the model took alone, or None.
 
     Raises:
         UserError: a file cannot be written.
     """
-    thresholds = {c.name: c.threshold for c in evaluation.per_class}
-    context = Context(training, thresholds, evaluation.thresholds_from, evaluation.proposals)
+    context = Context(training)
+    if evaluation is not None:
+        thresholds = {c.name: c.threshold for c in evaluation.per_class}
+        context = Context(training, thresholds, evaluation.thresholds_from, evaluation.proposals)
     folder = _folder(run_dir, name)
     write_json(folder / "ground_truth.json", coco, indent=None)
     write_json(folder / "detections.json", results, indent=None)

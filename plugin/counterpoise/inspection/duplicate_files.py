@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
-from counterpoise.inspection.results import DuplicateFiles, SharedFiles, SplitFile
+from counterpoise.inspection.results import DuplicateFiles, SharedFiles
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 
@@ -42,22 +42,14 @@ def find_duplicate_files(
     keys = {name: [content.get(path, path) for path in files] for name, files in splits.items()}
     shared = []
     for first, second in combinations_with_replacement(splits, 2):
-        pairs = _pairs(first, splits[first], keys[first], second, splits[second], keys[second])
+        others: dict[str, int] = {}
+        for i, key in enumerate(keys[second]):
+            others.setdefault(key, i)
+        pairs = tuple(
+            (splits[first][i], splits[second][others[key]])
+            for i, key in enumerate(keys[first])
+            if key in others and not (first == second and others[key] == i)
+        )
         if pairs:
-            shared.append(SharedFiles(first, second, len(pairs), tuple(pairs)))
+            shared.append(SharedFiles(first, second, len(pairs), pairs))
     return DuplicateFiles(len(listed), len(content), tuple(unreadable), tuple(shared))
-
-
-def _pairs(
-    first: str, files: Sequence[str], keys: Sequence[str],
-    second: str, other_files: Sequence[str], other_keys: Sequence[str],
-) -> list[tuple[SplitFile, SplitFile]]:  # fmt: skip
-    """Each file of the first split beside the first file of the second that holds the same."""
-    others: dict[str, int] = {}
-    for i, key in enumerate(other_keys):
-        others.setdefault(key, i)
-    return [
-        (SplitFile(first, files[i]), SplitFile(second, other_files[others[key]]))
-        for i, key in enumerate(keys)
-        if key in others and not (first == second and others[key] == i)
-    ]

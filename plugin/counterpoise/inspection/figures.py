@@ -7,7 +7,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image, ImageDraw
 
 from counterpoise.inspection.results import Anchors, Inspection, Sample
-from counterpoise.pages import figure, figure_uri, image_uri, palette
+from counterpoise.pages.figures import figure, figure_uri, image_uri, palette
 from counterpoise.pages.labels import short
 
 _MOST_LABELS = 40  # classes whose names fit beside a figure

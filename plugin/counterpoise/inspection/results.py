@@ -203,14 +203,6 @@ class InvalidAnnotations:
 
 
 @dataclass(frozen=True)
-class SplitFile:
-    """A file of a split."""
-
-    split: str
-    file: str
-
-
-@dataclass(frozen=True)
 class SharedFiles:
     """Two splits that hold files with the same bytes, or one split that does.
 
@@ -223,7 +215,7 @@ class SharedFiles:
     first: str
     second: str
     images: int
-    pairs: tuple[tuple[SplitFile, SplitFile], ...]
+    pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

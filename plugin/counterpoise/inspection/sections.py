@@ -258,14 +258,13 @@ def _duplicate_files(inspection: Inspection, page: bool) -> Iterator[Part]:
         within = shared.first == shared.second
         where = f"within {shared.first}" if within else f"{shared.first} and {shared.second}"
         summary = f"{where}: {shared.images}"
-        pairs = [(first.file, second.file) for first, second in shared.pairs]
         if page:
             headers = (shared.first, shared.second)
-            table = Table(headers, pairs, left=frozenset({0, 1}), style="files")
-            yield Fold(summary, [table], is_open=len(pairs) <= _MOST_UNFOLDED)
+            table = Table(headers, shared.pairs, left=frozenset({0, 1}), style="files")
+            yield Fold(summary, [table], is_open=len(shared.pairs) <= _MOST_UNFOLDED)
         else:
             yield Text(summary)
-            yield _examples([f"{first} = {second}" for first, second in pairs])
+            yield _examples([f"{first} = {second}" for first, second in shared.pairs])
     if not duplicates.shared:
         yield Text(
             f"None among {duplicates.files} files. They are compared by their bytes: neighbouring "

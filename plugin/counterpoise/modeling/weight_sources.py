@@ -8,7 +8,6 @@ from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
-from tabulate import tabulate
 from torch import Tensor
 
 from counterpoise.balance.class_counts import ClassCounts
@@ -22,6 +21,7 @@ from counterpoise.balance.class_weights import (
 from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
+from counterpoise.utils.table import Table
 
 SOURCES = ("dataset", "list", "batch", "none")
 
@@ -48,11 +48,7 @@ class ClassTable:
             )
         ]
         rows.append(("(background)", "", "", "", weights[-1]))
-        headers = ("class", "images", "boxes", "frequency", "weight")
-        return tabulate(
-            rows, headers, tablefmt="simple", disable_numparse=True,
-            colalign=("left", "right", "right", "right", "right"),
-        )  # fmt: skip
+        return Table(("class", "images", "boxes", "frequency", "weight"), rows).as_text()
 
 
 def class_table(cfg: CfgNode) -> ClassTable:

@@ -24,7 +24,7 @@ _SIDE = 300  # pixels of a picture's longer side
 _CONTEXT = 2.4  # side of the crop in sides of the box
 _MIN_CROP = 96  # pixels
 _MAX_BESIDE = 4  # boxes drawn beside the one in question
-_MISSES_IN_A_ROW = 3
+_MISSED_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class _Scene:
     colours: Sequence[str]
 
 
-def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Found:
+def false_positives(test_set: TestSet, types: ErrorTypes, limit: int) -> Found:
     """Show the false positives of highest score with the ground truth around them.
 
     Args:
         test_set: of a run.
-        kinds: of its detections.
+        types: of the errors among its detections.
         limit: number of pictures.
     """
     truth, found = test_set.ground_truth, test_set.detections
-    wrong = np.flatnonzero(kinds.kinds >= ErrorType.CLASSIFICATION)
+    wrong = np.flatnonzero(types.kinds >= ErrorType.CLASSIFICATION)
     scenes = []
     for d in wrong[np.argsort(-found.scores[wrong], kind="stable")][:limit]:
         name = truth.class_names[found.classes[d]]
@@ -57,7 +57,7 @@ def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Found:
         scenes.append(
             _Scene(
                 image=int(found.images[d]),
-                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, kinds, d)}",
+                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, types, d)}",
                 boxes=np.vstack([found.boxes[d], truth.boxes[beside]]),
                 labels=[
                     f"{name} {found.scores[d]:.2f}",
@@ -69,7 +69,7 @@ def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Found:
     return _drawn(scenes, truth)
 
 
-def misses(
+def missed_boxes(
     test_set: TestSet,
     matches: Sequence[ClassMatches],
     classes: Sequence[ClassResult],
@@ -94,7 +94,7 @@ def misses(
         finds = matches[k].true_positives[0] & (matches[k].scores >= thresholds[k])
         missed = np.setdiff1d(matches[k].gt_indices, matches[k].gt[0, finds])
         missed = missed[np.argsort(-truth.areas[missed], kind="stable")][:limit]
-        turns += [(n // _MISSES_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
+        turns += [(n // _MISSED_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
     scenes = []
     shown = sorted(turns, key=lambda turn: turn[:2])[:limit]
     for _, _, g in sorted(shown, key=lambda turn: turn[1]):
@@ -118,9 +118,9 @@ def misses(
     return _drawn(scenes, truth)
 
 
-def _what_is_wrong(test_set: TestSet, kinds: ErrorTypes, detection: int) -> str:
-    truth, gt = test_set.ground_truth, kinds.gt[detection]
-    kind = ErrorType(kinds.kinds[detection])
+def _what_is_wrong(test_set: TestSet, types: ErrorTypes, detection: int) -> str:
+    truth, gt = test_set.ground_truth, types.gt[detection]
+    kind = ErrorType(types.kinds[detection])
     if kind == ErrorType.CLASSIFICATION:
         return f"classification, the box is {truth.class_names[truth.classes[gt]]}"
     if kind == ErrorType.LOCALISATION:

@@ -86,7 +86,7 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     )
 
     yield Text("AP against training count", "heading")
-    if against_count := result_figures.ap_against_count(classes):
+    if against_count := result_figures.ap_against_training_boxes(classes):
         uri, unnamed = against_count
         caption = "Bars: 95 % intervals."
         if unnamed:
@@ -122,7 +122,9 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     yield Figure(
         result_figures.error_bars(lost),
         "AP50 lost by error type and class",
-        "The classes that lose most." if len(lost) > result_figures.MAX_BARS else "",
+        f"The {result_figures.MAX_BARS} classes that lose most to a single type."
+        if len(lost) > result_figures.MAX_BARS
+        else "",
     )
     yield error_table(result)
 
@@ -138,7 +140,7 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     yield from _pictures(gallery.false_positives(test_set, types, limit), "There are none.")
     yield Text("Boxes that were not found, the rarest class first", "heading")
     yield from _pictures(
-        gallery.misses(test_set, matches, classes, limit),
+        gallery.missed_boxes(test_set, matches, classes, limit),
         "There are none: at these scores every box is found.",
     )
 

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from counterpoise.evaluation import ClassResult
 from counterpoise.evaluation.average_precision import RECALLS
 from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.operating_points import Curve, precision_recall_curve
 from counterpoise.evaluation.results import training_count
+from counterpoise.pages.ap_figure import ap_against_count
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri, palette
-from counterpoise.pages.labels import label_points, short
+from counterpoise.pages.labels import short
 
 #: Curves with a line of their own; above that the rarest classes have one, and the mean.
 MAX_CURVES = 10
@@ -24,7 +24,7 @@ _CURVES_BESIDE_MEAN = 7
 _POINTS_PER_CURVE = 400
 
 
-def ap_against_count(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
+def ap_against_training_boxes(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
     """Draw AP with its interval against the number of training boxes.
 
     Args:
@@ -38,27 +38,9 @@ def ap_against_count(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
     if not known:
         return None
     known.sort(key=lambda c: c.train_boxes)
-    counts = np.array([c.train_boxes for c in known])
-    values = np.array([c.AP for c in known])
-    spread = np.array([c.AP_interval or (c.AP, c.AP) for c in known])
-    with figure(WIDE, 4.2) as drawn:
-        axes = drawn.subplots()
-        axes.vlines(counts, spread[:, 0], spread[:, 1], color=COLOURS[0], alpha=0.45, linewidth=2)
-        axes.plot(counts, values, "o", color=COLOURS[0], markersize=6)
-        if counts[0] > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        else:
-            axes.set_xscale("symlog", linthresh=1)
-        axes.margins(x=0.08)
-        axes.set_ylim(0, min(max(spread.max() * 1.12, 10), 104))
-        axes.set(xlabel="boxes in the training set (logarithmic)", ylabel="AP")
-        axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        points = np.stack([counts, values], axis=1)
-        fontsize = 9 if len(known) <= MAX_COUNTS else 8
-        unnamed = label_points(axes, points, [c.name for c in known], spread, fontsize)
-        return figure_uri(drawn), unnamed
+    bars = np.array([c.AP_interval or (c.AP, c.AP) for c in known])
+    counts, values = [c.train_boxes for c in known], {"": [c.AP for c in known]}
+    return ap_against_count([c.name for c in known], counts, values, COLOURS[:1], bars)
 
 
 def precision_recall_curves(classes: Sequence[ClassResult], matches: Sequence[ClassMatches]) -> str:

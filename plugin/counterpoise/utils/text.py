@@ -1,7 +1,7 @@
 """Numbers and lists as text, alike in the terminal and on pages.
 
-Everything is ASCII, which any terminal shows; pages replace hyphens before digits by signs, see
-:func:`typographic`.
+Everything is ASCII, which any terminal shows; pages put minus signs and dashes where they belong,
+see :func:`typographic`.
 """
 
 import re
@@ -13,12 +13,12 @@ NONE = "-"
 
 def number(value: float | None, digits: int = 1) -> str:
     """Format a number; a hyphen where there is none."""
-    return NONE if value is None else f"{value:.{digits}f}"
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    return NONE if value is None else f"{round(value, digits) + 0:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 1) -> str:
     """Format a difference with its sign, what rounds to 0 as +0; a hyphen where there is none."""
-    # Adding 0 turns a rounded -0.0 into 0.0.
     return NONE if value is None else f"{round(value, digits) + 0:+.{digits}f}"
 
 
