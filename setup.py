@@ -58,6 +58,7 @@ setup(
         "hydra-core>=1.1",
         "iopath>=0.1.7,<0.1.10",
         "matplotlib",
+        "msgspec>=0.18",
         "omegaconf>=2.1,<2.4",
         "packaging",
         "tabulate",

@@ -165,5 +165,5 @@ def test_a_record_with_a_value_of_another_kind_is_refused(tmp_path, key, value):
     path = RunRecord("python train_net.py", (), 1).write(tmp_path / "run.json")
     content = json.loads(path.read_text()) | {key: value}
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=rf"run.json.{key} is .*: remove the file"):
+    with pytest.raises(UserError, match=rf"run.json.{key}: .*: remove the file"):
         RunRecord.read(path)

@@ -4,9 +4,8 @@ import argparse
 import dataclasses
 import json
 
-from counterpoise.comparison import compare, read_contenders, score
-from counterpoise.comparison.page import as_page
-from counterpoise.comparison.terminal import as_text
+from counterpoise.comparison import compare, read_runs, score
+from counterpoise.comparison.sections import as_page, as_text
 from counterpoise.utils.files import write_json, write_whole
 from counterpoise.utils.progress import progress
 
@@ -17,9 +16,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: the runs cannot be read or compared.
     """
-    test_set, contenders = read_contenders(args.runs, args.test_set)
-    scores = score(contenders, track=lambda steps: progress(steps, "resampling", "class"))
-    comparison = compare(test_set, contenders, scores)
+    test_set, runs = read_runs(args.runs, args.test_set)
+    scores = score(runs, track=lambda steps: progress(steps, "resampling", "class"))
+    comparison = compare(test_set, runs, scores)
     content = dataclasses.asdict(comparison)
     written = [
         write_json(args.out / "compare.json", content),

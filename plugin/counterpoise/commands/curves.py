@@ -9,6 +9,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from counterpoise.balance.losses import check_gamma
 from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.datasets.mapper import training_mapper
@@ -24,8 +25,11 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: a parameter out of its range, or a config or checkpoint that cannot be used.
     """
-    if wrong := [gamma for gamma in args.gammas if not 0 <= gamma < float("inf")]:
-        raise UserError(f"--gammas has {wrong[0]:g}, expected numbers >= 0")
+    for gamma in args.gammas:
+        try:
+            check_gamma(gamma)
+        except ValueError as error:
+            raise UserError(f"--gammas has {gamma:g}: {error}") from error
     if wrong := [alpha for alpha in args.alphas if not 0 <= alpha <= 1]:
         raise UserError(f"--alphas has {wrong[0]:g}, expected numbers in [0, 1]")
     if args.images < 1:

@@ -12,8 +12,7 @@ from pathlib import Path
 from counterpoise.commands.configs import config_of
 from counterpoise.config.validation import check_config
 from counterpoise.inspection import find_target, inspect
-from counterpoise.inspection.page import as_page
-from counterpoise.inspection.terminal import as_text
+from counterpoise.inspection.sections import as_page, as_text
 from counterpoise.utils.files import write_json, write_whole
 from counterpoise.utils.progress import progress
 
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))
     else:
-        print(as_text(inspection), *written, sep="\n")
+        print(as_text(inspection), "\n".join(map(str, written)), sep="\n\n")
 
 
 @contextmanager

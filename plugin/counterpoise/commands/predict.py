@@ -5,14 +5,13 @@ import json
 import sys
 from typing import Any
 
-from tabulate import tabulate
-
 from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.inference.prediction import Predictions, as_coco, find_images, predict, save_drawn
 from counterpoise.utils.files import write_json
+from counterpoise.utils.table import Table
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,4 +62,4 @@ def summary(coco: dict[str, list[dict[str, Any]]]) -> str:
     for category in coco["categories"]:
         own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]
         rows.append((category["name"], len(own), len({a["image_id"] for a in own})))
-    return tabulate(rows, ("class", "detections", "images"), tablefmt="simple")
+    return Table(("class", "detections", "images"), rows).as_text()

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from tabulate import tabulate
-
 from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
@@ -23,6 +21,8 @@ from counterpoise.inference.threshold_choice import (
     overlaps,
 )
 from counterpoise.modeling.score_thresholds import FILE_NAME, Checkpoint, ScoreThresholds
+from counterpoise.utils.table import Table
+from counterpoise.utils.text import number
 
 
 def run(args: argparse.Namespace) -> None:
@@ -83,25 +83,18 @@ def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> st
     rows = [
         (
             c.name, c.boxes, f"{c.point.threshold:.3f}" + ("" if c.reached else " *"),
-            *(_number(v) for v in (c.point.precision, c.point.recall, c.point.F1, c.F1_common)),
+            *(number(v) for v in (c.point.precision, c.point.recall, c.point.F1, c.F1_common)),
         )
         for c in chosen
     ]  # fmt: skip
     known = [c for c in chosen if c.boxes]
     means = [fmean(c.point.F1 for c in known), fmean(c.F1_common for c in known)]
-    rows.append(("mean of classes", "", "", "", "", *map(_number, means)))
+    rows.append(("mean of classes", "", "", "", "", *map(number, means)))
     headers = (
         "class", "boxes", "threshold", "precision", "recall", "F1", "F1 at one common threshold",
     )  # fmt: skip
-    text = f"Thresholds of {criterion} on {dataset}, IoU 0.50\n"
-    text += tabulate(
-        rows, headers, tablefmt="simple", disable_numparse=True,
-        colalign=("left", *["right"] * 6),
-    )  # fmt: skip
+    note = ""
     if not all(c.reached for c in chosen):
-        text += "\n* has no threshold of that kind here, so it keeps the config's SCORE_THRESH_TEST"
-    return text
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+        note = "* has no threshold of that kind here, so it keeps the config's SCORE_THRESH_TEST"
+    title = f"Thresholds of {criterion} on {dataset}, IoU 0.50"
+    return Table(headers, rows, title, note, totals=1).as_text()

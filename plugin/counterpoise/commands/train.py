@@ -24,9 +24,10 @@ from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.evaluation import stored
+from counterpoise.inference import evaluator
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
 from counterpoise.modeling import score_thresholds
-from counterpoise.reporting import evaluation_file, metrics_file, page, write_report
+from counterpoise.reporting import metrics_file, page, write_report
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.run_record import RunRecord
 from counterpoise.training.trainer import BalancedTrainer, training_table
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 #: log; --overwrite removes it.
 RUN_FILES = (
     "model_*.pth", "last_checkpoint", "events.out.tfevents.*", metrics_file.FILE_NAME,
-    evaluation_file.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME, run_record.FILE_NAME,
+    evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME, run_record.FILE_NAME,
     score_thresholds.FILE_NAME, page.FILE_NAME,
 )  # fmt: skip
 

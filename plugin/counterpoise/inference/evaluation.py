@@ -18,7 +18,7 @@ from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.augmentation import with_augmentation
-from counterpoise.inference.evaluator import PerClassEvaluator, write_evaluations
+from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
 from counterpoise.modeling.checkpoint import RECORD_KEY, BalancedCheckpointer, counts_of
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
@@ -62,10 +62,12 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
                 name,
                 evaluator.ground_truth,
                 evaluator.detections,
+                evaluator.result,
+                training,
                 clock.seconds_per_image,
             )
     if comm.is_main_process() and results:
-        path = Path(cfg.OUTPUT_DIR, "evaluation.json")
+        path = Path(cfg.OUTPUT_DIR, FILE_NAME)
         write_evaluations(results, path)
         logger.info("Evaluation written to %s", path)
     return next(iter(metrics.values())) if len(metrics) == 1 else metrics

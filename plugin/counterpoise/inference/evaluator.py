@@ -20,6 +20,9 @@ from counterpoise.inference.hooks import ProposalTap
 from counterpoise.modeling.score_thresholds import ScoreThresholds
 from counterpoise.utils.files import write_json
 
+#: Name of the file with the results in a run's OUTPUT_DIR.
+FILE_NAME = "evaluation.json"
+
 
 class PerClassEvaluator(DatasetEvaluator):
     """Detectron2 evaluator for any dataset of its catalog.

@@ -19,7 +19,8 @@ from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
 from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.loop import infer
-from counterpoise.pages.drawing import COLOURS, draw_boxes
+from counterpoise.pages.drawing import draw_boxes
+from counterpoise.pages.figures import COLOURS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
-from tabulate import tabulate
 from torch import Tensor
 
 from counterpoise.balance.class_counts import ClassCounts
@@ -22,6 +21,7 @@ from counterpoise.balance.class_weights import (
 from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
+from counterpoise.utils.table import Table
 
 SOURCES = ("dataset", "list", "batch", "none")
 
@@ -53,10 +53,7 @@ class ClassTable:
             rows.append(["(background)", "", "", ""])
             for row, weight in zip(rows, self.weights.tolist(), strict=True):
                 row.append(f"{weight:.4g}")
-        return tabulate(
-            rows, headers, tablefmt="simple", disable_numparse=True,
-            colalign=("left", *["right"] * (len(headers) - 1)),
-        )  # fmt: skip
+        return Table(headers, rows).as_text()
 
 
 def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
