@@ -141,12 +141,14 @@ def test_resamples_without_a_box_do_not_change_an_interval():
     assert interval(absent, 9) is None
 
 
-def test_an_AP_interval_stays_within_0_and_100_and_that_of_a_constant_is_a_point():
+def test_intervals_stay_within_what_is_possible_and_that_of_a_constant_is_a_point():
     near_100 = 100 - np.abs(spread())
-    assert AP_interval(near_100, 4, 99.5)[1] <= 100 < interval(near_100, 4, 99.5)[1]
-    assert AP_interval(100 - near_100, 4, 0.5)[0] >= 0 > interval(100 - near_100, 4, 0.5)[0]
+    assert 90 < AP_interval(near_100, 4, 99.5)[0] < AP_interval(near_100, 4, 99.5)[1] <= 100
+    assert 0 <= AP_interval(100 - near_100, 4, 0.5)[0] < AP_interval(100 - near_100, 4, 0.5)[1] < 10
+    assert interval(40 * spread(), 2) == (-100, 100)
     for value in (0.0, 37.0, 100.0):
         assert AP_interval(np.full(9, value), 5, value) == pytest.approx((value, value))
+        assert interval(np.full(9, value), 5, value) == (value, value)
 
 
 def test_a_class_in_a_single_image_has_no_interval_and_no_test_set_of_one_image_has():

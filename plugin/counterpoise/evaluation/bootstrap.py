@@ -105,13 +105,14 @@ def interval(
     """95 % interval of a difference of two runs, in which the bias of both cancels.
 
     Args:
-        samples: (B,) or (B, K), differences on the same resamples; NaN where one has no box.
+        samples: (B,) or (B, K), differences of values in 0-100 on the same resamples; NaN where a
+            resample has no box of a class.
         images: as for :func:`AP_interval`.
         estimate: the difference on the test set itself, the centre of the interval; None takes the
             mean of the resamples.
 
     Returns:
-        None where no class is in two images.
+        within -100 and 100; None where no class is in two images.
     """
     samples, images = samples.reshape(len(samples), -1), np.atleast_1d(images)
     means = _known_means(samples)
@@ -119,7 +120,8 @@ def interval(
         return None
     centre = means.mean() if estimate is None else estimate
     half = _half_width(means, samples, images)
-    return float(centre - half), float(centre + half)
+    low, high = np.clip([centre - half, centre + half], -100, 100)
+    return float(low), float(high)
 
 
 def mean_of_classes(samples: np.ndarray) -> np.ndarray:
