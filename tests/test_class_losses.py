@@ -6,11 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torch import nn
-from torch.multiprocessing import spawn
 from torch.testing import assert_close
 
 from counterpoise.balance.losses import sigmoid_focal_loss, softmax_focal_loss
@@ -254,8 +252,7 @@ def test_a_model_that_records_nothing_leaves_no_file(tmp_path):
     assert "Classes of the training set:" in log and "(background)" not in log
 
 
-def write_in_process(rank, store, path):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def write_in_process(rank, path):
     model = nn.Sequential(nn.Linear(1, 1), PerClassLoss())
     if rank == 0:  # the other process saw no proposal
         model[1].add(torch.tensor([0, 2]), torch.tensor([1.0, 3.0]), 2)
@@ -263,12 +260,10 @@ def write_in_process(rank, store, path):
     hook.trainer = SimpleNamespace(model=model, iter=19, max_iter=100)
     hook.before_train()
     hook.after_step()
-    dist.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_processes_write_one_record_of_their_joint_loss(tmp_path):
-    spawn(write_in_process, (str(tmp_path / "store"), tmp_path / "shares"), nprocs=2)
+def test_processes_write_one_record_of_their_joint_loss(processes, tmp_path):
+    processes.run(write_in_process, tmp_path / "shares")
     (line,) = (tmp_path / "shares").read_text().splitlines()
     assert json.loads(line) == {
         "iteration": 19, "per_class_loss": {"a": 1.0, "b": 0.0}, "background": 3.0,

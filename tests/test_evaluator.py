@@ -2,13 +2,10 @@
 
 from types import SimpleNamespace
 
-import pytest
 import torch
-import torch.distributed as dist
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from torch import nn
-from torch.multiprocessing import spawn
 
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
@@ -44,19 +41,17 @@ def evaluate(records):
     return evaluator.evaluate(), evaluator.result
 
 
-def evaluate_half(rank, store, data, expected):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    metrics, result = evaluate(register(data)[rank::2])
-    assert (result == expected) if rank == 0 else (metrics is None and result is None)
-    dist.destroy_process_group()
+def evaluate_half(rank, data):
+    return evaluate(register(data)[rank::2])
 
 
-@pytest.mark.slow
-def test_two_processes_find_what_one_finds(tmp_path):
+def test_two_processes_find_what_one_finds(processes, tmp_path):
     data = write_dataset(tmp_path / "shapes")
     _, expected = evaluate(register(data))
     assert expected.AP > 0 and expected.proposals.num_boxes > 0
-    spawn(evaluate_half, (str(tmp_path / "store"), data, expected), nprocs=2)
+    (_, result), (metrics, nothing) = processes.run(evaluate_half, data)
+    assert result == expected
+    assert metrics is None and nothing is None
 
 
 def test_proposals_are_measured_in_the_image_as_it_is_and_not_as_it_is_resized(tmp_path):
@@ -98,7 +93,7 @@ def test_ground_truth_keeps_files_sizes_areas_crowds_and_difficult_objects(tmp_p
     record = next(r for r in register(write_dataset(tmp_path / "shapes")) if r["image_id"] == 1)
     first, second = record["annotations"]
     first["difficult"], second["iscrowd"], second["area"] = 1, 1, 100
-    monkeypatch.setattr(DatasetCatalog, "get", lambda _: [record])
+    monkeypatch.setitem(DatasetCatalog.data, NAME, lambda: [record])
     coco = coco_ground_truth(NAME)
     (image,), annotations = coco["images"], coco["annotations"]
     assert image["file_name"].endswith("1.png") and (image["width"], image["height"]) == (80, 64)

@@ -168,7 +168,7 @@ def _check_annotations(cfg: CfgNode) -> None:
         for name in cfg.DATASETS.TRAIN:
             annotations = [
                 annotation
-                for record in DatasetCatalog.get(name)
+                for record in load_dataset(name)[0]
                 for annotation in record.get("annotations", ())
                 if not annotation.get("iscrowd", 0)
             ]

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
@@ -69,7 +70,7 @@ def load_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], list[str]]:
         for gone in [name for name in _read if name not in DatasetCatalog]:
             del _read[gone]
         try:
-            dicts = DatasetCatalog.get(dataset_name)
+            dicts = _records(dataset_name)
         except OSError as error:
             raise UserError(f"dataset '{dataset_name}' cannot be read: {error}.") from error
         _read[dataset_name] = DatasetCatalog[dataset_name], dicts
@@ -108,6 +109,18 @@ def read_once(dataset_names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         DatasetCatalog.update(registered)
+
+
+def _records(dataset_name: str) -> list[dict[str, Any]]:
+    load, metadata = DatasetCatalog[dataset_name], MetadataCatalog.get(dataset_name)
+    if getattr(load, "__module__", "") != load_coco_json.__module__ or not metadata.get(
+        "json_file"
+    ):
+        return load()
+    # As register_coco_instances does it, but with the areas by which COCO tells sizes apart.
+    return load_coco_json(
+        metadata.json_file, metadata.image_root, dataset_name, extra_annotation_keys=["area"]
+    )
 
 
 def _plain_annotations(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
