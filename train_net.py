@@ -1,8 +1,8 @@
-"""Train and evaluate: ``python train_net.py --help``."""
+"""Train and evaluate, as ``counterpoise train`` does: ``python train_net.py --help``."""
 
 import sys
 
-from counterpoise.commands.train import main
+from counterpoise.commands.console import train_net
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train_net())

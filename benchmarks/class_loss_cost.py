@@ -22,7 +22,7 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from torch import nn
 
-from counterpoise.commands.train import silence_known_noise
+from counterpoise.commands.console import silence_known_noise
 from counterpoise.config.loading import load_config
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss

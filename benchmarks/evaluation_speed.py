@@ -3,10 +3,10 @@
     python benchmarks/evaluation_speed.py                                # the synthetic large set
     python benchmarks/evaluation_speed.py --run output/bccd              # a run's own detections
 
-Timed are COCO's metrics alone, by pycocotools and as the evaluation takes them, and the whole
+This times COCO's metrics alone, by pycocotools and as the evaluation computes them, and the whole
 evaluation with Pascal VOC's metrics, 1,000 bootstrap resamples, error types, confusion matrix
-and operating points. Their results are checked to agree. The repetitions alternate; the medians and
-their ranges are printed.
+and operating points. It checks that all give the same AP. The repetitions alternate; printed are
+medians and ranges.
 """
 
 import argparse

@@ -18,14 +18,14 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from counterpoise.commands.train import silence_known_noise
-from counterpoise.comparison import Comparison, compare, read_contenders, score
-from counterpoise.comparison.page import as_page
-from counterpoise.comparison.terminal import BEYOND_NOISE, scores_table
+from counterpoise.commands.console import silence_known_noise
+from counterpoise.comparison import Comparison, compare, read_runs, score
+from counterpoise.comparison.sections import RunTables, as_page
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth
 from counterpoise.evaluation.stored import read_inference
-from counterpoise.pages.drawing import COLOURS, draw_boxes
+from counterpoise.pages.drawing import draw_boxes
+from counterpoise.pages.figures import COLOURS
 from counterpoise.utils.files import write_whole
 from make_dataset import DatasetPaths, make_dataset
 
@@ -145,9 +145,9 @@ def draw(out: Path) -> Path:
 
 def compare_runs(out: Path) -> Comparison:
     """Compare both runs and write the page, as ``counterpoise compare`` does."""
-    test_set, contenders = read_contenders([out / config for config in CONFIGS])
-    scores = score(contenders)
-    comparison = compare(test_set, contenders, scores)
+    test_set, runs = read_runs([out / config for config in CONFIGS])
+    scores = score(runs)
+    comparison = compare(test_set, runs, scores)
     write_whole(out / "compare.html", as_page(comparison, scores))
     return comparison
 
@@ -175,8 +175,8 @@ def main() -> int:
         print(f"demo: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     minutes = (time.monotonic() - started) / 60
-    print(f"\nbase: {CONFIGS[0]}, run: {CONFIGS[1]}\n{scores_table(comparison, *CONFIGS)}")
-    print(f"{BEYOND_NOISE}\n")
+    table = RunTables(comparison, comparison.others, ("base", "run")).scores()
+    print(f"\nbase: {CONFIGS[0]}, run: {CONFIGS[1]}\n{table.as_text()}\n")
     print(f"Took {minutes:.1f} minutes. In {out}:")
     print(f"  {picture.name}: detections beside ground truth")
     print("  compare.html: what became of each class and each error type")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from detectron2.utils.logger import setup_logger
 
+from processes import training_processes
 from runs import train_net, write_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -14,7 +15,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder that holds ``bccd/`` and ``aquarium/``; tests that ask for it skip without them."""
+    """Folder that holds ``bccd/`` and ``aquarium/``, and perhaps ``dental/``.
+
+    Tests that ask for it skip without the first two.
+    """
     root = Path(os.environ.get("COUNTERPOISE_TEST_DATA", SHARED))
     if not (root / "bccd").is_dir() or not (root / "aquarium").is_dir():
         pytest.skip("BCCD and Aquarium not found: set COUNTERPOISE_TEST_DATA to their folder")
@@ -37,3 +41,10 @@ def run(tmp_path_factory):
     data = write_dataset(folder / "shapes")
     assert train_net(data, folder / "out", "TEST.EVAL_PERIOD", "2") == 0
     return data, folder / "out"
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory):
+    """Two training processes of one gloo group, see :class:`processes.TrainingProcesses`."""
+    with training_processes(tmp_path_factory.mktemp("processes")) as started:
+        yield started

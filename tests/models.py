@@ -19,6 +19,8 @@ NEUTRAL = (
     "BALANCE.CLASS_WEIGHTS.SOURCE", "none",
     "BALANCE.ANCHOR_SAMPLER.NAME", "random",
 )  # fmt: skip
+#: An iteration in which metrics are logged.
+LOGGED = 19
 STOCK = (
     "MODEL.PROPOSAL_GENERATOR.NAME", "RPN",
     "MODEL.ROI_HEADS.NAME", "StandardROIHeads",

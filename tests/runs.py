@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from counterpoise.commands.train import main
+from counterpoise.commands import console
 from models import CONFIGS
 
 SMALL = [
@@ -59,4 +59,4 @@ def train_net(data: Path, out: Path, *arguments: str, leaf="focal_weights_ohem")
     flags = [a for a in arguments if a.startswith("--")]
     overrides = [a for a in arguments if not a.startswith("--")]
     files = ["--config-file", str(CONFIGS / "quick" / f"{leaf}.yaml"), "--config-file", str(data)]
-    return main([*flags, *files, *SMALL, "OUTPUT_DIR", str(out), *overrides])
+    return console.train_net([*flags, *files, *SMALL, "OUTPUT_DIR", str(out), *overrides])

@@ -1,4 +1,4 @@
-"""Made-up ground truth and detections in COCO form, and what pycocotools makes of them."""
+"""Synthetic ground truth and detections in COCO form, and what pycocotools makes of them."""
 
 import contextlib
 import copy

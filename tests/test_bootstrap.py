@@ -1,13 +1,21 @@
-"""The fast bootstrap equals pycocotools on images that are physically repeated."""
+"""The fast bootstrap equals pycocotools on repeated images, and its intervals cover the truth."""
 
 import numpy as np
 import pytest
 
 from counterpoise.evaluation import bootstrap as module
 from counterpoise.evaluation import evaluate_detections
-from counterpoise.evaluation.bootstrap import bootstrap, draw_images, interval, mean_of_classes
+from counterpoise.evaluation.bootstrap import (
+    AP_interval,
+    bootstrap,
+    draw_images,
+    interval,
+    mean_of_classes,
+    num_images,
+)
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import match
+from interval_coverage import AP_and_AP50, simulate, true_AP
 from scenes import crowded_scene, pycocotools_stats, scene
 
 
@@ -51,12 +59,12 @@ def test_drawing_every_image_once_gives_the_average_precision():
     assert mean_of_classes(samples.AP)[0] == pytest.approx(pycocotools_stats(truth, detections)[0])
 
 
-def test_the_number_of_resamples_worked_on_at_once_changes_nothing(monkeypatch):
+def test_the_number_of_resamples_computed_at_once_changes_nothing(monkeypatch):
     truth, detections = scene()
     drawn = draw_images(20, resamples=50)
-    whole = samples_of(truth, detections, drawn)
-    monkeypatch.setattr(module, "_RESAMPLES_AT_ONCE", 7)
-    np.testing.assert_array_equal(whole.AP, samples_of(truth, detections, drawn).AP)
+    at_once = samples_of(truth, detections, drawn)
+    monkeypatch.setattr(module, "RESAMPLES_AT_ONCE", 7)
+    np.testing.assert_array_equal(at_once.AP, samples_of(truth, detections, drawn).AP)
 
 
 def test_equal_seeds_draw_equal_images_and_each_resample_is_as_large_as_the_set():
@@ -76,10 +84,71 @@ def test_resamples_without_a_class_are_left_out_of_its_interval():
     assert not np.isnan(mean_of_classes(samples.AP)).any()
 
 
-def test_an_interval_is_the_middle_95_percent_of_what_is_known():
-    assert interval(np.arange(1001.0), images=2) == pytest.approx((25.0, 975.0))
-    assert interval(np.r_[np.arange(1001.0), np.full(99, np.nan)], 2) == pytest.approx((25, 975))
-    assert interval(np.full(5, np.nan), images=2) is None
+def spread(number=1000, mean=0.0):
+    """Samples of standard deviation 1."""
+    samples = np.random.default_rng(0).normal(size=number)
+    return mean + (samples - samples.mean()) / samples.std()
+
+
+def test_95_percent_intervals_cover_the_AP_of_a_very_large_sample():
+    rng, drawn = np.random.default_rng(0), draw_images(60, resamples=150)
+    classes = [(0.5, own) for own in (10, 40, 70) * 2]
+    truth = true_AP(num_images=60_000)
+    first, second = (np.mean([truth[own][run, 0] for _, own in classes]) for run in (0, 1))
+    above, below = np.zeros((2, 2, 200), dtype=bool)
+    for n in range(200):
+        runs = simulate(rng, 60, classes)
+        images = [num_images([m]) for m in runs[0]]
+        own, other = (bootstrap(run, drawn).AP for run in runs)
+        AP, other_AP = (np.mean([AP_and_AP50(m)[0] for m in run]) for run in runs)
+        found = AP_interval(own, images, AP), interval(other - own, images, other_AP - AP)
+        for i, ((low, high), true) in enumerate(zip(found, (first, second - first), strict=True)):
+            above[i, n], below[i, n] = low > true, high < true
+    assert (1 - (above | below).mean(axis=1) >= 0.9).all()
+    # Percentiles of the resamples lie above the truth in 17 % of these test sets.
+    assert (above.mean(axis=1) <= 0.08).all() and (below.mean(axis=1) <= 0.08).all()
+
+
+def test_an_AP_interval_is_lowered_by_twice_the_bias_and_that_of_a_difference_is_not_moved():
+    many = 10**6
+    assert interval(spread(mean=12), many, estimate=10) == pytest.approx((8.04, 11.96), abs=1e-3)
+    assert interval(spread(mean=12), many) == pytest.approx((10.04, 13.96), abs=1e-3)
+    # Near 50 a point of AP is about 0.04 on the logits.
+    low, high = AP_interval(spread(mean=52), many, estimate=51)
+    assert (low + high) / 2 == pytest.approx(49, abs=0.05)
+    assert high - low == pytest.approx(2 * 1.96, abs=0.05)
+
+
+@pytest.mark.parametrize("images, t", [(4, 3.1824), (6, 2.5706), (13, 2.1788), (61, 2.0003)])
+def test_the_fewer_images_the_wider_an_interval_by_students_t(images, t):
+    low, high = interval(spread(), images)
+    assert (high - low) / 2 == pytest.approx(t * (images / (images - 1)) ** 0.5, rel=0.01)
+
+
+def test_the_interval_of_a_mean_counts_the_images_of_the_classes_that_vary():
+    varies, constant = spread(), np.zeros(1000)
+    _, high = interval(np.c_[varies, constant], [6, 1000])
+    assert 2 * high == pytest.approx(interval(varies, 6)[1])
+    _, high = interval(np.c_[varies, varies], [7, 7])
+    assert high == pytest.approx(interval(varies, 13)[1])
+
+
+def test_resamples_without_a_box_do_not_change_an_interval():
+    known = spread()
+    assert interval(np.r_[known, np.full(99, np.nan)], 9) == pytest.approx(interval(known, 9))
+    absent = np.full(1000, np.nan)
+    assert interval(np.c_[known, absent], [9, 0]) == pytest.approx(interval(known, 9))
+    assert interval(absent, 9) is None
+
+
+def test_intervals_stay_within_what_is_possible_and_that_of_a_constant_is_a_point():
+    near_100 = 100 - np.abs(spread())
+    assert 90 < AP_interval(near_100, 4, 99.5)[0] < AP_interval(near_100, 4, 99.5)[1] <= 100
+    assert 0 <= AP_interval(100 - near_100, 4, 0.5)[0] < AP_interval(100 - near_100, 4, 0.5)[1] < 10
+    assert interval(40 * spread(), 2) == (-100, 100)
+    for value in (0.0, 37.0, 100.0):
+        assert AP_interval(np.full(9, value), 5, value) == pytest.approx((value, value))
+        assert interval(np.full(9, value), 5, value) == (value, value)
 
 
 def test_a_class_in_a_single_image_has_no_interval_and_no_test_set_of_one_image_has():

@@ -1,4 +1,4 @@
-"""The share of the classification per-class loss: summed in training, written, read."""
+"""The classification loss by target class: summed in training, written, read."""
 
 import json
 from types import SimpleNamespace
@@ -6,15 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torch import nn
-from torch.multiprocessing import spawn
 from torch.testing import assert_close
 
 from counterpoise.balance.losses import sigmoid_focal_loss, softmax_focal_loss
 from counterpoise.errors import UserError
+from counterpoise.modeling import DenseLoss
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss, DenseFocalLoss, OHEMLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
@@ -40,8 +39,8 @@ def recorded(model):
     """What a model records in a step, by class."""
     with EventStorage():
         losses = losses_and_gradients(model, batch())[0]
-    (recorder,) = [module for module in model.modules() if isinstance(module, PerClassLoss)]
-    return recorder.take(), losses
+    recorders = [module for module in model.modules() if isinstance(module, PerClassLoss)]
+    return sum(recorder.take() for recorder in recorders), losses
 
 
 # Sums
@@ -144,6 +143,20 @@ def test_retinanets_own_focal_loss_is_recorded_and_adds_up_to_it():
     assert sums[-1] > 0 and sums[:-1].sum() > 0
 
 
+def test_a_loss_of_the_users_own_is_recorded_by_its_losses_per_anchor():
+    class Square(DenseLoss):
+        def per_anchor(self, logits, labels, anchors, alpha=-1.0):
+            return logits.square().sum(dim=-1).masked_fill(labels < 0, 0.0)
+
+    z = logits(12, 2).view(2, 6, 2)
+    module = DenseClassificationLoss(Square())
+    total = module(z, LABELS, ANCHORS)
+    squares = z.square().sum(dim=-1)
+    expected = torch.stack([squares[label == LABELS].sum() for label in range(3)])
+    assert_close(module.per_class_loss.take(), expected)
+    assert_close(total, expected.sum())
+
+
 def test_a_registered_loss_that_gives_a_sum_alone_records_nothing():
     module = DenseClassificationLoss(lambda z, labels, anchors, alpha: z.sum())
     module(logits(12, 2).view(2, 6, 2), LABELS, ANCHORS)
@@ -169,12 +182,12 @@ def test_what_a_resumed_run_repeats_counts_once_and_what_it_does_not_is_kept(tmp
     assert shares[:, 0].tolist() == [0.5, 0.75, 0.875]
 
 
-def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+def test_an_incomplete_line_is_left_out(tmp_path):
     append_class_losses(tmp_path / "s", 19, ["a"], [1.0, 1.0])
     whole = (tmp_path / "s").read_text()
     (tmp_path / "s").write_text(whole + whole.replace("19", "39")[:-9])
     assert read_class_losses(tmp_path / "s").iterations == (19,)
-    append_class_losses(tmp_path / "s", 59, ["a"], [1.0, 1.0])  # joins the line that was cut off
+    append_class_losses(tmp_path / "s", 59, ["a"], [1.0, 1.0])  # joins the incomplete line
     append_class_losses(tmp_path / "s", 79, ["a"], [1.0, 1.0])
     assert read_class_losses(tmp_path / "s").iterations == (19, 79)
 
@@ -232,10 +245,14 @@ def test_a_model_that_records_nothing_leaves_no_file(tmp_path):
     )  # fmt: skip
     assert train_net(data, tmp_path / "out", *stock, *neutral, leaf="baseline") == 0
     assert not (tmp_path / "out" / "class_losses.jsonl").exists()
+    # Nor does it have class weights, though SOURCE is the default.
+    record = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)["counterpoise"]
+    assert sum(record["boxes"]) > 0 and record["weights"] == []
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "Classes of the training set:" in log and "(background)" not in log
 
 
-def write_in_process(rank, store, path):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def write_in_process(rank, path):
     model = nn.Sequential(nn.Linear(1, 1), PerClassLoss())
     if rank == 0:  # the other process saw no proposal
         model[1].add(torch.tensor([0, 2]), torch.tensor([1.0, 3.0]), 2)
@@ -243,12 +260,10 @@ def write_in_process(rank, store, path):
     hook.trainer = SimpleNamespace(model=model, iter=19, max_iter=100)
     hook.before_train()
     hook.after_step()
-    dist.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_processes_write_one_record_of_their_joint_loss(tmp_path):
-    spawn(write_in_process, (str(tmp_path / "store"), tmp_path / "shares"), nprocs=2)
+def test_processes_write_one_record_of_their_joint_loss(processes, tmp_path):
+    processes.run(write_in_process, tmp_path / "shares")
     (line,) = (tmp_path / "shares").read_text().splitlines()
     assert json.loads(line) == {
         "iteration": 19, "per_class_loss": {"a": 1.0, "b": 0.0}, "background": 3.0,

@@ -1,4 +1,4 @@
-"""Class weights against the documents' formula and worked figures."""
+"""Class weights against the documents' formula and computed figures."""
 
 import math
 import warnings

@@ -12,10 +12,9 @@ import pytest
 from browser import open_page
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.commands.console import main
-from counterpoise.comparison import compare, read_contenders, score
-from counterpoise.comparison.page import as_page
+from counterpoise.comparison import compare, read_runs, score
 from counterpoise.comparison.runs import unique_names
-from counterpoise.comparison.terminal import as_text
+from counterpoise.comparison.sections import as_page, as_text
 from counterpoise.config.keys import training_config
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
@@ -31,8 +30,8 @@ COUNTS = ClassCounts(("class 0", "class 1", "class 2"), (50, 5, 20), (500, 50, 2
 
 def write_run(folder, truth, detections, training=COUNTS, name="mine"):
     """The files of an evaluated run."""
-    write_inference(folder, name, truth, detections)
     result = evaluate_detections(truth, detections, training, resamples=10)
+    write_inference(folder, name, truth, detections, result, training)
     write_evaluations({name: result}, folder / "evaluation.json")
     return folder
 
@@ -71,8 +70,8 @@ def runs(tmp_path):
 
 
 def comparison_of(folders, resamples=50):
-    test_set, contenders = read_contenders(folders)
-    return compare(test_set, contenders, score(contenders, resamples))
+    test_set, compared = read_runs(folders)
+    return compare(test_set, compared, score(compared, resamples))
 
 
 def all_scores(comparison):
@@ -85,9 +84,12 @@ def test_a_run_differs_from_its_copy_by_exactly_nothing(tmp_path, runs):
     for scores in all_scores(comparison):
         for difference in (scores.AP_difference["copy"], scores.AP50_difference["copy"]):
             assert (difference.value, difference.interval) == (0, (0, 0))
-            assert not difference.beyond_noise
+            assert not difference.excludes_zero
     assert "neither gain nor loss is shown" in comparison.findings["copy"][0]
-    assert "No class is better or worse beyond noise." in comparison.findings["copy"]
+    assert (
+        "No class is better or worse: no 95 % CI of a class excludes 0."
+        in comparison.findings["copy"]
+    )
     assert not any(any(e.count_difference.values()) for e in comparison.errors.values())
 
 
@@ -117,8 +119,8 @@ def test_differences_are_those_of_pycocotools_on_the_same_resampled_images(tmp_p
         write_run(tmp_path / name, truth, own)
         for name, own in (("first", detections), ("second", other))
     ]
-    _, contenders = read_contenders(folders)
-    first, second = score(contenders, resamples=4)
+    _, compared = read_runs(folders)
+    first, second = score(compared, resamples=4)
     for row, times in enumerate(draw_images(len(truth["images"]), 4)):
         expected = [
             100 * pycocotools_evaluation(*resampled(truth, own, times)).stats[:2]
@@ -131,20 +133,21 @@ def test_differences_are_those_of_pycocotools_on_the_same_resampled_images(tmp_p
             )
 
 
-def test_intervals_are_of_paired_samples_and_mark_what_lies_beyond_noise(runs):
-    _, contenders = read_contenders(runs)
-    first, second = scores = score(contenders, resamples=200)
-    comparison = compare("mine", contenders, scores)
+def test_intervals_are_of_paired_samples_and_mark_what_lies_excludes_zero(runs):
+    _, compared = read_runs(runs)
+    first, second = scores = score(compared, resamples=200)
+    comparison = compare("mine", compared, scores)
     paired = second.samples.AP - first.samples.AP
     for k, entry in enumerate(comparison.classes):
         difference = entry.scores.AP_difference["other"]
-        assert difference.interval == interval(paired[:, k], 2)
+        assert difference.interval == interval(paired[:, k], entry.test_images, difference.value)
         low, high = difference.interval
-        assert difference.beyond_noise == (low > 0 or high < 0)
+        assert difference.excludes_zero == (low > 0 or high < 0)
     mean = comparison.mean.AP_difference["other"]
-    assert mean.beyond_noise and mean.value < 0
-    assert "a loss beyond the noise" in comparison.findings["other"][0]
-    spread = interval(second.samples.AP.mean(1), 2), interval(first.samples.AP.mean(1), 2)
+    assert mean.excludes_zero and mean.value < 0
+    assert "excludes 0: a loss" in comparison.findings["other"][0]
+    images = [entry.test_images for entry in comparison.classes]
+    spread = interval(second.samples.AP, images), interval(first.samples.AP, images)
     assert mean.interval[1] - mean.interval[0] < max(high - low for low, high in spread)
 
 
@@ -169,7 +172,7 @@ def test_values_are_those_of_the_evaluations(runs):
 
 
 def ladder(found, background):
-    """One image with ten boxes: `found` of them hit, then `background` misses, then the rest."""
+    """One image with ten boxes: `found` of them found, then `background` false positives."""
     boxes = [[20 * i, 0, 10, 10] for i in range(10)]
     placed = boxes[:found] + [[20 * i, 50, 10, 10] for i in range(background)]
     truth = {
@@ -191,7 +194,7 @@ def ladder(found, background):
 def test_background_is_counted_at_the_recall_that_all_runs_reach(tmp_path):
     truth, at_six = ladder(6, 0)
     false = {"image_id": 0, "category_id": 0, "bbox": [0, 70, 9, 9]}
-    # Two false positives above the sixth hit, one below it.
+    # Two false positives above the sixth true positive, one below it.
     first = [{**false, "score": 0.95}, {**false, "score": 0.94}, *at_six, {**false, "score": 0.01}]
     _, second = ladder(9, 5)
     folders = [
@@ -289,14 +292,14 @@ def test_runs_with_other_ground_truth_are_refused(tmp_path, runs, change, said):
     truth, detections = scene()
     change(truth, detections)
     with pytest.raises(UserError, match=said):
-        read_contenders([runs[0], write_run(tmp_path / "odd", truth, detections)])
+        read_runs([runs[0], write_run(tmp_path / "odd", truth, detections)])
 
 
 def test_the_order_of_annotations_is_no_difference(tmp_path, runs):
     truth, detections = scene()
     truth["annotations"].reverse()
-    _, contenders = read_contenders([runs[0], write_run(tmp_path / "turned", truth, detections)])
-    assert len(contenders) == 2
+    _, compared = read_runs([runs[0], write_run(tmp_path / "turned", truth, detections)])
+    assert len(compared) == 2
 
 
 def _empty_folder(first, second):
@@ -324,7 +327,7 @@ def _two_test_sets(first, second):
         (None, ["{0}"], "two runs or more"),
         (None, ["{0}", "{1}", "{1}/../other"], "given twice"),
         (None, ["{0}", "{0}/nowhere"], "is no folder"),
-        (_empty_folder, ["{0}", "{1}"], "has no evaluation.json"),
+        (_empty_folder, ["{0}", "{1}"], "kept no detections"),
         (lambda _, b: shutil.rmtree(b / "inference"), ["{0}", "{1}"], "kept no detections"),
         (_cut_off, ["{0}", "{1}"], "cut off"),
         (_other_test_set, ["{0}", "{1}"], "no test set in common"),
@@ -398,7 +401,7 @@ def test_the_page_holds_the_numbers_of_the_json_and_shows_markup_as_text(tmp_pat
         "AP, mean of classes", f"{mean['AP']['<b>bold']:.1f}", f"{mean['AP']['other']:.1f}", spread
     ]  # fmt: skip
     rows = {row[0]: row for row in classes}
-    assert rows.keys() >= {name, "head mean", "tail mean", "mean"}
+    assert rows.keys() >= {name, "mean of head (1)", "mean of tail (2)", "mean of classes"}
     for entry in content["classes"]:
         row = rows[entry["name"]]
         assert row[1:4] == [
@@ -418,9 +421,9 @@ def test_the_page_does_without_training_counts_and_with_a_class_that_has_none(
 ):
     truth, detections = scene()
     folders = [write_run(tmp_path / n, truth, detections, training) for n in ("x", "y")]
-    test_set, contenders = read_contenders(folders)
-    scores = score(contenders, resamples=10)
-    page = as_page(compare(test_set, contenders, scores), scores)
+    test_set, compared = read_runs(folders)
+    scores = score(compared, resamples=10)
+    page = as_page(compare(test_set, compared, scores), scores)
     assert page.count("data:image/svg+xml") == images
 
 
@@ -444,7 +447,7 @@ def test_a_training_is_compared_with_its_copy(run, tmp_path, capsys):
     assert content["settings"] == {}
 
 
-def test_a_change_of_a_class_in_a_single_image_is_never_beyond_noise(tmp_path):
+def test_a_change_of_a_class_in_a_single_image_is_never_excludes_zero(tmp_path):
     truth, detections = scene()
     rare = next(a for a in truth["annotations"] if a["category_id"] == 2)
     truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 2] + [rare]
@@ -455,4 +458,4 @@ def test_a_change_of_a_class_in_a_single_image_is_never_beyond_noise(tmp_path):
     ]
     difference = comparison_of(folders).classes[2].scores.AP_difference["y"]
     assert difference.value > 0
-    assert difference.interval is None and not difference.beyond_noise
+    assert difference.interval is None and not difference.excludes_zero

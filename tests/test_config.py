@@ -10,7 +10,10 @@ import yaml
 from detectron2.config import get_cfg
 
 import counterpoise
+from counterpoise.config import loading
+from counterpoise.config.keys import training_config
 from counterpoise.config.loading import load_config
+from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from models import CONFIGS, quick_config
@@ -25,18 +28,10 @@ def write(folder: Path, name: str, content: dict) -> Path:
     return path
 
 
-def flat(node, prefix=""):
-    for key, value in node.items():
-        if hasattr(value, "items"):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def test_only_the_documented_keys_are_added_to_detectron2s():
     plain, ours = get_cfg(), get_cfg()
     counterpoise.add_counterpoise_config(ours)
-    before, after = dict(flat(plain)), dict(flat(ours))
+    before, after = dict(flat_leaves(plain)), dict(flat_leaves(ours))
     assert {k: after[k] for k in before} == before
     sections = {".".join(k.split(".")[:2]) for k in after.keys() - before.keys()}
     assert sections == {
@@ -126,10 +121,8 @@ def test_any_dataset_key_can_be_overridden_though_the_file_does_not_set_it(tmp_p
     ],
 )
 def test_values_take_the_type_of_their_key(key, text, value):
-    node = load_config([], [key, text])
-    for part in key.split("."):
-        node = node[part]
-    assert node == value and type(node) is type(value)
+    loaded = value_at(load_config([], [key, text]), key)
+    assert loaded == value and type(loaded) is type(value)
 
 
 def test_integers_in_files_are_accepted_where_floats_are_meant(tmp_path):
@@ -149,11 +142,35 @@ def test_integers_in_files_are_accepted_where_floats_are_meant(tmp_path):
         (["SOLVER.AMP.ENABLED", "1"], "must be True or False"),
         (["SOLVER", "1"], "SOLVER holds keys"),
         (["SEED"], "'SEED' stands alone"),
+        (["_BASE_", "a.yaml"], "unknown key '_BASE_'"),
     ],
 )
 def test_mistakes_on_the_command_line_are_answered(overrides, said):
     with pytest.raises(UserError, match=said):
         load_config([], overrides)
+
+
+def test_a_string_that_reads_as_a_number_or_a_list_stays_a_string(tmp_path):
+    leaf = write(tmp_path, "a.yaml", {"OUTPUT_DIR": "[1]", "MODEL": {"WEIGHTS": 7}})
+    cfg = load_config([leaf], ["INPUT.FORMAT", "1e3"])
+    assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT) == ("[1]", "7", "1e3")
+
+
+def test_keys_that_detectron2_has_renamed_or_dropped_are_answered_as_it_does(monkeypatch):
+    cfg = training_config()
+    cfg.register_renamed_key("SOLVER.LR", "SOLVER.BASE_LR")
+    cfg.register_deprecated_key("SOLVER.OLD")
+    monkeypatch.setattr(loading, "training_config", cfg.clone)
+    assert load_config([], ["SOLVER.OLD", "1"]) == cfg
+    with pytest.raises(UserError, match=r"Key SOLVER\.LR was renamed to SOLVER\.BASE_LR"):
+        load_config([], ["SOLVER.LR", "1"])
+
+
+def test_what_detectron2s_own_node_refuses_is_answered_with_the_file(tmp_path):
+    leaf = tmp_path / "a.yaml"
+    leaf.write_text("SOLVER: {WEIGHT_DECAY_BIAS: 2020-01-01}")
+    with pytest.raises(UserError, match=r"a\.yaml: .*not a valid type"):
+        load_config([leaf])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +180,9 @@ def test_mistakes_on_the_command_line_are_answered(overrides, said):
         ("- 1", "must hold 'KEY: value' pairs"),
         ("_BASE_: leaf.yaml", "leads back to this file"),
         ("_BASE_: nowhere.yaml", "nowhere.yaml cannot be read"),
+        ("_BASE_: 5", "_BASE_ must name a file or a list of files, got 5"),
+        ("_BASE_: [{a: b}]", "_BASE_ must name a file or a list of files"),
+        ("VERSION: 1", "VERSION is 1, but this Detectron2 reads configs of version 2: convert"),
         ("_BASE_: laef.yaml", "did you mean 'leaf.yaml'"),
         ("DATASETS: {CUSTOM: [a]}", "DATASETS.CUSTOM maps names to datasets"),
         ("DATASETS: {CUSTOM: {a: voc}}", "DATASETS.CUSTOM.a must hold the keys"),
@@ -209,7 +229,7 @@ def test_unusable_values_are_refused_with_the_valid_ones(overrides, said):
 
 @pytest.mark.parametrize("family", ["quick", "r50_fpn"])
 @pytest.mark.parametrize("leaf", LEAVES)
-@pytest.mark.parametrize("dataset", ["bccd", "aquarium"])
+@pytest.mark.parametrize("dataset", ["bccd", "aquarium", "dental"])
 def test_every_config_loads_and_passes_the_checks(family, leaf, dataset):
     files = [CONFIGS / family / f"{leaf}.yaml", CONFIGS / "datasets" / f"{dataset}.yaml"]
     check_config(load_config(files))

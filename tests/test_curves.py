@@ -44,9 +44,10 @@ def test_the_command_draws_png_and_svg(tmp_path, capsys):
     assert (tmp_path / "loss.svg").read_text().lstrip().startswith("<?xml")
 
 
-def test_the_command_draws_a_trained_models_shares(run, tmp_path):
+@pytest.mark.parametrize("leaf", ["focal_weights_ohem", "baseline"])
+def test_the_command_draws_a_trained_models_shares(run, tmp_path, leaf):
     data, out = run
-    files = ["--config-file", str(CONFIGS / "quick" / "focal_weights_ohem.yaml")]
+    files = ["--config-file", str(CONFIGS / "quick" / f"{leaf}.yaml")]
     files += ["--config-file", str(data)]
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
     drawn = tmp_path / "curves"

@@ -10,7 +10,8 @@ import torch
 from detectron2.data.detection_utils import annotations_to_instances
 from PIL import Image
 
-from counterpoise.datasets import Kind, parse_specs, read_class_names
+from counterpoise.datasets import InvalidKind as Kind
+from counterpoise.datasets import parse_specs, read_class_names
 from counterpoise.datasets.loading import Part, Source
 from counterpoise.errors import UserError
 
@@ -62,7 +63,7 @@ def test_boxes_crowds_and_gapped_category_ids_are_read(root: Path):
         {"bbox": [4, 2, 14, 7], "bbox_mode": 0, "category_id": 1, "iscrowd": 0},
         {"bbox": [0, 0, 40, 20], "bbox_mode": 0, "category_id": 0, "iscrowd": 1},
     ]
-    assert not part.report.invalid
+    assert not part.report.invalid_annotations
 
 
 def test_class_names_follow_the_category_ids(root: Path):
@@ -74,7 +75,7 @@ def test_class_names_follow_the_category_ids(root: Path):
 def test_classes_reorder_by_name_and_what_they_lack_is_an_unknown_class(root: Path):
     part = load(root, [box(), box(id=1, category_id=0)], CLASSES=["bird", "cat"])
     assert [a["category_id"] for a in part.dicts[0]["annotations"]] == [1]
-    assert [str(f) for f in part.report.invalid] == [
+    assert [str(f) for f in part.report.invalid_annotations] == [
         "ann.json, annotation id 1: unknown class 'dog'"
     ]
 
@@ -85,16 +86,81 @@ def test_categories_of_the_same_name_are_one_class(root: Path):
     assert "categories of the same name are one class: cat" in part.report.summary()
 
 
+def tree(*categories: tuple[int, str, object]) -> list[dict]:
+    return [{"id": i, "name": name, "supercategory": above} for i, name, above in categories]
+
+
+ROOT = tree((0, "pets", "none"), (1, "cat", "pets"), (2, "dog", "pets"))
+
+
+def own_names(root: Path, categories: list, annotations: list, **keys: object) -> tuple[list, str]:
+    """Class names that the file defines, and the summary of reading it."""
+    load(root, annotations, categories=categories, **keys)
+    node = {"FORMAT": "coco", "IMAGES": str(root / "img"), "ANNOTATIONS": str(root / "ann.json")}
+    names = read_class_names(parse_specs({"p": {**node, **keys}})["p"])
+    return names, load_file(root, **keys).report.summary()
+
+
+@pytest.mark.parametrize("above", ["none", "None", "", None])
+def test_an_unused_root_category_is_no_class(root: Path, above: object):
+    categories = tree((0, "pets", above), (1, "cat", "pets"), (2, "dog", "pets"))
+    names, summary = own_names(root, categories, [box(category_id=2)])
+    assert names == ["cat", "dog"]
+    assert summary.count("'pets' (id 0) has no annotation and is only the supercategory") == 1
+    assert load_file(root).dicts[0]["annotations"][0]["category_id"] == 1
+
+
+def test_splits_of_one_export_have_one_class_list(root: Path):
+    used = [[box(category_id=1), box(id=1, category_id=2)], [box(category_id=2)], []]
+    assert [own_names(root, ROOT, boxes)[0] for boxes in used] == [["cat", "dog"]] * 3
+
+
+NO_ROOT = {
+    "its own supercategory": tree((0, "pets", "pets"), (1, "cat", "pets")),
+    "below another": tree((0, "pets", "animals"), (1, "cat", "pets")),
+    "not above all": tree((0, "pets", "none"), (1, "cat", "pets"), (2, "dog", "none")),
+    "alone": tree((0, "pets", "none")),
+    "called none": tree((0, "none", None), (1, "cat", "none")),
+    "of a class's name": tree((0, "cat", "none"), (1, "cat", "cat"), (2, "dog", "cat")),
+    "no tree": [{"id": 0, "name": "pets"}, {"id": 1, "name": "cat"}],
+    "odd supercategory": tree((0, "pets", "none"), (1, "cat", ["pets"])),
+}
+
+
+@pytest.mark.parametrize("case", NO_ROOT)
+def test_any_other_class_without_a_box_stays_one(root: Path, case: str):
+    categories = NO_ROOT[case]
+    names, summary = own_names(root, categories, [])
+    assert names == list(dict.fromkeys(c["name"] for c in categories))
+    assert "supercategory" not in summary
+
+
+@pytest.mark.parametrize("used", [box(id=9, category_id=0), {"category_id": 0}])
+def test_a_root_with_an_annotation_is_a_class_even_if_it_is_invalid(root: Path, used: dict):
+    names, summary = own_names(root, ROOT, [box(category_id=2), used])
+    assert names == ["pets", "cat", "dog"] and "supercategory" not in summary
+
+
+def test_stated_classes_decide_about_the_root(root: Path):
+    stated = ["dog", "pets", "cat"]
+    names, summary = own_names(root, ROOT, [box(category_id=2)], CLASSES=stated)
+    assert names == stated and "supercategory" not in summary
+
+
 @pytest.mark.parametrize("name", ["sub/b.png", "sub\\b.png", "old/folder/a.jpg", "./a.jpg"])
 def test_an_image_is_found_by_its_file_name(root: Path, name: str):
     part = load(root, [box()], [image(file_name=name)])
     assert Path(part.dicts[0]["file_name"]).is_file()
 
 
-def test_missing_annotation_ids_and_sizes_are_no_fault(root: Path):
+def test_missing_annotation_ids_and_sizes_are_valid(root: Path):
     entry = without(without(image(), "width"), "height")
     part = load(root, [without(box(), "id"), without(box(), "id")], [entry])
-    assert part.report.boxes == 2 and part.dicts[0]["width"] == 40 and not part.report.invalid
+    assert (
+        part.report.boxes == 2
+        and part.dicts[0]["width"] == 40
+        and not part.report.invalid_annotations
+    )
 
 
 def test_images_are_ordered_by_id(root: Path):
@@ -128,11 +194,27 @@ def test_an_invalid_segmentation_goes_and_its_box_stays(root: Path, written: Any
     (annotation,) = part.dicts[0]["annotations"]
     assert annotation.get("segmentation") == kept
     noted = "without their segmentation, which is invalid: 1" in part.report.summary()
-    assert noted is (kept is None) and not part.report.invalid
+    assert noted is (kept is None) and not part.report.invalid_annotations
     if kept is not None:
         form = "bitmask" if isinstance(kept, dict) else "polygon"
         instances = annotations_to_instances([annotation], (20, 40), mask_format=form)
         assert torch.equal(instances.gt_classes, torch.tensor([1])) and len(instances.gt_masks) == 1
+
+
+def test_a_stated_area_is_kept_as_it_is_though_its_box_is_clipped(root: Path):
+    part = load(root, [box(bbox=[30, 2, 20, 5], area=61.5), box(id=1, area=0)])
+    assert [a["area"] for a in part.dicts[0]["annotations"]] == [61.5, 0]
+    assert part.dicts[0]["annotations"][0]["bbox"] == [30, 2, 40, 7]
+    assert "'area'" not in part.report.summary()
+
+
+def test_an_invalid_area_goes_with_a_note_and_its_box_stays(root: Path):
+    values = (-1, "9", float("nan"), True, 10**400, [4])
+    boxes = [box(id=i, area=value) for i, value in enumerate(values)]
+    part = load(root, [*boxes, box(id=90, area=None), box(id=91)], mode="refuse")
+    assert not any("area" in a for a in part.dicts[0]["annotations"])
+    assert "'area' is no finite number >= 0" in part.report.summary()
+    assert f"is taken: {len(values)}" in part.report.summary() and part.report.boxes == 8
 
 
 BAD = {
@@ -157,7 +239,7 @@ BAD = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_annotation_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
+def test_an_invalid_annotation_is_left_out_or_refused(root: Path, case: str, mode: str):
     entry, kind, where, reason = BAD[case]
     check_outcome(root, mode, kind, where, reason, [box(), entry], [image()])
 
@@ -177,7 +259,7 @@ BAD_IMAGES = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", BAD_IMAGES)
-def test_a_bad_image_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
+def test_an_invalid_image_is_reported_and_left_out_or_refused(root: Path, case: str, mode: str):
     entry, kind, where, reason = BAD_IMAGES[case]
     check_outcome(root, mode, kind, where, reason, [box()], [image(), entry])
 
@@ -191,7 +273,7 @@ def check_outcome(
         told = str(error.value)
     else:
         part = load(root, annotations, images, mode=mode)
-        assert [f.kind for f in part.report.invalid] == [kind]
+        assert [f.kind for f in part.report.invalid_annotations] == [kind]
         assert (part.report.images, part.report.boxes) == (1, 1)
         told = part.report.summary()
     assert kind in told and where in told and reason in told

@@ -3,7 +3,6 @@
 import json
 import logging
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +16,17 @@ from counterpoise.datasets import (
     parse_specs,
     read_class_names,
     register_datasets,
-    registration,
 )
 from counterpoise.errors import UserError
 
 
 @pytest.fixture(autouse=True)
-def clean_catalogues() -> Iterator[None]:
-    for entry in registration._ours():  # of other tests of the session
-        entry.unregister()
-    before = set(DatasetCatalog), set(MetadataCatalog)
-    yield
-    for catalogue, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        for name in set(catalogue) - names:
-            catalogue.remove(name)
+def clean_catalogues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what Detectron2 itself registers, whatever other tests of the session have added."""
+    own = {k: f for k, f in DatasetCatalog.data.items() if f.__module__.startswith("detectron2.")}
+    metadata = {name: m for name, m in MetadataCatalog.data.items() if name in own}
+    monkeypatch.setattr(DatasetCatalog, "data", own)
+    monkeypatch.setattr(MetadataCatalog, "data", metadata)
 
 
 @pytest.fixture
@@ -79,7 +75,9 @@ def test_a_dataset_is_read_and_logged_once(custom: dict, caplog: pytest.LogCaptu
     assert "2 images without boxes" in record.message and "no invalid annotations" in record.message
 
 
-def test_bad_records_are_logged_as_a_warning(custom: dict, caplog: pytest.LogCaptureFixture):
+def test_an_invalid_annotation_is_logged_as_a_warning(
+    custom: dict, caplog: pytest.LogCaptureFixture
+):
     register(custom, ["fish"])
     DatasetCatalog.get("sea")
     (record,) = caplog.records
@@ -106,7 +104,7 @@ def test_registering_again_with_other_settings_replaces(custom: dict):
     assert {n for n in DatasetCatalog if n.startswith("sea")} == {"sea"}
 
 
-def test_somebody_elses_dataset_is_never_replaced(custom: dict):
+def test_a_dataset_of_other_code_is_never_replaced(custom: dict):
     DatasetCatalog.register("sea", list)
     with pytest.raises(UserError, match="'sea' is already taken"):
         register(custom)
@@ -115,7 +113,7 @@ def test_somebody_elses_dataset_is_never_replaced(custom: dict):
         dataset_report("sea")
 
 
-def test_metadata_of_somebody_else_is_never_overwritten(custom: dict):
+def test_metadata_of_other_code_is_never_overwritten(custom: dict):
     MetadataCatalog.get("sea").set(thing_classes=["x"])
     with pytest.raises(UserError, match=r"already has thing_classes \['x'\]"):
         register(custom, ["fish"])
@@ -134,7 +132,7 @@ def test_bad_arguments_are_refused(custom: dict, classes: list, mode: str, says:
         register(custom, classes, bad_records=mode)
 
 
-def test_refused_records_are_read_afresh_once_mended(custom: dict):
+def test_a_refused_dataset_is_read_again_once_it_is_fixed(custom: dict):
     label = Path(custom["sea"]["ANNOTATIONS"], "00.txt")
     label.write_text("9 .5 .5 .2 .2")
     register(custom, bad_records="refuse")
@@ -199,7 +197,7 @@ def test_class_names_and_data_are_parsed_once(tmp_path: Path):
 
 
 def plain(name: str, classes: list | None, *images: list[tuple[int, int]]) -> str:
-    """Register somebody else's dataset: per image a list of (category id, iscrowd)."""
+    """Register a dataset as other code would: per image a list of (category id, iscrowd)."""
     dicts = [{"annotations": [{"category_id": c, "iscrowd": i} for c, i in im]} for im in images]
     DatasetCatalog.register(name, lambda: dicts)
     if classes is not None:

@@ -1,4 +1,4 @@
-"""DATASETS.CUSTOM: every slip in it is named with its key."""
+"""DATASETS.CUSTOM: every mistake in it is named with its key."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_holdout_gives_two_names():
         ({**VOC, "CLASSES": [False]}, "CLASSES", "put it in quotes"),
     ],
 )
-def test_a_bad_key_is_named_with_the_mend(node: dict, key: str, says: str):
+def test_a_bad_key_is_named_with_the_fix(node: dict, key: str, says: str):
     with pytest.raises(UserError) as error:
         parse_specs({"cells": node})
     assert f"DATASETS.CUSTOM.cells.{key}" in str(error.value)

@@ -8,7 +8,7 @@ from counterpoise.datasets.stratify import stratified_holdout
 
 
 def long_tailed(seed: int, images: int, classes: int) -> tuple[list[int], list[frozenset[int]]]:
-    """Images of up to four classes whose frequency falls as 1/(k+1)^2; some have none."""
+    """Images of up to four classes whose frequency decreases as 1/(k+1)^2; some have none."""
     rng = random.Random(seed)
     weights = [1 / (k + 1) ** 2 for k in range(classes)]
     counts = [rng.randint(0, 4) for _ in range(images)]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from counterpoise.datasets import Kind, parse_specs, read_class_names
+from counterpoise.datasets import InvalidKind as Kind
+from counterpoise.datasets import parse_specs, read_class_names
 from counterpoise.datasets.loading import Part, Source
 from counterpoise.errors import UserError
 
@@ -47,7 +48,7 @@ def load(root: Path, mode: str = "skip", classes: tuple | None = CLASSES, **keys
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    """One sound image, ``good``, with one box."""
+    """One valid image, ``good``, with one box."""
     picture(tmp_path, "img/good.jpg")
     write(tmp_path, "xml/good.xml", xml(file_name="good.jpg"))
     return tmp_path
@@ -80,11 +81,27 @@ def test_a_box_of_the_whole_image_is_not_clipped(voc: Path):
     assert part.report.clipped == 0
 
 
+@pytest.mark.parametrize(
+    "written, bbox",
+    [
+        ((5, 5, 5, 9), [4, 4, 5, 9]),
+        ((5, 5, 9, 5), [4, 4, 9, 5]),
+        ((40, 1, 40, 30), [39, 0, 40, 30]),
+    ],
+)
+def test_coordinates_are_inclusive_so_that_equal_ones_are_one_pixel(
+    voc: Path, written: tuple, bbox: list
+):
+    write(voc, "xml/good.xml", xml(box_xml(box=written)))
+    part = load(voc, "refuse")
+    assert part.dicts[0]["annotations"][0]["bbox"] == bbox and part.report.clipped == 0
+
+
 def test_a_box_partly_outside_is_clipped_and_counted(voc: Path):
     write(voc, "xml/good.xml", xml(box_xml(box=(-4, 3.5, 55, 12))))
     part = load(voc)
     assert part.dicts[0]["annotations"][0]["bbox"] == [0, 2.5, 40, 12]
-    assert part.report.clipped == 1 and not part.report.invalid
+    assert part.report.clipped == 1 and not part.report.invalid_annotations
     assert "1 box partly outside" in part.report.summary()
 
 
@@ -108,7 +125,7 @@ def test_the_image_is_found_by_stem_or_filename(voc: Path, image: str, file_name
     write(voc, "xml/sub/a.xml", xml(file_name=file_name))
     part = load(voc)
     assert str(voc / image) in [d["file_name"] for d in part.dicts]
-    assert not part.report.invalid
+    assert not part.report.invalid_annotations
 
 
 def test_a_stale_filename_is_noted_and_the_stem_wins(voc: Path):
@@ -140,7 +157,7 @@ def test_the_split_file_tolerates_what_people_write(voc: Path):
     split = write(voc, "split.txt", lines)
     part = load(voc, SPLIT_FILE=str(split))
     assert [d["image_id"] for d in part.dicts] == ["good", "a", "b c", "d"]
-    assert not part.report.invalid
+    assert not part.report.invalid_annotations
 
 
 def test_hidden_copies_are_no_data(voc: Path):
@@ -161,17 +178,11 @@ def test_own_classes_are_the_sorted_names_of_the_xmls(voc: Path):
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]>' + xml(box_xml("&c;"))
 
-# What is written beside the sound image; then the kind, the place and the reason reported, and
+# What is written beside the valid image; then the kind, the place and the reason reported, and
 # the numbers of images and boxes that are kept.
 BAD = {
-    "zero width": (
-        box_xml(box=(5, 5, 5, 9)),
-        Kind.ZERO_SIZE,
-        "bad.xml, object 2",
-        "x 5 to 5",
-        2,
-        2,
-    ),
+    "click": (box_xml(box=(5, 5, 5, 5)), Kind.ZERO_SIZE, "bad.xml, object 2", "x 5 to 5", 2, 2),
+    "just inverted": (box_xml(box=(5.5, 5, 5, 9)), Kind.ZERO_SIZE, "object 2", "5.5 to 5", 2, 2),
     "inverted": (box_xml(box=(9, 5, 5, 9)), Kind.ZERO_SIZE, "bad.xml, object 2", "9 to 5", 2, 2),
     "outside": (box_xml(box=(50, 1, 60, 9)), Kind.OUTSIDE, "object 2", "image of 40 x 30", 2, 2),
     "nan": (box_xml(box=("nan", 1, 6, 9)), Kind.NOT_FINITE, "object 2", "nan", 2, 2),
@@ -187,7 +198,7 @@ BAD = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_object_is_reported_and_left_out_or_refused(voc: Path, case: str, mode: str):
+def test_an_invalid_object_is_reported_and_left_out_or_refused(voc: Path, case: str, mode: str):
     added, kind, where, reason, images, boxes = BAD[case]
     picture(voc, "img/bad.jpg")
     write(voc, "xml/bad.xml", xml(box_xml(), added))
@@ -195,7 +206,7 @@ def test_a_bad_object_is_reported_and_left_out_or_refused(voc: Path, case: str, 
 
 
 FILES = {
-    "cut off": (xml()[:60], Kind.UNREADABLE_FILE, "no well-formed XML"),
+    "incomplete": (xml()[:60], Kind.UNREADABLE_FILE, "no well-formed XML"),
     "empty": ("", Kind.UNREADABLE_FILE, "no element found"),
     "other root": ("<html/>", Kind.UNREADABLE_FILE, "<html>"),
     "entities": (BOMB, Kind.UNREADABLE_FILE, "declares an XML entity"),
@@ -208,7 +219,7 @@ FILES = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", FILES)
-def test_a_bad_file_is_reported_and_left_out_or_refused(voc: Path, case: str, mode: str):
+def test_an_invalid_file_is_reported_and_left_out_or_refused(voc: Path, case: str, mode: str):
     content, kind, reason = FILES[case]
     picture(voc, "img/bad.jpg")
     write(voc, "xml/bad.xml", content)
@@ -216,7 +227,7 @@ def test_a_bad_file_is_reported_and_left_out_or_refused(voc: Path, case: str, mo
 
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
-def test_bad_images_are_reported_and_left_out_or_refused(voc: Path, mode: str):
+def test_invalid_images_are_reported_and_left_out_or_refused(voc: Path, mode: str):
     write(voc, "xml/bad.xml", xml())
     check_outcome(voc, mode, Kind.NO_IMAGE, "bad.xml", "there is no", 1, 1)
     path = picture(voc, "img/bad.jpg")
@@ -231,7 +242,7 @@ def test_bad_images_are_reported_and_left_out_or_refused(voc: Path, mode: str):
 
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
-def test_a_stem_without_xml_and_one_listed_twice_are_bad_records(voc: Path, mode: str):
+def test_a_stem_without_xml_and_one_listed_twice_are_invalid(voc: Path, mode: str):
     split = str(write(voc, "split.txt", "good\nghost\n"))
     reason = "'ghost' is listed"
     check_outcome(voc, mode, Kind.NO_ANNOTATION_FILE, "split.txt:2", reason, 1, 1, SPLIT_FILE=split)
@@ -251,7 +262,7 @@ def check_outcome(
         assert "1 invalid annotation:" in told and kind in told
     else:
         part = load(root, mode, **keys)
-        (entry,) = part.report.invalid
+        (entry,) = part.report.invalid_annotations
         assert entry.kind is kind
         told = part.report.summary()
         assert f"{kind}: 1" in told
@@ -277,7 +288,7 @@ def test_a_dataset_without_any_image_is_refused_with_the_cause(voc: Path):
         load(voc, classes=None)
 
 
-def test_a_cut_off_xml_never_raises_anything_but_a_user_error(voc: Path):
+def test_a_damaged_xml_never_raises_anything_but_a_user_error(voc: Path):
     whole = xml(box_xml(), box_xml("wbc"), file_name="good.jpg").encode()
     rng = random.Random(3)
     for cut in rng.sample(range(len(whole)), 60):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from counterpoise.datasets import Kind, parse_specs, read_class_names
+from counterpoise.datasets import InvalidKind as Kind
+from counterpoise.datasets import parse_specs, read_class_names
 from counterpoise.datasets.loading import Part, Source
 from counterpoise.errors import UserError
 
@@ -66,7 +67,7 @@ def test_a_line_becomes_a_box_within_the_image(tmp_path: Path, line: str, bbox: 
     add(tmp_path, "images/a.jpg", text=line)
     part = from_folders(tmp_path)
     assert part.dicts[0]["annotations"][0]["bbox"] == pytest.approx(bbox, abs=1e-3)
-    assert part.report.clipped == clipped and not part.report.invalid
+    assert part.report.clipped == clipped and not part.report.invalid_annotations
 
 
 def test_images_without_labels_are_background(tmp_path: Path):
@@ -83,6 +84,7 @@ LAYOUTS = {
     "as written": ("train: train/images", "train/images/a.jpg"),
     "exported one folder deeper": ("train: ../train/images", "train/images/a.jpg"),
     "path": ("path: root\ntrain: images/train", "root/images/train/a.jpg"),
+    "path with Windows separators": ("path: .\\root\ntrain: images", "root/images/a.jpg"),
     "path of another machine": ("path: /content/x\ntrain: images/train", "images/train/a.jpg"),
     "not named": ("", "train/images/a.jpg"),
     "not named, split below images": ("train:", "images/train/a.jpg"),
@@ -101,7 +103,81 @@ def test_the_split_is_found(tmp_path: Path, case: str):
     add(tmp_path, image)
     part = from_yaml(tmp_path, content)
     assert [d["file_name"] for d in part.dicts] == [str(tmp_path / image)]
-    assert part.report.boxes == 1 and not part.report.invalid
+    assert part.report.boxes == 1 and not part.report.invalid_annotations
+
+
+# As above, for paths of another machine.
+MOVED = {
+    "Windows drive": ("train: D:/yolo/data/train/images", "train/images/a.jpg"),
+    "backslashes": ("train: 'D:\\yolo\\train\\images'", "train/images/a.jpg"),
+    "network drive": ("train: '\\\\host\\share\\train\\images'", "train/images/a.jpg"),
+    "container": ("train: /content/sea/train/images", "train/images/a.jpg"),
+    "home": ("train: ~/sea/images/train", "images/train/a.jpg"),
+    "the longest part": ("train: /x/sea/train/images", "sea/train/images/a.jpg"),
+    "folder that path names": ("path: sub\ntrain: /x/train/images", "sub/train/images/a.jpg"),
+    "beside the yaml": ("path: sub\ntrain: /x/train/images", "train/images/a.jpg"),
+    "end of path": ("path: D:/data/sea\ntrain: train/images", "sea/train/images/a.jpg"),
+    "upward": ("train: ../../sea/train/images", "train/images/a.jpg"),
+    "drive and upward": ("train: D:/sea/../train/images", "train/images/a.jpg"),
+    "one image": ("train: C:/pics/images/a.jpg", "images/a.jpg"),
+    "list of places": ("train: ['E:/one/images', /x/two/images]", "two/images/a.jpg"),
+    "val like train": ("train: /x/train/images\nval: /x/train/images", "train/images/a.jpg"),
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_a_path_of_another_machine_leads_to_its_longest_part_beside_the_yaml(
+    tmp_path: Path, case: str
+):
+    content, image = MOVED[case]
+    root = tmp_path / "deep" / "root"
+    for folder in ("one/images", "one/labels", "sub"):
+        (root / folder).mkdir(parents=True)
+    add(root, image)
+    if case == "the longest part":
+        add(root, "train/images/b.jpg")
+    part = from_yaml(root, content)
+    assert [d["file_name"] for d in part.dicts] == [str(root / image)]
+    assert part.report.boxes == 1 and not part.report.invalid_annotations
+    assert part.report.notes and all("not on this machine" in note for note in part.report.notes)
+
+
+def test_what_exists_as_written_is_taken_without_a_notice(tmp_path: Path):
+    add(tmp_path / "elsewhere", "train/images/a.jpg")
+    add(tmp_path / "root", "train/images/b.jpg")
+    part = from_yaml(tmp_path / "root", f"train: {tmp_path}/elsewhere/train/images")
+    assert ids(part) == ["a"] and not part.report.notes
+
+
+@pytest.mark.parametrize(
+    "content, image",
+    [
+        ("train: /x/sea/../images", "sea/images/a.jpg"),  # not through what lies before ..
+        ("train: /x/sea/..", "sea/images/a.jpg"),  # nor upward
+        ("train: D:/x/train/images\nval: D:/x/valid/images", "images/a.jpg"),  # of which split?
+        ("train: D:/", "images/a.jpg"),
+    ],
+)
+def test_a_trailing_part_never_leads_upward_or_to_another_split(
+    tmp_path: Path, content: str, image: str
+):
+    add(tmp_path / "root", image)
+    with pytest.raises(UserError, match=r"leads nowhere \(tried .* and every trailing part"):
+        from_yaml(tmp_path / "root", content)
+
+
+def test_lists_of_another_machine_are_followed_with_a_notice_each(tmp_path: Path):
+    for name in "abc":
+        add(tmp_path, f"pics/images/{name}.jpg")
+    (tmp_path / "lists").mkdir()
+    lines = ["D:\\x\\pics\\images\\a.jpg", "/content/x/pics/images/b.jpg", "pics/images/c.jpg"]
+    (tmp_path / "lists" / "train.txt").write_text("\n".join([*lines, "/content/gone.jpg"]))
+    part = from_yaml(tmp_path, "train: /content/sea/lists/train.txt")
+    assert ids(part) == [f"pics/images/{name}" for name in "abc"] and part.report.boxes == 3
+    assert [a.kind for a in part.report.invalid_annotations] == [Kind.NO_IMAGE]
+    listing, images = part.report.notes
+    assert "lists/train.txt is taken for it" in listing
+    assert images.endswith("not on this machine, found by the trailing part of them: 2")
 
 
 @pytest.mark.parametrize("split", ["val", "valid", "validation"])
@@ -115,7 +191,7 @@ def test_a_label_may_lie_beside_its_image(tmp_path: Path):
     add(tmp_path, "train/a.jpg", "train/a.txt")
     (tmp_path / "train" / "classes.txt").write_text("fish\ncrab\n")
     part = from_yaml(tmp_path, "train: train")
-    assert part.report.boxes == 1 and not part.report.invalid
+    assert part.report.boxes == 1 and not part.report.invalid_annotations
 
 
 def test_a_list_of_images_is_followed_and_its_missing_ones_reported(tmp_path: Path):
@@ -126,7 +202,7 @@ def test_a_list_of_images_is_followed_and_its_missing_ones_reported(tmp_path: Pa
     (tmp_path / "lists" / "train.txt").write_text(entries)
     part = from_yaml(tmp_path, "train: lists/train.txt")
     assert ids(part) == ["pics/images/a", "pics/images/b"] and part.report.boxes == 2
-    assert [f.kind for f in part.report.invalid] == [Kind.NO_IMAGE] * 2
+    assert [f.kind for f in part.report.invalid_annotations] == [Kind.NO_IMAGE] * 2
 
 
 def test_ids_keep_the_sub_folder(tmp_path: Path):
@@ -180,7 +256,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("names: [a]\nval: x", "does not name it"),
     ],
 )
-def test_a_bad_data_yaml_is_refused(tmp_path: Path, content: str, says: str):
+def test_an_invalid_data_yaml_is_refused(tmp_path: Path, content: str, says: str):
     (tmp_path / "data.yaml").write_text(content)
     with pytest.raises(UserError, match=says) as error:
         load({"DATA_YAML": str(tmp_path / "data.yaml"), "SPLIT": "train"})
@@ -225,14 +301,14 @@ BAD = {
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_line_is_reported_and_left_out_or_refused(tmp_path: Path, case: str, mode: str):
+def test_an_invalid_line_is_reported_and_left_out_or_refused(tmp_path: Path, case: str, mode: str):
     line, kind, reason = BAD[case]
     add(tmp_path, "images/a.jpg", text=f"{LINE}{line}\n{LINE}")
     check_outcome(tmp_path, mode, kind, "labels/a.txt:2", reason, images=1, boxes=2)
 
 
 @pytest.mark.parametrize("mode", ["skip", "refuse"])
-def test_bad_files_are_reported_and_left_out_or_refused(tmp_path: Path, mode: str):
+def test_invalid_files_are_reported_and_left_out_or_refused(tmp_path: Path, mode: str):
     add(tmp_path, "images/a.jpg")
     stray = tmp_path / "labels" / "b.txt"
     stray.write_text(LINE)
@@ -255,16 +331,16 @@ def check_outcome(
         told = str(error.value)
     else:
         part = from_folders(root, mode)
-        assert [f.kind for f in part.report.invalid] == [kind]
+        assert [f.kind for f in part.report.invalid_annotations] == [kind]
         assert (part.report.images, part.report.boxes) == (images, boxes)
         told = part.report.summary()
     assert kind in told and where in told and reason in told
 
 
-def test_more_bad_records_than_are_shown_are_counted(tmp_path: Path):
+def test_more_invalid_annotations_than_are_shown_are_counted(tmp_path: Path):
     add(tmp_path, "images/a.jpg", text=LINE + "0 0 0 0 0\n" * 8)
     report = from_folders(tmp_path).report
-    assert len(report.invalid) == 8 and report.boxes == 1
+    assert len(report.invalid_annotations) == 8 and report.boxes == 1
     assert "8 invalid annotations, left out: 8 boxes\n" in report.summary()
     assert "... and 3 more" in report.summary() and "labels/a.txt:7" not in report.summary()
     with pytest.raises(UserError, match=r"8 invalid annotations.*; and 3 more"):

@@ -1,4 +1,4 @@
-"""Error types: a scene for each kind and each way of fixing it, and what must always hold."""
+"""Error types: a scene for each type and each way of fixing it, and what must always hold."""
 
 import json
 from dataclasses import asdict
@@ -10,8 +10,8 @@ from counterpoise.errors import UserError
 from counterpoise.evaluation.coco_metrics import coco_metrics
 from counterpoise.evaluation.error_types import (
     ERROR_TYPES,
+    AP50_after_fixing,
     ErrorType,
-    _fixed_AP50,
     background_false_positives,
     classify_errors,
 )
@@ -57,12 +57,12 @@ def random_scene(seed=0, num_images=40, num_classes=4, boxes=200, found=700):
     )  # fmt: skip
 
 
-def counts(kinds):
-    return {name: own.count for name, own in kinds.items() if own.count}
+def counts(errors):
+    return {name: own.count for name, own in errors.items() if own.count}
 
 
-def lost(kinds):
-    return {name: own.AP50_lost for name, own in kinds.items() if own.AP50_lost}
+def lost(errors):
+    return {name: own.AP50_lost for name, own in errors.items() if own.AP50_lost}
 
 
 def AP50(truth, detections):
@@ -73,7 +73,7 @@ A = (0, 0, BOX, 0)  # a box of class 0
 
 
 @pytest.mark.parametrize(
-    "boxes, found, kind",
+    "boxes, found, expected",
     [
         ([A], (0, 1, BOX), ErrorType.CLASSIFICATION),
         ([A], (0, 1, SHIFTED), ErrorType.CLASSIFICATION),
@@ -109,39 +109,39 @@ A = (0, 0, BOX, 0)  # a box of class 0
         ),
     ],
 )  # fmt: skip
-def test_kind_of_a_detection(boxes, found, kind):
+def test_type_of_a_detection(boxes, found, expected):
     result = classify_errors(*scene(boxes, [(*found, 0.9)]))
-    assert result.kinds.tolist() == [kind]
+    assert result.types.tolist() == [expected]
 
 
 B = (0, 0, FAR, 0)  # a second box of class 0
-HIT_A, HIT_B = (0, 0, BOX, 0.9), (0, 0, FAR, 0.7)
+FOUND_A, FOUND_B = (0, 0, BOX, 0.9), (0, 0, FAR, 0.7)
 HALF = 100 * 51 / 101  # AP50 where one of two boxes is found, first
 
 
 def test_second_detection_of_a_box_is_a_duplicate():
-    result = classify_errors(*scene([A], [HIT_A, (0, 0, SHIFTED, 0.8)]))
-    assert result.kinds.tolist() == [ErrorType.TRUE_POSITIVE, ErrorType.DUPLICATE]
+    result = classify_errors(*scene([A], [FOUND_A, (0, 0, SHIFTED, 0.8)]))
+    assert result.types.tolist() == [ErrorType.TRUE_POSITIVE, ErrorType.DUPLICATE]
     assert result.gt.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
-    "wrong, kind",
+    "wrong, name",
     [
         ((0, 0, SHIFTED, 0.8), "duplicate"),
         ((0, 0, (80, 80, 10, 10), 0.8), "background"),
         ((0, 0, (75, 0, 10, 10), 0.8), "both"),
     ],
 )
-def test_mending_takes_the_detection_away(wrong, kind):
+def test_fixing_removes_the_detection(wrong, name):
     of_class_1 = (0, 1, (70, 0, 10, 10), 0)
-    own = classify_errors(*scene([A, B, of_class_1], [HIT_A, wrong, HIT_B])).per_class[0]
-    assert counts(own) == {kind: 1}
+    own = classify_errors(*scene([A, B, of_class_1], [FOUND_A, wrong, FOUND_B])).per_class[0]
+    assert counts(own) == {name: 1}
     # Precision is 1 up to a recall of 0.5, then 2 / 3.
-    assert lost(own) == pytest.approx({kind: 100 - (100 * 51 + 100 * 50 * 2 / 3) / 101})
+    assert lost(own) == pytest.approx({name: 100 - (100 * 51 + 100 * 50 * 2 / 3) / 101})
 
 
-def test_mended_classification_moves_a_hit_from_the_class_it_named_to_that_of_the_box():
+def test_fixing_a_classification_error_moves_a_true_positive_to_the_class_of_the_box():
     boxes = [A, (0, 1, FAR, 0)]
     result = classify_errors(*scene(boxes, [(0, 1, BOX, 0.9), (0, 1, FAR, 0.8)]))
     assert [counts(own) for own in result.per_class] == [{}, {"classification": 1}]
@@ -151,24 +151,24 @@ def test_mended_classification_moves_a_hit_from_the_class_it_named_to_that_of_th
     assert lost(result.overall) == pytest.approx({"classification": 75})
 
 
-def test_mended_localisation_is_a_hit():
+def test_a_fixed_localisation_error_is_a_true_positive():
     own = classify_errors(*scene([A], [(0, 0, NEAR, 0.9)])).per_class[0]
     assert counts(own) == {"localisation": 1}
     assert lost(own) == pytest.approx({"localisation": 100})
 
 
 @pytest.mark.parametrize(
-    "k, place, kind", [(0, NEAR, "localisation"), (1, SHIFTED, "classification")]
+    "k, place, name", [(0, NEAR, "localisation"), (1, SHIFTED, "classification")]
 )
-def test_one_of_several_mends_a_box_and_the_others_are_taken_away(k, place, kind):
-    found = [(0, k, place, 0.9), (0, k, place, 0.8), HIT_B]
+def test_one_of_several_errors_at_a_box_is_fixed_and_the_others_are_removed(k, place, name):
+    found = [(0, k, place, 0.9), (0, k, place, 0.8), FOUND_B]
     result = classify_errors(*scene([A, B], found))
-    assert counts(result.overall) == {kind: 2}
+    assert counts(result.overall) == {name: 2}
     before = 100 * 51 / 101 / 3 if k == 0 else HALF
-    assert lost(result.per_class[0]) == pytest.approx({kind: 100 - before})
+    assert lost(result.per_class[0]) == pytest.approx({name: 100 - before})
 
 
-def test_localisation_error_at_a_box_that_is_found_is_taken_away():
+def test_a_localisation_error_at_a_box_that_is_found_is_removed():
     own = classify_errors(*scene([A], [(0, 0, NEAR, 0.9), (0, 0, BOX, 0.8)])).per_class[0]
     assert counts(own) == {"localisation": 1}
     assert lost(own) == pytest.approx({"localisation": 50})
@@ -176,38 +176,38 @@ def test_localisation_error_at_a_box_that_is_found_is_taken_away():
 
 def test_classification_error_at_a_box_that_is_found_leaves_the_class_of_the_box_alone():
     boxes = [A, (0, 1, FAR, 0)]
-    result = classify_errors(*scene(boxes, [HIT_A, (0, 1, BOX, 0.8), (0, 1, FAR, 0.7)]))
+    result = classify_errors(*scene(boxes, [FOUND_A, (0, 1, BOX, 0.8), (0, 1, FAR, 0.7)]))
     assert lost(result.per_class[0]) == {}
     assert lost(result.per_class[1]) == pytest.approx({"classification": 50})
 
 
-def test_each_kind_is_mended_alone():
+def test_each_type_is_fixed_alone():
     # The localisation error fixes the box although a classification error of higher score would.
     own = classify_errors(*scene([A], [(0, 1, BOX, 0.9), (0, 0, NEAR, 0.8)])).per_class[0]
     assert lost(own) == pytest.approx({"classification": 100, "localisation": 100})
 
 
-def test_missed_box_is_taken_from_those_to_be_found():
-    own = classify_errors(*scene([A, B], [HIT_A])).per_class[0]
+def test_a_fixed_missed_box_leaves_the_ground_truth():
+    own = classify_errors(*scene([A, B], [FOUND_A])).per_class[0]
     assert counts(own) == {"missed": 1}
     assert lost(own) == pytest.approx({"missed": 100 - HALF})
 
 
 @pytest.mark.parametrize("found, gain", [([], 100), ([(0, 0, FAR, 0.9)], 0)])
-def test_class_of_missed_boxes_alone_is_mended_unless_false_positives_remain(found, gain):
+def test_a_class_of_missed_boxes_alone_reaches_100_unless_false_positives_remain(found, gain):
     own = classify_errors(*scene([A], found)).per_class[0]
     assert own["missed"].count == 1
     assert own["missed"].AP50_lost == pytest.approx(gain)
 
 
 def test_class_without_boxes_loses_no_AP_and_is_not_in_the_mean():
-    result = classify_errors(*scene([A], [HIT_A, (0, 1, FAR, 0.9)]))
+    result = classify_errors(*scene([A], [FOUND_A, (0, 1, FAR, 0.9)]))
     assert counts(result.per_class[1]) == {"background": 1}
     assert all(own.AP50_lost is None for own in result.per_class[1].values())
     assert lost(result.overall) == {}
 
 
-def test_detection_over_a_region_of_another_class_stays_a_miss_whatever_is_mended():
+def test_a_detection_over_a_region_of_another_class_stays_a_false_positive_whatever_is_fixed():
     boxes = [A, (0, 1, (40, 40, 50, 50), 1)]
     truth, found, matches = scene(boxes, [(0, 0, FAR, 0.9), (0, 0, BOX, 0.8)])
     result = classify_errors(truth, found, matches)
@@ -216,16 +216,16 @@ def test_detection_over_a_region_of_another_class_stays_a_miss_whatever_is_mende
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_counted_detection_is_a_hit_or_ignored_or_one_error(seed):
+def test_every_counted_detection_is_a_true_positive_or_ignored_or_one_error(seed):
     truth, found, matches = random_scene(seed)
     result = classify_errors(truth, found, matches)
     for k, match_ in enumerate(matches):
-        kinds = result.kinds[match_.detections]
-        np.testing.assert_array_equal(kinds == ErrorType.TRUE_POSITIVE, match_.true_positives[0])
-        np.testing.assert_array_equal(kinds == ErrorType.IGNORED, match_.ignored[0])
+        types = result.types[match_.detections]
+        np.testing.assert_array_equal(types == ErrorType.TRUE_POSITIVE, match_.true_positives[0])
+        np.testing.assert_array_equal(types == ErrorType.IGNORED, match_.ignored[0])
         errors = sum(result.per_class[k][name].count for name in ERROR_TYPES if name != "missed")
         no_errors = np.isin(
-            kinds, (ErrorType.TRUE_POSITIVE, ErrorType.IGNORED, ErrorType.OVER_IGNORED)
+            types, (ErrorType.TRUE_POSITIVE, ErrorType.IGNORED, ErrorType.OVER_IGNORED)
         ).sum()
         assert errors + no_errors == len(match_.detections)
     assert set(counts(result.overall)) == set(ERROR_TYPES), "a scene with all error types"
@@ -235,21 +235,21 @@ def test_every_counted_detection_is_a_hit_or_ignored_or_one_error(seed):
         ErrorType.LOCALISATION,
         ErrorType.DUPLICATE,
     )
-    np.testing.assert_array_equal(result.gt >= 0, np.isin(result.kinds, about_a_box))
+    np.testing.assert_array_equal(result.gt >= 0, np.isin(result.types, about_a_box))
     json.dumps([asdict(own) for own in result.overall.values()])
 
 
-def test_mending_nothing_gives_coco_AP50_and_mending_all_gives_100():
+def test_fixing_nothing_gives_COCO_AP50_and_fixing_all_gives_100():
     truth, found, matches = random_scene()
     result = classify_errors(truth, found, matches)
     found = Detections(
-        *(each[result.kinds != ErrorType.OVER_IGNORED]
+        *(each[result.types != ErrorType.OVER_IGNORED]
           for each in (found.boxes, found.scores, found.classes, found.images))
     )  # fmt: skip
     matches = match(truth, found)
     result = classify_errors(truth, found, matches)
     after = [
-        _fixed_AP50(truth, found, matches, result.kinds, result.gt, fixed)
+        AP50_after_fixing(fixed, truth, found, matches, result.types, result.gt)
         for fixed in ((), tuple(ERROR_TYPES.values()))
     ]
     assert after[0] == pytest.approx(AP50(truth, found), abs=1e-9)
@@ -263,7 +263,7 @@ def test_AP_lost_is_what_COCO_gives_without_the_errors(name):
     before = AP50(truth, found)
     if name == "missed":
         finds = np.isin(
-            result.kinds,
+            result.types,
             (ErrorType.TRUE_POSITIVE, ErrorType.CLASSIFICATION, ErrorType.LOCALISATION),
         )
         left = np.isin(np.arange(len(truth.boxes)), result.gt[finds]) | truth.ignored
@@ -273,7 +273,7 @@ def test_AP_lost_is_what_COCO_gives_without_the_errors(name):
               (truth.boxes, truth.areas, truth.classes, truth.images, truth.ignored)),
         )  # fmt: skip
     else:
-        left = result.kinds != ERROR_TYPES[name]
+        left = result.types != ERROR_TYPES[name]
         found = Detections(
             *(each[left] for each in (found.boxes, found.scores, found.classes, found.images))
         )
@@ -299,7 +299,7 @@ def test_detections_beyond_the_first_100_of_a_class_in_an_image_are_not_counted(
     found = [(0, 0, FAR, 0.9)] * 120
     result = classify_errors(*scene([A], found))
     assert counts(result.overall) == {"background": 100, "missed": 1}
-    assert (result.kinds == ErrorType.UNCOUNTED).sum() == 20
+    assert (result.types == ErrorType.UNCOUNTED).sum() == 20
 
 
 def test_background_rate_is_measured_at_the_highest_score_that_reaches_the_recall():
@@ -309,23 +309,23 @@ def test_background_rate_is_measured_at_the_highest_score_that_reaches_the_recal
         (1, 0, (80, 0, 10, 10), 0.7), (1, 0, (80, 80, 10, 10), 0.6),
     ]  # fmt: skip
     truth, detections, matches = scene(boxes, found, num_images=4)
-    kinds = classify_errors(truth, detections, matches)
+    errors = classify_errors(truth, detections, matches)
     third, two_thirds, all_boxes = (
-        background_false_positives(matches, kinds, 4, recall)[0] for recall in (1 / 3, 2 / 3, 1)
+        background_false_positives(matches, errors, 4, recall)[0] for recall in (1 / 3, 2 / 3, 1)
     )
     assert (third.score, third.per_image, third.missed) == (0.9, 1 / 4, 2)
     assert (two_thirds.score, two_thirds.per_image, two_thirds.missed) == (0.7, 3 / 4, 1)
     assert (all_boxes.score, all_boxes.per_image, all_boxes.missed) == (None, None, None)
-    assert background_false_positives(matches, kinds, 4, 0.5)[1].per_image is None, "no boxes"
+    assert background_false_positives(matches, errors, 4, 0.5)[1].per_image is None, "no boxes"
 
 
 @pytest.mark.parametrize("recall", [0, 1.1, float("nan")])
 def test_recall_out_of_range_is_refused(recall):
-    truth, found, matches = scene([A], [HIT_A])
+    truth, found, matches = scene([A], [FOUND_A])
     with pytest.raises(UserError, match="expected above 0 and at most 1"):
         background_false_positives(matches, classify_errors(truth, found, matches), 1, recall)
 
 
 def test_one_score_for_all_classes_is_refused():
     with pytest.raises(UserError, match="expected one score for each of the 2 classes"):
-        classify_errors(*scene([A], [HIT_A]), min_score=np.array([0.5]))
+        classify_errors(*scene([A], [FOUND_A]), min_score=np.array([0.5]))

@@ -59,15 +59,15 @@ def test_no_detections_score_zero_and_say_so_and_no_ground_truth_is_refused():
 
 
 @pytest.mark.parametrize("key", ["difficult", "iscrowd"])
-def test_difficult_boxes_and_crowds_are_neither_hit_nor_miss(key):
+def test_a_detection_of_a_difficult_box_or_crowd_is_neither_a_true_nor_a_false_positive(key):
     truth, _ = scene(images=2, classes=1)
     detections = [{**a, "score": 0.5} for a in truth["annotations"]]
     ignored = truth["annotations"][0]
     ignored[key] = 1
-    with_hit = evaluate_detections(truth, [*detections, {**detections[0], "score": 0.99}])
+    with_it = evaluate_detections(truth, [*detections, {**detections[0], "score": 0.99}])
     without = evaluate_detections(truth, detections[1:])
-    assert with_hit.AP == without.AP == pytest.approx(100)
-    assert with_hit.per_class[0].test_boxes == len(truth["annotations"]) - 1
+    assert with_it.AP == without.AP == pytest.approx(100)
+    assert with_it.per_class[0].test_boxes == len(truth["annotations"]) - 1
 
 
 def test_counts_are_matched_by_name():

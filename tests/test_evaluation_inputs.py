@@ -1,4 +1,4 @@
-"""Bad ground truth and bad predictions are answered in one sentence; files are whole."""
+"""Invalid ground truth and predictions are refused in one sentence; no file is left incomplete."""
 
 import json
 
@@ -56,7 +56,7 @@ def remove(part, key):
         (change("annotations", "image_id", {}), "image_id is neither a whole number nor text"),
     ],
 )
-def test_bad_input_is_named_in_one_sentence(spoil, sentence):
+def test_invalid_input_is_named_in_one_sentence(spoil, sentence):
     truth, detections = scene()
     spoil(truth, detections)
     with pytest.raises(UserError, match=sentence) as caught:
@@ -104,7 +104,7 @@ def test_a_truncated_predictions_file_is_named(tmp_path):
         read_inference(tmp_path, "mine")
 
 
-def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
+def test_a_file_that_cannot_be_written_completely_leaves_the_old_one(tmp_path):
     file = tmp_path / "result.json"
     write_json(file, {"AP": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):

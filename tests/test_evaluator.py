@@ -2,13 +2,10 @@
 
 from types import SimpleNamespace
 
-import pytest
 import torch
-import torch.distributed as dist
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from torch import nn
-from torch.multiprocessing import spawn
 
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
@@ -44,27 +41,36 @@ def evaluate(records):
     return evaluator.evaluate(), evaluator.result
 
 
-def evaluate_half(rank, store, data, expected):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    metrics, result = evaluate(register(data)[rank::2])
-    assert (result == expected) if rank == 0 else (metrics is None and result is None)
-    dist.destroy_process_group()
+def evaluate_half(rank, data):
+    return evaluate(register(data)[rank::2])
 
 
-@pytest.mark.slow
-def test_two_processes_find_what_one_finds(tmp_path):
+def test_two_processes_find_what_one_finds(processes, tmp_path):
     data = write_dataset(tmp_path / "shapes")
     _, expected = evaluate(register(data))
     assert expected.AP > 0 and expected.proposals.num_boxes > 0
-    spawn(evaluate_half, (str(tmp_path / "store"), data, expected), nprocs=2)
+    (_, result), (metrics, nothing) = processes.run(evaluate_half, data)
+    assert result == expected
+    assert metrics is None and nothing is None
 
 
 def test_proposals_are_measured_in_the_image_as_it_is_and_not_as_it_is_resized(tmp_path):
     records = register(write_dataset(tmp_path / "shapes"))
-    _, result = evaluate(records)
-    # Moved by 0.8 pixels, boxes of 22 x 18 still overlap by 0.85 or more.
-    assert result.proposals.proposal_AR100 >= 70
-    assert result.proposals.num_boxes == sum(len(r["annotations"]) for r in records)
+    tap = SimpleNamespace(latest=None)
+    evaluator = PerClassEvaluator(NAME, proposals=tap)
+    evaluator.reset()
+    nothing = Instances((64, 80), pred_boxes=Boxes(torch.zeros(0, 4)))
+    nothing.scores, nothing.pred_classes = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    for record in records:
+        boxes = torch.tensor([a["bbox"] for a in record["annotations"]], dtype=torch.float32)
+        # Each axis has a factor of its own, so that no other scaling brings the boxes back.
+        resized = Boxes(boxes * torch.tensor([1.5, 0.5, 1.5, 0.5]))
+        tap.latest = [Instances((32, 120), proposal_boxes=resized)]
+        evaluator.process([record], [{"instances": nothing}])
+    evaluator.evaluate()
+    proposals = evaluator.result.proposals
+    assert proposals.proposal_AR100 == 100
+    assert proposals.num_boxes == sum(len(r["annotations"]) for r in records)
 
 
 def test_the_tap_hands_on_what_the_generator_gave_and_lets_go_of_the_model():
@@ -83,10 +89,15 @@ def test_the_tap_hands_on_what_the_generator_gave_and_lets_go_of_the_model():
         assert tap.latest is None
 
 
-def test_ground_truth_keeps_files_sizes_and_difficult_objects(tmp_path):
-    register(write_dataset(tmp_path / "shapes"))
+def test_ground_truth_keeps_files_sizes_areas_crowds_and_difficult_objects(tmp_path, monkeypatch):
+    record = next(r for r in register(write_dataset(tmp_path / "shapes")) if r["image_id"] == 1)
+    first, second = record["annotations"]
+    first["difficult"], second["iscrowd"], second["area"] = 1, 1, 100
+    monkeypatch.setitem(DatasetCatalog.data, NAME, lambda: [record])
     coco = coco_ground_truth(NAME)
-    image, annotation = coco["images"][0], coco["annotations"][0]
-    assert image["file_name"].endswith(".png") and (image["width"], image["height"]) == (80, 64)
-    assert annotation["bbox"][2:] == [22, 18] and annotation["area"] == 396
+    (image,), annotations = coco["images"], coco["annotations"]
+    assert image["file_name"].endswith("1.png") and (image["width"], image["height"]) == (80, 64)
+    assert [a["bbox"][2:] for a in annotations] == [[22, 18]] * 2
+    assert [a["area"] for a in annotations] == [396, 100]
+    assert [(a["difficult"], a["iscrowd"]) for a in annotations] == [(1, 0), (0, 1)]
     assert [c["name"] for c in coco["categories"]] == ["disc", "bar"]

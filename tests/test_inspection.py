@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from PIL import Image
 from counterpoise.commands.console import main
 from counterpoise.config.loading import load_config
 from counterpoise.config.validation import check_config
-from counterpoise.datasets import Kind, count_classes
+from counterpoise.datasets import InvalidKind, count_classes
 from counterpoise.errors import UserError
 from counterpoise.inspection import Inspection, find_target, inspect
 from counterpoise.inspection.anchors import (
@@ -31,10 +32,13 @@ from counterpoise.inspection.anchors import (
     resized,
 )
 from counterpoise.inspection.balancing import THRESHOLDS, repeat_factors
-from counterpoise.inspection.duplicate_files import find_overlap
-from counterpoise.inspection.ground_truth import cooccurrence, ground_truth
-from counterpoise.inspection.page import as_page
-from counterpoise.inspection.terminal import as_text
+from counterpoise.inspection.duplicate_files import find_duplicate_files
+from counterpoise.inspection.ground_truth import (
+    cooccurrence,
+    read_ground_truth,
+    without_ignored,
+)
+from counterpoise.inspection.sections import as_page, as_text
 from models import CONFIGS
 
 QUICK = str(CONFIGS / "quick" / "focal_weights.yaml")
@@ -83,7 +87,7 @@ def advice(inspection: Inspection, words: str):
 
 
 def random_truth(seed: int = 0, num_images: int = 60, num_classes: int = 5, crowd: bool = True):
-    """Records as Detectron2 has them, and the same as arrays; some images are empty."""
+    """Records as Detectron2 has them; some images are empty."""
     rng = np.random.default_rng(seed)
     dicts = []
     for i in range(num_images):
@@ -97,10 +101,26 @@ def random_truth(seed: int = 0, num_images: int = 60, num_classes: int = 5, crow
             )  # fmt: skip
         annotations = [a for a in annotations if a["category_id"] < num_classes]
         dicts.append(
-            {"file_name": f"{i}.png", "width": 500, "height": 500, "annotations": annotations}
-        )
-    names = [f"c{k}" for k in range(num_classes)]
-    return dicts, ground_truth("random", dicts, names, names)
+            {"file_name": f"{i}.png", "image_id": i, "width": 500, "height": 500,
+             "annotations": annotations}
+        )  # fmt: skip
+    return dicts
+
+
+@contextmanager
+def in_catalog(dicts, num_classes: int = 5):
+    """Register records under a name in Detectron2's catalogue."""
+    name = "inspection_random"
+    DatasetCatalog.register(name, lambda: dicts)
+    MetadataCatalog.get(name).thing_classes = [f"c{k}" for k in range(num_classes)]
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def truth_of(dicts):
+    with in_catalog(dicts) as name:
+        return read_ground_truth(name)
 
 
 # Anchors
@@ -213,25 +233,21 @@ def test_boxes_that_fit_lead_to_no_change_of_anchors(tmp_path):
 
 
 def test_the_coverage_of_the_classes_adds_up_to_that_of_all():
-    _, truth = random_truth()
+    truth = without_ignored(truth_of(random_truth()))
     anchors = compare_with_anchors(truth, AnchorSetting())
     weighted = sum(c.boxes * c.at_50 for c in anchors.classes if c.boxes)
     assert weighted / anchors.overall.boxes == pytest.approx(anchors.overall.at_50)
     assert sum(anchors.histogram_counts) == anchors.overall.boxes == len(truth.boxes)
 
 
-# Counts, repeat factors, overlap
+# Counts, repeat factors, duplicate files
 
 
 @pytest.fixture
 def registered():
     """The name of a dataset in Detectron2's catalogue; its image files do not exist."""
-    name = "inspection_random"
-    DatasetCatalog.register(name, lambda: random_truth(4)[0])
-    MetadataCatalog.get(name).thing_classes = [f"c{k}" for k in range(5)]
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    with in_catalog(random_truth(4)) as name:
+        yield name
 
 
 def test_counts_are_those_of_count_classes_and_crowds_are_left_out(registered):
@@ -246,27 +262,46 @@ def test_counts_are_those_of_count_classes_and_crowds_are_left_out(registered):
     assert sum(c.share for c in split.classes) == pytest.approx(1)
 
 
-def test_a_dataset_of_detectron2_is_inspected_without_its_faults_and_files(registered):
+def test_difficult_objects_are_boxes_and_crowd_regions_are_none():
+    dicts = random_truth(7, crowd=False)
+    plain = sum(len(record["annotations"]) for record in dicts)
+    first, second = [a for record in dicts for a in record["annotations"]][:2]
+    first["difficult"], second["iscrowd"] = 1, 1
+    with in_catalog(dicts) as name:
+        inspection = inspected(name)
+    assert inspection.subject.boxes == inspection.all_sizes.boxes == plain - 1
+
+
+@pytest.mark.parametrize("key", ["width", "height", "image_id"])
+def test_a_dataset_whose_records_lack_a_key_is_refused_by_its_name(key):
+    dicts = random_truth(8)
+    del dicts[3][key]
+    with in_catalog(dicts) as name, pytest.raises(UserError, match=f"a record without '{key}'"):
+        inspected(name)
+
+
+def test_a_dataset_of_detectron2_is_inspected_without_invalid_annotations_and_files(registered):
     inspection = inspected(registered)
     text, page = as_text(inspection), as_page(inspection)
-    assert "not checked: the dataset is not one of CUSTOM" in text and "Not checked" in page
-    assert f"{len(inspection.overlap.unreadable)} files could not be read" in text
+    assert "Not checked: the dataset is not one of" in text and "Not checked" in page
+    assert f"{len(inspection.duplicate_files.unreadable)} files could not be read" in text
     assert "the image cannot be read" in page
     assert not advice(inspection, "Set a part aside").settings
 
 
 def test_cooccurrence_counts_images_that_hold_both():
-    dicts, truth = random_truth(5, num_images=300)
+    dicts = random_truth(5, num_images=300)
     held = [{a["category_id"] for a in d["annotations"] if not a["iscrowd"]} for d in dicts]
     expected = tuple(
         tuple(sum({i, j} <= classes for classes in held) for j in range(5)) for i in range(5)
     )
-    assert cooccurrence(truth) == expected
+    assert cooccurrence(without_ignored(truth_of(dicts))) == expected
 
 
 @pytest.mark.parametrize("filter_empty", [True, False])
 def test_repeat_factors_are_those_of_detectron2s_sampler(filter_empty):
-    dicts, truth = random_truth(6, num_images=200)
+    dicts = random_truth(6, num_images=200)
+    truth = truth_of(dicts)
     if filter_empty:  # as get_detection_dataset_dicts does
         dicts = [d for d in dicts if any(not a["iscrowd"] for a in d["annotations"])]
     least, results = repeat_factors(truth, filter_empty)
@@ -293,14 +328,14 @@ def test_files_are_compared_by_content_and_read_only_where_their_sizes_meet(tmp_
     a2, b2, other = file("a2", b"one"), file("b2", b"two"), file("other", b"a longer one")
     gone = str(tmp_path / "gone")
     read = []
-    overlap = find_overlap(
+    duplicates = find_duplicate_files(
         {"train": [a, b, a2, c, gone], "test": [b2, other, c]},
         lambda files: read.extend(files) or files,
     )
-    assert sorted(read) == [a, a2, b, b2] and (overlap.files, overlap.hashed) == (7, 4)
-    pairs = {(s.first, s.second): [(x.file, y.file) for x, y in s.pairs] for s in overlap.shared}
+    assert sorted(read) == [a, a2, b, b2] and (duplicates.files, duplicates.hashed) == (7, 4)
+    pairs = {(s.first, s.second): list(s.pairs) for s in duplicates.shared}
     assert pairs == {("train", "train"): [(a2, a)], ("train", "test"): [(b, b2), (c, c)]}
-    assert overlap.unreadable == (gone,)
+    assert duplicates.unreadable == (gone,)
 
 
 # Folders
@@ -335,7 +370,7 @@ def test_coco_images_are_found_beside_their_json_though_names_repeat(tmp_path):
         (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(content))
     inspection = inspected(tmp_path)
     assert [split.role for split in inspection.splits] == ["train", "val"]
-    assert [s.images for s in inspection.splits] == [2, 2] and not inspection.overlap.shared
+    assert [s.images for s in inspection.splits] == [2, 2] and not inspection.duplicate_files.shared
 
 
 def write_voc(folder: Path, names: list[str], **lists: list[str]) -> None:
@@ -472,11 +507,11 @@ def test_shared_files_and_copies_are_to_be_removed(tmp_path):
     (tmp_path / "test" / "test_3.png").write_bytes(source)
     (tmp_path / "train" / "train_1.png").write_bytes(source)
     inspection = inspected(tmp_path)
-    first, second = inspection.overlap.shared
+    first, second = inspection.duplicate_files.shared
     assert (first.first, first.second, first.images) == (*[inspection.subject.name] * 2, 1)
-    assert first.pairs[0][0].file.endswith("train_1.png")
+    assert first.pairs[0][0].endswith("train_1.png")
     assert second.images == 2
-    assert {Path(b.file).name for _, b in second.pairs} == {"test_3.png"}
+    assert {Path(b).name for _, b in second.pairs} == {"test_3.png"}
     assert advice(inspection, "Remove") and advice(inspection, "Take the files")
 
 
@@ -495,7 +530,7 @@ def test_classes_without_enough_boxes_are_named(tmp_path):
     assert problems["log"] is None and "every class" in problems["inverse"]
 
 
-def test_faults_are_all_listed_and_to_be_mended(tmp_path):
+def test_invalid_annotations_are_all_listed_and_to_be_fixed(tmp_path):
     path = write_coco(tmp_path, "train", SKEWED)
     content = json.loads(path.read_text())
     for annotation in content["annotations"][:5]:
@@ -503,16 +538,17 @@ def test_faults_are_all_listed_and_to_be_mended(tmp_path):
     (tmp_path / "train" / "train_7.png").write_bytes(b"no image")
     path.write_text(json.dumps(content))
     inspection = inspected(tmp_path)
-    (source,) = inspection.invalid
-    kinds = [entry.kind for entry in source.invalid]
-    assert kinds.count(Kind.ZERO_SIZE) == 5 and kinds.count(Kind.UNREADABLE_IMAGE) == 1
+    (source,) = inspection.invalid_annotations
+    kinds = [entry.kind for entry in source.annotations]
+    assert kinds.count(InvalidKind.ZERO_SIZE) == 5
+    assert kinds.count(InvalidKind.UNREADABLE_IMAGE) == 1
     assert advice(inspection, "Fix").settings == {"DATASETS": {"BAD_RECORDS": "skip"}}
     text, page = as_text(inspection), as_page(inspection)
     assert "5 x zero-size" in text and "... and 2 more" in text
     assert page.count("zero-size or inverted box</td>") == 5
 
 
-def test_the_faults_of_a_held_out_set_are_listed_once(tmp_path):
+def test_the_invalid_annotations_of_a_held_out_set_are_listed_once(tmp_path):
     path = write_coco(tmp_path, "labels", SKEWED)
     content = json.loads(path.read_text())
     content["annotations"][0]["bbox"][2] = 0
@@ -520,8 +556,8 @@ def test_the_faults_of_a_held_out_set_are_listed_once(tmp_path):
     config = tmp_path / "config.yaml"
     entry = {"FORMAT": "coco", "IMAGES": "labels", "ANNOTATIONS": "labels.json", "HOLDOUT": 0.2}
     config.write_text(yaml.safe_dump({"DATASETS": {"CUSTOM": {"held": entry}}}))
-    (source,) = inspected("held", config).invalid
-    assert source.splits == ("held_train", "held_val") and len(source.invalid) == 1
+    (source,) = inspected("held", config).invalid_annotations
+    assert source.splits == ("held_train", "held_val") and len(source.annotations) == 1
 
 
 @pytest.mark.parametrize("leaf", ["quick/baseline", "r50_fpn/focal", "quick_retinanet/focal"])
@@ -681,9 +717,9 @@ def test_bccd_is_inspected_in_seconds_with_its_known_counts(datasets_folder, rea
     assert {name: c.boxes for name, c in counts.items()} == {
         "Platelets": 292, "RBC": 3348, "WBC": 301,
     }  # fmt: skip
-    wheres = [f.where.split(",")[0] for s in inspection.invalid for f in s.invalid]
+    wheres = [f.where.split(",")[0] for s in inspection.invalid_annotations for f in s.annotations]
     assert wheres == ["BloodImage_00338.xml", "BloodImage_00343.xml"]
-    assert not inspection.overlap.shared
+    assert not inspection.duplicate_files.shared
     folder = inspected(real_data / "bccd")
     assert [(s.role, s.images) for s in folder.splits] == [
         ("train", 205),
@@ -692,14 +728,14 @@ def test_bccd_is_inspected_in_seconds_with_its_known_counts(datasets_folder, rea
     ]
 
 
-def test_the_aquarium_folder_gives_its_three_splits_and_known_faults(real_data):
+def test_the_aquarium_folder_gives_its_three_splits_and_known_invalid_annotations(real_data):
     inspection = inspected(real_data / "aquarium")
     assert [s.images for s in inspection.splits] == [448, 127, 63]
     assert [s.boxes for s in inspection.splits] == [3324, 909, 582]
     assert sum(s.empty_images for s in inspection.splits) == 1
-    assert [len(s.invalid) for s in inspection.invalid] == [0, 0, 2]
+    assert [len(s.annotations) for s in inspection.invalid_annotations] == [0, 0, 2]
     assert inspection.subject.imbalance == pytest.approx(1961 / 78)
-    assert not inspection.overlap.shared and inspection.overlap.hashed < 100
+    assert not inspection.duplicate_files.shared and inspection.duplicate_files.hashed < 100
     assert [r.epoch_growth > 1 for r in inspection.repeat_factors] == [False] * 2 + [True] * 4
     assert loss_of(inspection)["CLASS_WEIGHTS"]["BACKGROUND"] == "mean"
     assert {sample.class_name for sample in inspection.samples} == {

@@ -1,30 +1,23 @@
-"""Imports point downward only: the core knows torch, and nothing of Detectron2."""
+"""The package is as docs/architecture.md says: its layers, and the files and names in it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "plugin" / "counterpoise"
 
-#: Each may import what stands above it here, and itself.
-LAYERS = [
-    "errors",
-    "utils",
-    "balance",
-    "evaluation",
-    "pages",
-    "datasets",
-    "modeling",
-    "config",
-    "inference",
-    "training",
-    "inspection",
-    "reporting",
-    "comparison",
-    "commands",
-]
-WITHOUT_DETECTRON2 = ("errors", "utils", "balance", "evaluation", "pages")
+ARCHITECTURE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+
+#: Layer -> whether it may import Detectron2; each may import what stands above it, and itself.
+TABLE = {
+    name: detectron2 == "yes"
+    for name, detectron2 in re.findall(
+        r"^\| `(\w+)` \|.*\| (yes|no) \|$", ARCHITECTURE, re.MULTILINE
+    )
+}
+LAYERS = list(TABLE)
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -33,7 +26,8 @@ def imported_modules(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add("." * node.level + (node.module or ""))
+            module = "." * node.level + (node.module or "")
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return found
 
 
@@ -52,7 +46,8 @@ def test_imports_point_downward(layer):
     below = {f"counterpoise.{name}" for name in LAYERS[: LAYERS.index(layer) + 1]}
     for path in files_of(layer):
         own = {name for name in imported_modules(path) if name.startswith("counterpoise.")}
-        upward = {name for name in own if ".".join(name.split(".")[:2]) not in below}
+        layers = {".".join(name.split(".")[:2]) for name in own if name.split(".")[1] in LAYERS}
+        upward = layers - below
         assert not upward, path
 
 
@@ -62,7 +57,21 @@ def test_the_core_imports_only_itself_torch_and_the_standard_library():
         assert roots <= {"torch", "math", "warnings", "collections", "dataclasses", "counterpoise"}
 
 
-@pytest.mark.parametrize("layer", WITHOUT_DETECTRON2)
-def test_scoring_and_pages_need_no_detectron2(layer):
+@pytest.mark.parametrize("layer", [name for name, detectron2 in TABLE.items() if not detectron2])
+def test_the_layers_below_detectron2_do_without_it(layer):
     for path in files_of(layer):
         assert not any(name.startswith("detectron2") for name in imported_modules(path)), path
+
+
+def test_every_file_and_name_that_the_architecture_names_exists():
+    named = re.findall(r"`([\w/]+\.py)(?:::([\w.]+))?`", ARCHITECTURE)
+    assert len(named) > 15
+    for file, name in named:
+        path = PACKAGE / file
+        if not path.is_file():
+            path = PACKAGE.parents[1] / file
+        body = ast.parse(path.read_text()).body
+        for part in filter(None, name.split(".")):
+            found = [node for node in body if getattr(node, "name", None) == part]
+            assert found, f"{file}::{name}"
+            body = getattr(found[0], "body", [])

@@ -35,13 +35,13 @@ def test_every_class_and_threshold_scores_as_in_pycocotools(make, seed):
 
 def test_the_memory_bound_does_not_change_the_result(monkeypatch):
     truth, detections = crowded_scene()
-    whole = matches_of(truth, detections)
-    monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", 3)
-    for one, other in zip(whole, matches_of(truth, detections), strict=True):
+    at_once = matches_of(truth, detections)
+    monkeypatch.setattr(matching, "PAIRS_AT_ONCE", 3)
+    for one, other in zip(at_once, matches_of(truth, detections), strict=True):
         np.testing.assert_array_equal(one.gt, other.gt)
 
 
-def test_no_box_is_hit_twice_and_every_hit_overlaps_its_box():
+def test_no_box_is_matched_twice_and_every_true_positive_overlaps_its_box():
     truth, detections = crowded_scene(seed=5)
     parsed = parse_ground_truth(truth)
     found = parse_detections(detections, truth, parsed)

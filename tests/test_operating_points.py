@@ -34,7 +34,7 @@ def matches(scores, true_positives, num_gt, ignored=()):
 FIVE = matches([0.9, 0.8, 0.7, 0.6, 0.5], [1, 0, 1, 0, 1], num_gt=4)
 
 
-def test_the_curve_counts_hits_from_the_highest_score():
+def test_the_curve_counts_true_positives_from_the_highest_score():
     curve = precision_recall_curve(FIVE)
     np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3, 2 / 4, 3 / 5])
     np.testing.assert_allclose(curve.recall, [1 / 4, 1 / 4, 2 / 4, 2 / 4, 3 / 4])

@@ -11,6 +11,7 @@ from PIL import Image
 from counterpoise.commands.console import main
 from counterpoise.inference.prediction import find_images
 from counterpoise.pages.drawing import draw_boxes, font_file
+from counterpoise.pages.figures import COLOURS
 from runs import SMALL
 
 
@@ -124,6 +125,17 @@ def test_boxes_are_drawn_in_their_colour_on_a_copy_even_beyond_the_image():
     assert drawn[59, 79].tolist() == [0, 255, 0]
     with Image.fromarray(drawn) as image:
         assert image.size == (80, 60)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_label_can_be_read_on_its_colour(colour):
+    box = np.array([[5, 30, 90, 90]], dtype=float)
+    drawn = draw_boxes(np.zeros((100, 100, 3), np.uint8), box, ["HHHH"], [colour])
+    label = drawn[15:29, 6:40].reshape(-1, 3)
+    linear = np.where(label <= 10, label / 3295, ((label / 255 + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722) + 0.05
+    # WCAG 2.2 asks for 4.5 to 1; anti-aliased text of this size hardly has a full stroke.
+    assert luminance.max() / luminance.min() > 4.5
 
 
 def test_a_label_gets_a_font_that_has_its_characters_where_one_is_installed():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from counterpoise.commands.train import main
+from counterpoise.commands.console import train_net
 from models import CONFIGS
 from scenes import assert_equals_pycocotools, stored
 
@@ -24,7 +24,7 @@ def test_a_pretrained_detector_learns_from_real_data(
     files = [CONFIGS / "quick" / "focal_weights.yaml", CONFIGS / "datasets" / f"{dataset}.yaml"]
     arguments = [part for file in files for part in ("--config-file", str(file))]
     arguments += ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "80", "SOLVER.STEPS", "()"]
-    assert main(arguments) == 0
+    assert train_net(arguments) == 0
     lines = (tmp_path / "metrics.json").read_text().splitlines()
     steps = [step for step in map(json.loads, lines) if "loss_rpn_cls" in step]
     assert steps[-1]["loss_rpn_cls"] < 0.7 * steps[0]["loss_rpn_cls"]

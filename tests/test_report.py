@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import re
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +24,9 @@ from counterpoise.evaluation.matching import match
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.evaluator import write_evaluations
 from counterpoise.pages.labels import label_points
-from counterpoise.pages.rendering import DASH
-from counterpoise.reporting import Run, write_report
+from counterpoise.reporting import Run, result_figures, write_report
 from counterpoise.reporting.config_difference import from_baseline, from_defaults
-from counterpoise.reporting.evaluation_file import read_evaluations
-from counterpoise.reporting.gallery import false_positives, misses
+from counterpoise.reporting.gallery import false_positives, missed_boxes
 from counterpoise.reporting.metrics_file import read_metrics
 from counterpoise.reporting.training_figures import class_loss_areas, rolling_median
 from counterpoise.training.class_loss_file import ClassLosses, append_class_losses
@@ -70,10 +70,10 @@ def write_run(folder, names=NAMES, train_boxes=TRAIN_BOXES, images=6, test_sets=
     training = ClassCounts(
         names=tuple(names), boxes=train_boxes, images=train_boxes, num_images=1000, num_empty=0
     )
-    evaluation = evaluate_detections(coco, results, training, resamples=50)
+    evaluation = evaluate_detections(coco, results, training)
     write_evaluations(dict.fromkeys(test_sets, evaluation), folder / "evaluation.json")
     for test_set in test_sets:
-        write_inference(folder, test_set, coco, results)
+        write_inference(folder, test_set, coco, results, evaluation, training)
     with (folder / "metrics.json").open("w") as file:
         for i in range(19, 400, 20):
             record = {"iteration": i, "total_loss": 40 / i, "loss_cls": 1.0, "lr": 0.01}
@@ -102,14 +102,14 @@ def page_of(folder):
 def opened(tmp_path_factory):
     """Evaluation and the page in a browser."""
     folder = write_run(tmp_path_factory.mktemp("report") / "shapes run")
-    return Run(folder).evaluations["shapes_val"], open_page(write_report(folder))
+    return Run(folder).test_set("shapes_val").evaluate(), open_page(write_report(folder))
 
 
 def test_page_opens_without_console_errors_and_all_images_load(opened):
     _, page = opened
     assert page.console_errors == []
     assert page.broken_images == 0
-    # AP, curves, confusion, errors, losses, shares; false positives and misses
+    # AP, curves, confusion, errors, losses, shares; false positives and missed boxes
     assert page.images >= 6 + 6 + 3
     assert not page.scrolls_sideways
 
@@ -118,18 +118,20 @@ def test_tables_hold_the_numbers_of_the_evaluation(opened):
     evaluation, page = opened
     table = next(t for t in page.tables if "95 % interval" in t[1])
     rows = {row[0]: row[1:] for row in table}
-    assert [row[0] for row in table[2:6]] == [*NAMES]  # falling training counts
+    assert [row[0] for row in table[2:6]] == [*NAMES]  # descending training counts
     for c in evaluation.per_class[:3]:
         assert rows[c.name] == [
             str(c.train_images), str(c.train_boxes), str(c.test_images), str(c.test_boxes),
             f"{c.AP:.1f}", f"{c.AP_interval[0]:.1f} to {c.AP_interval[1]:.1f}", f"{c.AP50:.1f}",
             f"{c.precision:.1f}", f"{c.recall:.1f}", f"{c.threshold:.2f}",
         ]  # fmt: skip
-    assert rows["never tested"][4:9] == [DASH] * 5
-    assert rows["mean of classes"][1] == f"{evaluation.AP:.1f}"
+    assert rows["never tested"][4:9] == ["\N{EN DASH}"] * 5
+    assert rows["mean of classes"][4] == f"{evaluation.AP:.1f}"
     errors = {row[0]: row[1:] for t in page.tables if "classification" in t[0] for row in t}
-    background = [str(c.errors["background"].count) for c in evaluation.per_class]
-    assert [errors[name][8] for name in NAMES] == background
+    for c in evaluation.per_class:
+        error = c.errors["background"]
+        lost = "\N{EN DASH}" if error.AP50_lost is None else f"{error.AP50_lost:.1f}"
+        assert errors[c.name][4] == f"{lost} ({error.count})"
     assert evaluation.per_class[0].errors["background"].count > 0
 
 
@@ -159,7 +161,7 @@ def test_page_says_which_parts_are_left_out_and_why(shapes, opened):
         "class_losses.jsonl": "has no class_losses.jsonl",
         "run.json": "has no run.json",
         "config.yaml": "has no config.yaml",
-        "inference/shapes_val/detections.json": "keeps no detections on shapes_val",
+        "inference/shapes_val/context.json": "the evaluation does not know the training set",
     }
     for name in left_out:
         (shapes / name).unlink()
@@ -177,31 +179,37 @@ def test_page_says_which_images_are_gone(shapes):
     assert "image/jpeg" not in page
 
 
-def test_evaluation_of_an_earlier_version_is_shown_without_what_it_lacks(shapes):
-    path = shapes / "evaluation.json"
-    new = json.loads(path.read_text())["shapes_val"]
-    kept = ("name", "AP", "AP50", "train_images", "train_boxes", "test_images", "test_boxes")
-    old = {key: new[key] for key in ("AP", "AP50", "AP75")}
-    old["per_class"] = [{key: c[key] for key in kept} for c in new["per_class"]]
-    path.write_text(json.dumps({"shapes_val": old}))
-    page = page_of(shapes)
-    tested = sum(c["AP"] is not None for c in old["per_class"])
-    assert f"the mean AP over {tested} classes is {old['AP']:.1f}." in page
-    assert "this evaluation has none" in page
-    assert "not found" not in page  # without thresholds nobody can say
+def as_json(evaluation):
+    return json.loads(json.dumps(asdict(evaluation)))
 
 
-@pytest.mark.parametrize("file", ["detections.json", "ground_truth.json"])
-def test_detections_that_are_not_those_of_the_evaluation_are_refused(shapes, file):
-    path = shapes / "inference" / "shapes_val" / file
+def test_what_is_computed_from_the_stored_detections_is_what_the_evaluation_was(run):
+    (written,) = json.loads((run[1] / "evaluation.json").read_text()).items()
+    name, expected = written
+    assert as_json(Run(run[1]).test_set(name).evaluate()) == expected
+    assert expected["proposals"] is not None and expected["per_class"][0]["train_boxes"] > 0
+
+
+def test_thresholds_that_a_run_was_given_are_those_of_its_report(tmp_path, shapes):
+    folder = shapes / "inference" / "shapes_val"
+    coco, results = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("ground_truth", "detections")
+    )
+    given = dict(zip(NAMES, (0.55, 0.65, 0.7, 0.1), strict=True))
+    evaluation = evaluate_detections(coco, results, None, given, "maximal F1 on shapes_test")
+    write_inference(tmp_path, "shapes_val", coco, results, evaluation)
+    again = Run(tmp_path).test_set("shapes_val").evaluate()
+    assert again == evaluation
+    assert "thresholds: maximal F1 on shapes_test" in page_of(tmp_path)
+
+
+def test_the_page_follows_the_detections_and_not_the_file_of_the_evaluation(shapes):
+    path = shapes / "inference" / "shapes_val" / "detections.json"
     content = json.loads(path.read_text())
-    if file == "detections.json":
-        del content[len(content) // 2 :]
-    else:
-        content["annotations"] = []
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"not those of evaluation.json .*: evaluate the run again"):
-        write_report(shapes)
+    path.write_text(json.dumps(content[: len(content) // 2]))
+    (shapes / "evaluation.json").write_text("{}")
+    expected = Run(shapes).test_set("shapes_val").evaluate()
+    assert f"is {expected.AP:.1f} (95" in page_of(shapes)
 
 
 def test_a_config_that_is_not_whole_is_no_baseline(shapes):
@@ -226,47 +234,69 @@ def test_page_of_many_classes_is_small_and_has_their_mean(tmp_path):
     )
 
 
+def changed(change):
+    """Change the content of a JSON file."""
+
+    def apply(path):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return apply
+
+
+def cut(path):
+    path.write_text(path.read_text()[:-30])
+
+
 @pytest.mark.parametrize(
-    "content, complaint",
+    "file, damage, complaint",
     [
-        (None, "has no evaluation.json"),
-        ('{"shapes_val": {"AP": 1', "no whole JSON file"),
-        ("[]", "is no evaluation"),
-        ('{"shapes_val": {"AP": 1.0}}', "no named classes in per_class"),
-        ('{"shapes_val": {"AP": "high"}}', "shapes_val.AP is 'high', expected a number"),
-        ('{"a": {"per_class": [{"name": "x", "AP_interval": [1]}]}}', "expected 2 numbers"),
-        ('{"a": {"per_class": [{"name": "x"}, 3]}}', r"per_class\[1\] is 3, expected keys"),
-        (
-            '{"a": {"per_class": [{"name": "x"}], "confusion": {"counts": [[1, 2]]}}}',
-            "a.confusion.counts is not 2 rows of 2 counts",
-        ),
-        (
-            '{"a": {"per_class": [{"name": "x"}], "errors": {"other": {"count": 1}}}}',
-            "has the error types other, expected classification, ",
-        ),
+        ("ground_truth", Path.unlink, "does not exist"),
+        ("ground_truth", cut, "no whole JSON file"),
+        ("ground_truth", changed(lambda c: c["annotations"].clear()), "no box that counts"),
+        ("ground_truth", changed(lambda c: c["categories"][0].update(name="new")), "context.json"),
+        ("detections", Path.unlink, "does not exist"),
+        ("detections", cut, "no whole JSON file"),
+        ("detections", changed(lambda c: c[0].update(image_id=77)), "image_id 77"),
+        ("context", cut, "no whole JSON file"),
+        ("context", changed(lambda c: c.update(thresholds=[1])), r"context.json.thresholds: exp"),
+        ("context", changed(lambda c: c["thresholds"].popitem()), "thresholds for the classes"),
+        ("context", changed(lambda c: c["training"]["boxes"].pop()), "not as many counts"),
+        ("context", changed(lambda c: c["training"].update(images=["x"])), r"training.images\[0\]"),
+        ("time", changed(lambda c: c.update(seconds_per_image="1")), "seconds_per_image"),
     ],
-)
-def test_broken_evaluation_is_refused_and_the_earlier_page_stays(shapes, content, complaint):
+)  # fmt: skip
+def test_a_file_that_is_missing_or_wrong_is_named_and_the_earlier_page_stays(
+    shapes, file, damage, complaint
+):
     before = write_report(shapes).read_text()
-    path = shapes / "evaluation.json"
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(UserError, match=complaint):
+    path = shapes / "inference" / "shapes_val" / f"{file}.json"
+    damage(path)
+    with pytest.raises(UserError, match=complaint) as error:
         write_report(shapes)
+    assert file in str(error.value)
+    assert str(error.value).endswith("evaluate the run again with train_net.py --eval-only")
     assert (shapes / "report.html").read_text() == before
 
 
-def test_ground_truth_of_other_classes_than_the_evaluation_is_refused(shapes):
-    path = shapes / "inference" / "shapes_val" / "ground_truth.json"
-    path.write_text(path.read_text().replace("never tested", "renamed"))
-    with pytest.raises(UserError, match=r"but evaluation\.json has"):
+def test_a_run_that_has_not_evaluated_is_refused(shapes):
+    shutil.rmtree(shapes / "inference")
+    with pytest.raises(UserError, match="has kept no detections in inference/: give the OUTPUT"):
         write_report(shapes)
 
 
-def test_evaluations_are_read_as_they_were_written(shapes, tmp_path):
-    evaluations = read_evaluations(shapes / "evaluation.json")
-    write_evaluations(evaluations, tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_text() == (shapes / "evaluation.json").read_text()
-    assert read_evaluations(tmp_path / "again.json") == evaluations
+def test_bars_of_the_error_types_stand_side_by_side_because_they_do_not_add_up(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(result_figures, "figure_uri", drawn.append)
+    lost = {
+        "fish": {"background": 4.0, "missed": 30.0},
+        "shark": {"background": 9.5, "missed": 0.5},
+    }
+    result_figures.error_bars(lost)
+    bars = [bar for panel in drawn[0].axes for bar in panel.patches]
+    assert [bar.get_x() for bar in bars] == [0] * 4
+    assert [bar.get_width() for bar in bars] == [4.0, 9.5, 30.0, 0.5]
 
 
 def test_metrics_of_a_resumed_run_hold_each_iteration_once(tmp_path):
@@ -325,19 +355,21 @@ def arrays(folder):
     test_set = Run(folder).test_set("shapes_val")
     matches = match(test_set.ground_truth, test_set.detections)
     kinds = classify_errors(test_set.ground_truth, test_set.detections, matches)
-    return test_set, matches, kinds, Run(folder).evaluations["shapes_val"].per_class
+    return test_set, matches, kinds, test_set.evaluate().per_class
 
 
-def test_false_positives_come_by_falling_score_with_their_kind(shapes):
+def test_false_positives_come_by_descending_score_with_their_type(shapes):
     test_set, _, kinds, _ = arrays(shapes)
-    titles = [p.title for p in false_positives(test_set, kinds, 2).pictures]
+    titles = [p.title for p in false_positives(test_set, kinds, 2)[0]]
     assert titles == [f"{SCRIPT} 0.80: background", f"{SCRIPT} 0.70: background"]
 
 
-def test_misses_are_boxes_that_no_detection_above_the_threshold_finds_rarest_class_first(shapes):
+def test_missed_boxes_are_those_that_no_detection_above_the_threshold_finds_rarest_class_first(
+    shapes,
+):
     test_set, matches, _, classes = arrays(shapes)
-    classes = [c if c.threshold is None else replace(c, threshold=0.65) for c in classes]
-    shown = misses(test_set, matches, classes, 7).pictures
+    classes = [replace(c, threshold=0.65) for c in classes]
+    shown, _ = missed_boxes(test_set, matches, classes, 7)
     # Scores are 0.9, 0.8, 0.7, 0.6, 0.5 and none: three of each class are missed.
     assert [p.title.removesuffix(", not found") for p in shown] == [
         NAMES[2], NAMES[2], NAMES[2], NAMES[1], NAMES[1], NAMES[1], NAMES[0],
@@ -347,7 +379,7 @@ def test_misses_are_boxes_that_no_detection_above_the_threshold_finds_rarest_cla
 
 def test_pictures_show_the_surroundings_of_the_box_with_its_frame_drawn(shapes):
     test_set, matches, _, classes = arrays(shapes)
-    picture = misses(test_set, matches, classes, 1).pictures[0]
+    (picture,), _ = missed_boxes(test_set, matches, classes, 1)
     data = base64.b64decode(picture.uri.removeprefix("data:image/jpeg;base64,"))
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)
     assert pixels.shape == (300, 300, 3)

@@ -12,9 +12,10 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from counterpoise.balance.losses import REDUCTIONS, softmax_focal_loss
 from counterpoise.errors import UserError
+from counterpoise.modeling import ROILoss
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from counterpoise.modeling.roi_loss import ClassificationLoss
-from models import batch, build, losses_and_gradients, quick_config
+from models import LOGGED, batch, build, losses_and_gradients, quick_config
 
 WEIGHTS = ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", "[1,2,3,0.5]")
 UNWEIGHTED = ("BALANCE.CLASS_WEIGHTS.SOURCE", "none")
@@ -42,7 +43,7 @@ def predictions(rows, classes=3, seed=0):
 
 def losses_of(head, gt_classes, classes=3):
     predicted = predictions(sum(map(len, gt_classes)), classes)
-    with EventStorage() as storage:
+    with EventStorage(LOGGED) as storage:
         losses = head.losses(predicted, [proposals(g) for g in gt_classes])
     sum(losses.values()).backward()
     logs = {name: value for name, (value, _) in storage.latest().items()}
@@ -92,22 +93,48 @@ def test_loss_weight_scales_the_classification_loss_alone():
     assert torch.equal(double["loss_box_reg"], single["loss_box_reg"])
 
 
-def test_a_target_of_minus_one_is_ignored_by_every_loss():
-    for settings in (WEIGHTS, ("BALANCE.ROI_LOSS.NAME", "cross_entropy", *UNWEIGHTED)):
-        head = predictor(*settings)
-        with_ignored, (logits, _), _ = losses_of(head, [[0, 1, -1], [3, -1]])
-        kept = [0, 1, 3]
-        reference = predictions(5)
+def loss_and_gradient(head, logits, gt_classes):
+    """The classification loss of a predictor alone, and its gradient."""
+    logits = logits.detach().requires_grad_()
+    with EventStorage():
+        loss = head.cls_loss(logits, torch.as_tensor(gt_classes))
+    loss.backward()
+    return loss.detach(), logits.grad
+
+
+@pytest.mark.parametrize("name", ["softmax_focal", "cross_entropy", "sigmoid_focal"])
+@pytest.mark.parametrize("normalizer", ["weight_sum", "mean", "num_pos", "sum"])
+def test_a_target_of_minus_one_is_ignored_by_every_loss_and_normaliser(name, normalizer):
+    settings = ("BALANCE.ROI_LOSS.NAME", name, "BALANCE.ROI_LOSS.NORMALIZER", normalizer)
+    head = predictor(*WEIGHTS, *settings)
+    logits, _ = predictions(5)
+    loss, gradient = loss_and_gradient(head, logits, [0, 1, -1, 3, -1])
+    kept = [0, 1, 3]
+    expected, expected_gradient = loss_and_gradient(head, logits[kept], kept)
+    assert_close(loss, expected)
+    assert_close(gradient[kept], expected_gradient)
+    assert (gradient[[2, 4]] == 0).all()
+    nothing, gradient = loss_and_gradient(head, logits, [-1] * 5)
+    assert nothing == 0 and (gradient == 0).all()
+
+
+def test_detectron2_samples_no_proposal_that_its_matcher_ignores():
+    """So the predictor need not look for a class of -1, which Detectron2's loss cannot take."""
+    ignore = ("MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.05, 0.5]",
+              "MODEL.ROI_HEADS.IOU_LABELS", "[0, -1, 1]")  # fmt: skip
+    for sampler in ("random", "all", "ohem"):
+        model = build(quick_config(*WEIGHTS, *ignore, "BALANCE.ROI_SAMPLER.NAME", sampler))
+        seen = []
+        model.roi_heads.box_predictor.cls_loss.register_forward_pre_hook(
+            lambda _module, inputs, seen=seen: seen.append(inputs[1])
+        )
         with EventStorage():
-            expected = head.losses(
-                tuple(p[kept] for p in reference), [proposals([0, 1]), proposals([3])]
-            )
-        assert_close(with_ignored, expected)
-        assert (logits.grad[[2, 4]] == 0).all()
+            losses, _ = losses_and_gradients(model, batch())
+        assert len(seen) == 1 and (seen[0] >= 0).all() and losses["loss_cls"].isfinite()
 
 
 @pytest.mark.parametrize("normalizer", ["weight_sum", "mean", "num_pos", "sum"])
-@pytest.mark.parametrize("gt_classes", [[], [[]], [[], []], [[3, 3]], [[-1, -1]]], ids=str)
+@pytest.mark.parametrize("gt_classes", [[], [[]], [[], []], [[3, 3]]], ids=str)
 def test_batches_with_nothing_or_no_foreground_give_finite_losses_with_a_graph(
     gt_classes, normalizer
 ):
@@ -153,7 +180,7 @@ def test_prior_prob_sets_the_initial_foreground_probability():
     assert predictor(classes=80).cls_score.bias.abs().sum() == 0
 
 
-def test_class_weights_are_worked_out_once_at_the_first_loss():
+def test_class_weights_are_computed_once_at_the_first_loss():
     calls = []
 
     def weights():
@@ -180,16 +207,47 @@ def test_a_loss_registered_outside_is_chosen_by_name():
     assert losses["loss_cls"].item() == pytest.approx(7.0)
 
 
+@ROI_LOSS_REGISTRY.register(name="shifted_for_test")
+class ShiftedLoss(ROILoss):
+    """Not a softmax: its probabilities and its prior are its own."""
+
+    def __init__(self, cfg):
+        super().__init__()
+
+    def forward(self, logits, gt_classes):
+        return logits.square().sum(dim=1).masked_fill(gt_classes < 0, 0.0)
+
+    def probabilities(self, logits):
+        return (logits + 7).sigmoid()
+
+    def prior_bias(self, num_classes, prior_prob):
+        return torch.full((num_classes + 1,), prior_prob)
+
+
+def test_a_registered_loss_brings_its_own_probabilities_and_prior():
+    name = ("BALANCE.ROI_LOSS.NAME", "shifted_for_test")
+    head = predictor(*name, *UNWEIGHTED, "BALANCE.ROI_LOSS.PRIOR_PROB", "0.125")
+    assert (head.cls_score.bias == 0.125).all()
+    losses, (logits, deltas), logs = losses_of(head, [[0, 1], [3]])
+    assert_close(losses["loss_cls"], logits.square().sum() / 3)
+    probabilities = head.predict_probs((logits, deltas), [proposals([0, 1]), proposals([3])])
+    assert [len(p) for p in probabilities] == [2, 1]
+    assert_close(torch.cat(probabilities), (logits + 7).sigmoid())
+    expected = (logits[[0, 1], [0, 1]] + 7).sigmoid().mean().item()
+    assert logs["roi/p_t_fg"] == pytest.approx(expected, rel=1e-5)
+
+
 SIGMOID = ("BALANCE.ROI_LOSS.NAME", "sigmoid_focal", *UNWEIGHTED)
 
 
 def test_sigmoid_focal_sums_one_binary_loss_per_class_and_leaves_the_last_column_out():
     head = predictor(*SIGMOID, "BALANCE.ROI_LOSS.NORMALIZER", "sum")
-    losses, (logits, _), _ = losses_of(head, [[0, 2, 3, -1]])
+    logits, _ = predictions(4)
+    loss, gradient = loss_and_gradient(head, logits, [0, 2, 3, -1])
     labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 0]])
     expected = torchvision_focal(logits[:3, :3], labels, 0.25, 2.0, "sum")
-    assert_close(losses["loss_cls"], expected)
-    assert (logits.grad[:, 3] == 0).all() and (logits.grad[3] == 0).all()
+    assert_close(loss, expected.detach())
+    assert (gradient[:, 3] == 0).all() and (gradient[3] == 0).all()
 
 
 def test_sigmoid_focal_takes_an_alpha_per_class():
@@ -203,6 +261,8 @@ def test_sigmoid_focal_takes_an_alpha_per_class():
     assert_close(losses["loss_cls"], expected / 3)
     with pytest.raises(UserError, match="ALPHA has 2 numbers, expected 1 or 3"):
         predictor(*SIGMOID, "BALANCE.ROI_LOSS.ALPHA", "[0.2, 0.5]")
+    with pytest.raises(UserError, match=r"ALPHA is .*expected numbers in \[0, 1\]"):
+        predictor(*SIGMOID, "BALANCE.ROI_LOSS.ALPHA", "[0.2, 0.5, 1.5]")
 
 
 def test_sigmoid_focal_is_tested_with_the_activation_that_it_is_trained_with():
@@ -229,9 +289,10 @@ def test_batch_weights_follow_the_proposals_of_each_step():
 
 def test_batch_weights_are_one_without_foreground():
     head = predictor("BALANCE.CLASS_WEIGHTS.SOURCE", "batch", "BALANCE.ROI_LOSS.NORMALIZER", "sum")
-    losses, (logits, _), _ = losses_of(head, [[3, 3, -1]])
+    logits, _ = predictions(3)
     targets = torch.tensor([3, 3, -1])
-    assert_close(losses["loss_cls"], softmax_focal_loss(logits, targets, 2.0, reduction="sum"))
+    loss, _ = loss_and_gradient(head, logits, targets)
+    assert_close(loss, softmax_focal_loss(logits, targets, 2.0, reduction="sum").detach())
 
 
 def test_mask_rcnn_trains_two_steps():

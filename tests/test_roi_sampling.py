@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from counterpoise.errors import UserError
+from counterpoise.modeling import ROISampler
 from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
 from counterpoise.modeling.roi_sampling import (
     OHEMSampler,
@@ -17,7 +18,7 @@ from counterpoise.modeling.roi_sampling import (
     box_loss_per_proposal,
     read_only,
 )
-from models import C4, CASCADE, NEUTRAL, batch, build, losses_and_gradients, quick_config
+from models import C4, CASCADE, LOGGED, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 ALL = ("BALANCE.ROI_SAMPLER.NAME", "all")
 OHEM = ("BALANCE.ROI_SAMPLER.NAME", "ohem")
@@ -42,7 +43,7 @@ def train_step(*settings, boxes=(5, 2), change=lambda model: None):
             output.requires_grad, rows[output.requires_grad] + len(output)
         )
     )
-    with EventStorage() as storage:
+    with EventStorage(LOGGED) as storage:
         losses, gradients = losses_and_gradients(model, batch(boxes))
     logs = {name: value for name, (value, _) in storage.latest().items()}
     return seen, rows, logs, losses, gradients
@@ -122,7 +123,7 @@ def test_ohem_takes_the_largest_losses_that_a_separate_pass_finds(nms_thresh):
             if nms_thresh < 0 or not (overlap > nms_thresh).any():
                 kept.append(i)
         expected.append(kept[:20])
-    losses = heads._losses(features, candidates).split([*map(len, candidates)])
+    losses = heads.losses_per_proposal(features, candidates).split([*map(len, candidates)])
     sampler = OHEMSampler(20, nms_thresh)
     for proposals, loss, indices in zip(candidates, losses, expected, strict=True):
         chosen = sampler(proposals.gt_classes, proposals.proposal_boxes, loss)
@@ -192,7 +193,7 @@ def test_proposals_are_ranked_by_the_loss_that_trains(loss, normalizer):
     with EventStorage(), torch.no_grad():
         predictions = heads.predict_boxes(features, proposals)
         total = sum(heads.box_predictor.losses(predictions, proposals).values())
-    assert_close(heads._losses(features, proposals).sum(), total)
+    assert_close(heads.losses_per_proposal(features, proposals).sum(), total)
 
 
 def test_no_share_of_foreground_is_asked_for():
@@ -259,6 +260,33 @@ def test_a_sampler_registered_outside_is_chosen_by_name():
     assert all(len(p) > 0 and (p.gt_classes < 3).all() for p in seen)
 
 
+@ROI_SAMPLER_REGISTRY.register(name="easiest_for_test")
+class EasiestSampler(ROISampler):
+    """The seven proposals with the smallest losses."""
+
+    needs_losses = True
+
+    def __init__(self, cfg):
+        super().__init__()
+
+    def __call__(self, gt_classes, boxes, losses):
+        assert losses.shape == gt_classes.shape and not losses.requires_grad
+        return losses.argsort()[:7]
+
+
+def test_a_registered_sampler_that_needs_losses_gets_them_and_a_function_does_not():
+    seen, *_ = train_step("BALANCE.ROI_SAMPLER.NAME", "easiest_for_test")
+    assert [len(p) for p in seen] == [7, 7]
+    given = []
+
+    @ROI_SAMPLER_REGISTRY.register(name="plain_for_test")
+    def build_plain(cfg):
+        return lambda gt_classes, boxes, losses: given.append(losses) or torch.arange(5)
+
+    seen, *_ = train_step("BALANCE.ROI_SAMPLER.NAME", "plain_for_test")
+    assert [len(p) for p in seen] == [5, 5] and given == [None, None]
+
+
 def test_an_unknown_sampler_is_answered_with_the_nearest():
     with pytest.raises(UserError, match=r"ROI_SAMPLER.NAME is 'ohme', did you mean 'ohem'"):
         build(quick_config("BALANCE.ROI_SAMPLER.NAME", "ohme"))
@@ -281,7 +309,7 @@ def test_other_heads_take_the_sampler_flag(head, sampler):
     _, name, *rest = head
     settings = (*NEUTRAL, "MODEL.ROI_HEADS.NAME", f"Balanced{name}", *rest)
     model = build(quick_config(*settings, "BALANCE.ROI_SAMPLER.NAME", sampler))
-    with EventStorage() as storage:
+    with EventStorage(LOGGED) as storage:
         losses, _ = losses_and_gradients(model, batch())
     numbers = {name: value for name, (value, _) in storage.latest().items()}
     total = numbers["roi_head/num_fg_samples"] + numbers["roi_head/num_bg_samples"]

@@ -4,18 +4,22 @@ import pytest
 import torch
 from detectron2.structures import Boxes, pairwise_iou
 from detectron2.utils.events import EventStorage
+from torch.nn.functional import softplus
 from torch.testing import assert_close
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
 from counterpoise.modeling.rpn import OHEMSampler
-from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
+from models import LOGGED, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 OHEM = ("BALANCE.ANCHOR_SAMPLER.NAME", "ohem")
+#: What the recording sampler was given, per image.
+SEEN = []
 
 
 def rpn_losses(*settings, boxes=(5, 2)):
     model = build(quick_config(*NEUTRAL, *settings))
-    with EventStorage() as storage:
+    with EventStorage(LOGGED) as storage:
         losses, _ = losses_and_gradients(model, batch(boxes))
     return losses, {name: value for name, (value, _) in storage.latest().items()}
 
@@ -28,17 +32,50 @@ def test_ohem_keeps_the_positives_and_takes_three_negatives_for_each():
     assert torch.equal(ohem["loss_rpn_loc"], random["loss_rpn_loc"])
 
 
+@ANCHOR_SAMPLER_REGISTRY.register(name="recording_for_test")
+def build_recording_sampler(cfg):
+    """OHEM that keeps what it is given."""
+    sampler = ANCHOR_SAMPLER_REGISTRY.get("ohem")(cfg)
+    SEEN.clear()
+
+    def recording(labels, logits, anchors):
+        SEEN.append((labels.clone(), logits, anchors))
+        return sampler(labels, logits, anchors)
+
+    return recording
+
+
+def recorded_step():
+    """The losses of a step, what its sampler saw of each image, and the head's logits (N, A)."""
+    model = build(quick_config(*NEUTRAL, "BALANCE.ANCHOR_SAMPLER.NAME", "recording_for_test"))
+    levels = []
+    model.proposal_generator.rpn_head.register_forward_hook(
+        lambda _module, _inputs, outputs: levels.extend(outputs[0])
+    )
+    with EventStorage():
+        losses, _ = losses_and_gradients(model, batch())
+    logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in levels], dim=1)
+    return losses, list(SEEN), logits
+
+
+def test_the_sampler_sees_the_labels_and_the_heads_objectness_logits_without_their_graph():
+    _, seen, logits = recorded_step()
+    assert logits.requires_grad and len(seen) == len(logits) == 2
+    for (labels, given, anchors), expected in zip(seen, logits, strict=True):
+        assert torch.equal(given, expected) and not given.requires_grad
+        assert len(labels) == len(given) == sum(map(len, anchors))
+        assert set(labels.tolist()) == {-1, 0, 1}
+
+
 def test_ohem_negatives_are_the_hardest_ones():
-    hard, hard_logs = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.MAX_POSITIVES", "-1")
-    easy, easy_logs = rpn_losses("MODEL.RPN.POSITIVE_FRACTION", "0.25")
-    assert hard_logs["rpn/num_neg_anchors"] < easy_logs["rpn/num_neg_anchors"]
-    per_hard = hard["loss_rpn_cls"] / (
-        hard_logs["rpn/num_neg_anchors"] + hard_logs["rpn/num_pos_anchors"]
-    )
-    per_easy = easy["loss_rpn_cls"] / (
-        easy_logs["rpn/num_neg_anchors"] + easy_logs["rpn/num_pos_anchors"]
-    )
-    assert per_hard > per_easy
+    losses, seen, logits = recorded_step()
+    total = 0.0
+    for (labels, *_), scores in zip(seen, logits.detach(), strict=True):
+        positives, negatives = scores[labels == 1], scores[labels == 0]
+        hardest = softplus(negatives).topk(3 * len(positives)).values
+        assert hardest.mean() > softplus(negatives).mean()
+        total += softplus(-positives).sum() + hardest.sum()
+    assert_close(losses["loss_rpn_cls"], total / (2 * 256), rtol=1e-6, atol=0.0)
 
 
 def test_images_without_objects_train_on_their_hardest_negatives():
@@ -115,7 +152,7 @@ def sampled_anchors(*settings, seed=0, logits=None):
     return anchors, (sampled == 0).nonzero().flatten()
 
 
-def test_nms_in_the_config_leaves_no_two_negatives_on_one_place():
+def test_nms_in_the_config_leaves_no_two_negatives_at_one_location():
     def overlap(*settings):
         anchors, chosen = sampled_anchors(*settings, logits=torch.randn)
         finest = anchors[0].tensor[chosen[chosen < len(anchors[0])]]

@@ -1,12 +1,13 @@
 """What a run says of itself, and that its config trains the same again."""
 
 import json
+import sys
 from datetime import datetime
 
 import pytest
 import torch
 
-from counterpoise.commands.train import main
+from counterpoise.commands import console
 from counterpoise.errors import UserError
 from counterpoise.training.run_record import RunRecord, command_line, hardware
 from runs import train_net, write_dataset
@@ -29,10 +30,9 @@ def test_a_run_records_its_command_config_seed_time_and_versions(run):
     assert record.hardware == hardware()
 
 
-def test_the_command_is_quoted_for_a_shell():
-    assert command_line(["OUTPUT_DIR", "my run"], "train_net.py") == (
-        "python train_net.py OUTPUT_DIR 'my run'"
-    )
+def test_the_command_of_a_script_is_quoted_for_a_shell(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py", "OUTPUT_DIR", "my run"])
+    assert command_line() == "python mine.py OUTPUT_DIR 'my run'"
 
 
 def test_a_resumed_run_adds_up_its_time_and_keeps_when_it_began(tmp_path):
@@ -69,7 +69,7 @@ def test_the_config_that_a_run_leaves_trains_the_same_from_anywhere(tmp_path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = tmp_path / "again"
     config = ["--config-file", str(tmp_path / "second" / "config.yaml")]
-    assert main([*config, "OUTPUT_DIR", str(again)]) == 0
+    assert console.train_net([*config, "OUTPUT_DIR", str(again)]) == 0
     expected, actual = weights(tmp_path / "second"), weights(again)
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
@@ -95,16 +95,45 @@ def test_an_evaluation_in_the_folder_of_a_run_leaves_its_config_alone(tmp_path):
     assert (out / "run.json").read_text() == record
 
 
-def test_overwrite_removes_all_that_a_run_leaves(tmp_path):
+def test_overwrite_removes_all_that_a_run_leaves_and_nothing_of_the_user(tmp_path):
     data = write_dataset(tmp_path / "shapes")
     out = tmp_path / "out"
-    quiet = ("DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1")
-    assert train_net(data, out, *quiet) == 0
-    (out / "report.html").write_text("old")
-    (out / "inference").mkdir()
-    (out / "inference" / "coco_instances_results.json").write_text("[]")
-    assert train_net(data, out, "--overwrite", *quiet) == 0
-    assert not (out / "report.html").exists() and not (out / "inference").exists()
+    assert train_net(data, out, "TEST.EVAL_PERIOD", "2") == 0
+    choice = ["thresholds", "--run", str(out), "DATASETS.VAL", "shapes_val"]
+    assert console.main(choice) == 0
+    (out / "log.txt.rank3").touch()  # of a run in more processes
+    mark = b"of the earlier run"
+    earlier = [path for path in out.rglob("*") if path.is_file()]
+    assert {"thresholds.json", "report.html", "model_best.pth"} <= {p.name for p in earlier}
+    for path in (*earlier, out / "notes.txt"):
+        path.write_bytes(mark + (path.read_bytes() if path.exists() else b""))
+    assert train_net(data, out, "--overwrite", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1") == 0
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert [path.name for path in files if mark in path.read_bytes()] == ["notes.txt"]
+    assert not (out / "thresholds.json").exists() and not (out / "log.txt.rank3").exists()
+    log = (out / "log.txt").read_text()
+    assert log.count("Training on 6 images") == 1 and "for 1 iterations" in log
+
+
+def test_overwrite_keeps_the_log_of_a_run_that_it_does_not_replace(run):
+    data, out = run
+    earlier = (out / "log.txt").read_text()
+    assert train_net(data, out, "--overwrite", "DATASETS.TRAIN", "nowhere") == 2
+    assert (out / "log.txt").read_text().startswith(earlier)
+
+
+@pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "BALANCE.SCORE_THRESHOLDS"])
+def test_overwrite_removes_no_file_that_the_new_run_needs(run, capsys, key):
+    data, out = run
+    file = out / ("model_best.pth" if key == "MODEL.WEIGHTS" else "thresholds.json")
+    if not file.exists():
+        file.write_text(json.dumps({"thresholds": {"disc": 0.5, "bar": 0.5}}))
+    before = sorted(path.name for path in out.iterdir())
+    assert train_net(data, out, "--overwrite", key, str(file)) == 2
+    said = capsys.readouterr().err
+    assert f"--overwrite would remove {file}, which {key} names" in said
+    assert sorted(path.name for path in out.iterdir()) == before
+    (out / "thresholds.json").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"command": "x"}'])
@@ -136,5 +165,5 @@ def test_a_record_with_a_value_of_another_kind_is_refused(tmp_path, key, value):
     path = RunRecord("python train_net.py", (), 1).write(tmp_path / "run.json")
     content = json.loads(path.read_text()) | {key: value}
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=rf"run.json.{key} is .*: remove the file"):
+    with pytest.raises(UserError, match=rf"run.json.{key}: .*: remove the file"):
         RunRecord.read(path)

@@ -1,11 +1,13 @@
 """Anchor samplers: budgets, ignored anchors, ties, and equality with Detectron2."""
 
+import math
+
 import pytest
 import torch
 from detectron2.modeling.sampling import subsample_labels
 from torch.testing import assert_close
 
-from counterpoise.balance.sampling import mine_hard_negatives, sample_random, top_indices
+from counterpoise.balance.sampling import hardest, mine_hard_negatives, sample_random
 
 LABELS = torch.tensor([1, 0, 0, -1, 0, 0, 1, 0, -1, 0, 0, 0])
 HARDNESS = torch.tensor([0.1, 2, -1, 9, 0.5, 0.5, -3, 0.5, 8, -2, 0.5, 0.25])
@@ -73,8 +75,16 @@ def test_a_random_tie_break_never_prefers_an_easier_negative():
 
 def test_a_nan_is_chosen_so_that_it_shows():
     values = torch.tensor([3.0, float("nan"), 2.0, float("inf")])
-    assert sorted(top_indices(values, 2).tolist()) == [1, 3]
-    assert top_indices(torch.full((3,), float("nan")), 2).tolist() == [0, 1]
+    assert hardest(values, 2).tolist() == [False, True, False, True]
+    assert hardest(torch.full((3,), float("nan")), 2).tolist() == [True, True, False]
+
+
+def test_only_those_that_can_be_chosen_are_also_where_all_values_are_minus_infinity():
+    among = torch.tensor([False, True, False, True, True])
+    for values in (torch.full((5,), -math.inf), torch.zeros(5), torch.tensor([9.0, 1, 9, 2, 3])):
+        for tie_break in ("index", "random"):
+            assert torch.equal(hardest(values, 4, tie_break, among), among)
+    assert hardest(torch.zeros(5), 2, "index", among).nonzero().flatten().tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("seed", range(5))

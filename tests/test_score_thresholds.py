@@ -1,7 +1,9 @@
 """A score threshold per class: its file, and what it does to a model's detections."""
 
+import hashlib
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -13,7 +15,11 @@ from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import load_for_evaluation
-from counterpoise.modeling.score_thresholds import ScoreThresholds, inference_thresholds
+from counterpoise.modeling.score_thresholds import (
+    Checkpoint,
+    ScoreThresholds,
+    inference_thresholds,
+)
 from counterpoise.training.trainer import BalancedTrainer
 from models import C4, CASCADE, CONFIGS, STOCK, batch, build, quick_config
 from runs import SMALL
@@ -158,9 +164,14 @@ def test_evaluation_sees_all_detections_and_prediction_those_above_the_threshold
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
-    thresholds = ScoreThresholds(NAMES, (0.1, 1 / 3, 1.0), "recall >= 0.9", "shapes_val")
-    assert ScoreThresholds.read(thresholds.write(tmp_path / "t.json")) == thresholds
-    assert json.loads((tmp_path / "t.json").read_text())["thresholds"]["bar"] == 1 / 3
+    for checkpoint in (None, Checkpoint("model_final.pth", "0a1b")):
+        thresholds = ScoreThresholds(
+            NAMES, (0.1, 1 / 3, 1.0), "recall >= 0.9", "shapes_val", checkpoint
+        )
+        assert ScoreThresholds.read(thresholds.write(tmp_path / "t.json")) == thresholds
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["thresholds"]["bar"] == 1 / 3
+    assert content["checkpoint"] == {"path": "model_final.pth", "sha256": "0a1b"}
 
 
 @pytest.mark.parametrize(
@@ -176,6 +187,12 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
         ('{"thresholds": {"disc": 1.5}}', "of 'disc' is 1.5"),
         ('{"thresholds": {"disc": -0.1}}', "of 'disc' is -0.1"),
         ('{"thresholds": {"disc": NaN}}', "of 'disc' is nan"),
+        ('{"thresholds": {"disc": 0.5}, "checkpoint": "m.pth"}', "the checkpoint is 'm.pth'"),
+        ('{"thresholds": {"disc": 0.5}, "checkpoint": {"path": "m.pth"}}', "the checkpoint is"),
+        (
+            '{"thresholds": {"disc": 0.5}, "checkpoint": {"path": "m.pth", "sha256": 1}}',
+            "choose the thresholds again",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_in_a_sentence(tmp_path, text, said):
@@ -203,6 +220,90 @@ def test_thresholds_of_other_classes_are_refused_before_anything_is_built(
     cfg = load_config([CONFIGS / "quick" / "baseline.yaml", data], overrides)
     with pytest.raises(UserError, match=said):
         prepare(cfg, eval_only=True)
+
+
+# The checkpoint that they were chosen on
+
+
+@pytest.fixture
+def checkpoints(run, tmp_path):
+    """(config, a checkpoint, a copy of it, one of other weights)."""
+    data, out = run
+    content = torch.load(out / "model_final.pth", weights_only=True)
+    content["model"]["roi_heads.box_predictor.cls_score.bias"] += 1
+    torch.save(content, tmp_path / "other.pth")
+    shutil.copy(out / "model_final.pth", tmp_path / "copy.pth")
+    return data, out / "model_final.pth", tmp_path / "copy.pth", tmp_path / "other.pth"
+
+
+def chosen_on(path, checkpoint):
+    identity = Checkpoint.of(str(checkpoint))
+    return ScoreThresholds(("disc", "bar"), (0.5, 0.6), "max F1", "shapes_val", identity).write(
+        path
+    )
+
+
+def test_a_checkpoint_is_known_by_its_content_as_sha256sum_prints_it(tmp_path):
+    path = tmp_path / "model.pth"
+    for content in (b"abc", b"xyz" * 2**20, b"abd"):
+        path.write_bytes(content)
+        expected = Checkpoint(str(path), hashlib.sha256(content).hexdigest())
+        assert Checkpoint.of(str(path)) == expected
+        assert Checkpoint.of(f"{path}?matching_heuristics=True") == expected
+
+
+def test_thresholds_of_another_checkpoint_are_refused_by_name(checkpoints, tmp_path):
+    data, checkpoint, copied, other = checkpoints
+    path = chosen_on(tmp_path / "t.json", checkpoint)
+
+    def config(weights):
+        overrides = [*SMALL, *key(path), "MODEL.WEIGHTS", str(weights)]
+        return load_config([CONFIGS / "quick" / "baseline.yaml", data], overrides)
+
+    said = rf"t\.json were chosen on the checkpoint {checkpoint} .* is {other} .*choose thresholds"
+    with pytest.raises(UserError, match=said):
+        prepare(config(other), eval_only=True)
+    prepared = config(copied)
+    prepare(prepared, eval_only=True)
+    load_for_evaluation(prepared, all_detections=False)
+    # A script of the user's may build a model without prepare().
+    prepared.MODEL.WEIGHTS = str(other)
+    with pytest.raises(UserError, match=said):
+        build_model(prepared)
+
+
+def test_a_checkpoint_that_a_new_training_has_replaced_is_another_one(checkpoints, tmp_path):
+    _, _, copied, other = checkpoints
+    path = chosen_on(tmp_path / "t.json", copied)
+    shutil.copy(other, copied)
+    with pytest.raises(UserError, match="chosen on the checkpoint"):
+        ScoreThresholds.read(path).check_checkpoint(str(copied), "t.json")
+
+
+def test_thresholds_written_by_hand_are_applied_to_any_checkpoint_with_a_warning(
+    checkpoints, tmp_path, caplog
+):
+    data, checkpoint, *_ = checkpoints
+    (tmp_path / "t.json").write_text(json.dumps({"thresholds": {"disc": 0.5, "bar": 0.6}}))
+    overrides = [*SMALL, *key(tmp_path / "t.json"), "MODEL.WEIGHTS", str(checkpoint)]
+    cfg = load_config([CONFIGS / "quick" / "baseline.yaml", data], overrides)
+    prepare(cfg, eval_only=True)
+    model, _ = load_for_evaluation(cfg, all_detections=False)
+    assert model.roi_heads.box_predictor.test_score_thresh.tolist() == pytest.approx([0.5, 0.6])
+    (warning,) = [r.message for r in caplog.records if "t.json" in r.message]
+    assert "does not name the checkpoint" in warning
+
+
+def test_a_training_takes_thresholds_written_by_hand_and_no_others(checkpoints, tmp_path):
+    data, checkpoint, *_ = checkpoints
+    path = tmp_path / "t.json"
+    weights = ("MODEL.WEIGHTS", str(checkpoint))  # also where it goes on from that checkpoint
+    overrides = [*SMALL, *key(path), *weights]
+    chosen_on(path, checkpoint)
+    with pytest.raises(UserError, match="a training makes another one"):
+        prepare(load_config([CONFIGS / "quick" / "baseline.yaml", data], overrides))
+    write(path, (0.5, 0.6), ("disc", "bar"))
+    prepare(load_config([CONFIGS / "quick" / "baseline.yaml", data], overrides))
 
 
 # The key

@@ -1,4 +1,4 @@
-"""The set-up script decides rightly, recovers from being cut off, and says what to do."""
+"""The set-up script decides rightly, recovers from interruptions, and says what to do."""
 
 import ast
 import os
@@ -184,7 +184,7 @@ def test_environment_is_current_only_with_matching_stamp_and_a_python(tmp_path):
         ("something new", "read the end of its output"),
     ],
 )
-def test_failure_is_told_with_its_mend(output, told):
+def test_failure_is_told_with_its_fix(output, told):
     cause = setup_env.failure_cause(output)
     assert told in cause
     assert "\n" not in cause
@@ -258,7 +258,7 @@ def test_opencv_that_headless_does_not_cure_is_told(opencv):
         setup_env.settle_opencv(environment(owned=True), Path("env"), RecordingSession())
 
 
-def test_packages_whose_installation_was_cut_off_are_forgotten(tmp_path):
+def test_packages_whose_installation_was_interrupted_are_forgotten(tmp_path):
     for name in ("done-1.dist-info", "half-1.dist-info", "~orch", "torch"):
         (tmp_path / name).mkdir()
     (tmp_path / "done-1.dist-info" / "INSTALLER").write_text("pip\n")
@@ -273,7 +273,7 @@ def test_detectron2_replaces_leftovers_and_brings_no_other_package(tmp_path):
     (site_packages / "tools").mkdir()
     (site_packages / "tools" / "mine.py").touch()
     staging.mkdir()
-    (staging / "half").touch()  # of a run that was cut off
+    (staging / "half").touch()  # of an interrupted run
 
     def unpack():
         for file in ("detectron2/a.py", "tools/b.py", "sal_detectron2-0.7.2.dist-info/METADATA"):
@@ -335,7 +335,7 @@ def test_failed_command_names_the_log_that_holds_its_output(tmp_path):
         (KeyboardInterrupt(), 130, "set-up interrupted"),
     ],
 )
-def test_cut_off_set_up_says_so_in_a_line_and_leaves_no_stamp(
+def test_a_set_up_that_stops_says_so_in_a_line_and_leaves_no_stamp(
     tmp_path, monkeypatch, capsys, stop, code, said
 ):
     def fail(prefix, session):

@@ -1,11 +1,10 @@
-"""``counterpoise thresholds``: chosen on validation images, written whole, applied at inference."""
+"""``counterpoise thresholds``: chosen on validation images, written, applied at inference."""
 
 import json
 
 import pytest
 
-from counterpoise.commands.console import main
-from counterpoise.commands.train import main as train_net
+from counterpoise.commands.console import main, train_net
 from counterpoise.evaluation.stored import read_inference
 from runs import SMALL
 
@@ -80,6 +79,25 @@ def test_evaluation_takes_all_detections_and_measures_at_the_thresholds(run, tmp
     assert scores.min() < 0.9
 
 
+def test_chosen_thresholds_are_refused_for_another_checkpoint(arguments, run, tmp_path, capsys):
+    data, out = run
+    file = tmp_path / "t.json"
+    assert main(["thresholds", "--out", str(file), *arguments]) == 0
+    image = str(next((data.parent / "images").glob("*.png")))
+    predict = ["predict", image, "--out", str(tmp_path / "p"), "--thresholds", str(file)]
+    predict += ["--config-file", str(out / "config.yaml"), "--no-images", "--opts", *SMALL[:2]]
+    assert main([*predict, "MODEL.WEIGHTS", str(out / "model_final.pth")]) == 0
+    capsys.readouterr()
+    assert main([*predict, "MODEL.WEIGHTS", str(out / "model_0000001.pth")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"chosen on the checkpoint {out / 'model_final.pth'}" in said
+    # Choosing anew takes no notice of an earlier choice.
+    again = [*arguments, "MODEL.WEIGHTS", str(out / "model_0000001.pth")]
+    again += ["BALANCE.SCORE_THRESHOLDS", str(file)]
+    assert main(["thresholds", "--out", str(file), *again]) == 0
+
+
 @pytest.mark.parametrize(
     "flags, sentence",
     [
@@ -87,6 +105,7 @@ def test_evaluation_takes_all_detections_and_measures_at_the_thresholds(run, tmp
         (["DATASETS.VAL", "()"], "DATASETS.VAL is empty"),
         (["DATASETS.VAL", "('shapes_vall',)"], "did you mean"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["MODEL.WEIGHTS", ""], "no checkpoint"),
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "SCORE_THRESHOLDS"),
     ],
 )

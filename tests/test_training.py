@@ -12,7 +12,6 @@ import yaml
 from detectron2.utils.events import EventStorage
 
 from counterpoise.config.loading import load_config
-from counterpoise.datasets import registration
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.training.hooks import BalanceMetricPrinter
 from models import CONFIGS
@@ -124,9 +123,9 @@ def test_resume_refuses_other_counts_and_shows_the_difference(tmp_path, capsys):
     labels = json.loads((tmp_path / "shapes" / "labels.json").read_text())
     labels["annotations"].append({**labels["annotations"][0], "id": 99})
     (tmp_path / "shapes" / "labels.json").write_text(json.dumps(labels))
-    for entry in registration._ours():
-        entry.unregister()
-    assert train_net(data, tmp_path / "out", "--resume", "SOLVER.MAX_ITER", "4") == 2
+    # With another setting a dataset is read anew in the same process.
+    again = ("DATASETS.BAD_RECORDS", "refuse", "SOLVER.MAX_ITER", "4")
+    assert train_net(data, tmp_path / "out", "--resume", *again) == 2
     error = capsys.readouterr().err
     assert "another training set" in error and "boxes" in error
 

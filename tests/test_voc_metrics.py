@@ -138,8 +138,8 @@ BOX = (0, 0, 10, 10)
 @pytest.mark.parametrize(
     "boxes, found, AP10",
     [
-        pytest.param([(*BOX, 0)], [(0, 0, 10, 5, 0.9)], 0, id="IoU of exactly 0.5 misses"),
-        pytest.param([(*BOX, 0)], [(0, 0, 10, 5.01, 0.9)], 100, id="IoU just above 0.5 hits"),
+        pytest.param([(*BOX, 0)], [(0, 0, 10, 5, 0.9)], 0, id="IoU of exactly 0.5 is no match"),
+        pytest.param([(*BOX, 0)], [(0, 0, 10, 5.01, 0.9)], 100, id="IoU just above 0.5 is a match"),
         pytest.param(
             # The second detection overlaps the second box by 8 / 12, too.
             [(*BOX, 0), (2, 0, 10, 10, 0)], [(*BOX, 0.9), (0.5, 0, 10, 10, 0.8)], 50,

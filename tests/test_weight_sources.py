@@ -9,11 +9,20 @@ from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
+from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.balance.class_weights import class_weights
 from counterpoise.errors import UserError
+from counterpoise.modeling.dense_loss import (
+    DenseClassificationLoss,
+    DenseFocalLoss,
+    balanced_alpha,
+)
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
-from counterpoise.modeling.weight_sources import class_table, class_weight_provider
-from models import batch, build, losses_and_gradients, quick_config
+from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.weight_sources import ClassTable, class_table, class_weight_provider
+from counterpoise.training.trainer import training_table
+from models import STOCK, batch, build, losses_and_gradients, quick_config
+from test_retinanet import retinanet_config
 
 
 @pytest.fixture
@@ -82,6 +91,33 @@ def test_a_model_reads_the_training_set_at_its_first_loss_and_never_for_inferenc
     assert_close(model.roi_heads.box_predictor.cls_loss.weight, class_weights([5, 2, 1]))
 
 
+def test_a_table_that_is_handed_over_is_used_in_place_of_counting():
+    unknown = ("DATASETS.TRAIN", "not_registered")
+    table = ClassTable(ClassCounts(("a", "b", "c"), (1, 1, 1), (5, 2, 1)), torch.arange(1.0, 5.0))
+    two_stage = build(quick_config(*unknown))
+    two_stage.roi_heads.box_predictor.cls_loss.use_table(table)
+    one_stage = build(retinanet_config(*unknown, leaf="focal_frequency"))
+    one_stage.dense_loss.use_table(table)
+    with EventStorage():
+        losses_and_gradients(two_stage, batch())
+        losses_and_gradients(one_stage, batch())
+    assert torch.equal(two_stage.roi_heads.box_predictor.cls_loss.weight, table.weights)
+    assert_close(one_stage.dense_loss.alpha, balanced_alpha(table.weights[:3], (5, 2, 1), 0.25))
+
+
+def test_a_table_changes_no_weights_that_are_not_of_the_training_set():
+    table = ClassTable(ClassCounts(("a",), (1,), (5,)), torch.tensor([8.0, 9.0]))
+    logits, gt_classes = torch.zeros(2, 2), torch.tensor([0, 1])
+    own = ClassificationLoss(lambda z, t: z.new_ones(2), lambda: torch.tensor([1.0, 2.0]))
+    dense = DenseClassificationLoss(DenseFocalLoss(), 0.5)
+    with EventStorage():
+        own.use_table(table)
+        own(logits, gt_classes)
+        dense.use_table(table)
+        dense(torch.zeros(1, 2, 1), gt_classes[None], [])
+    assert own.weight.tolist() == [1.0, 2.0] and dense.alpha is None
+
+
 def test_the_table_lists_names_counts_frequencies_and_weights(catalog, caplog):
     catalog("first", ["a", "b", "c"], {"a": 6, "b": 3, "c": 1})
     logging.getLogger("counterpoise").propagate = True
@@ -135,6 +171,48 @@ def test_a_class_list_of_another_length_is_refused_with_both_numbers(catalog):
     catalog("first", ["a", "b"], {"a": 6, "b": 1})
     with pytest.raises(UserError, match=r"NUM_CLASSES is 3, but .* has 2 classes \(a, b\)"):
         class_table(quick_config("DATASETS.TRAIN", "first"))
+
+
+def test_retinanet_is_asked_for_its_own_number_of_classes(catalog):
+    catalog("first", ["a", "b", "c"], {"a": 5, "b": 2, "c": 1})
+    own = ("DATASETS.TRAIN", "first", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    cfg = retinanet_config(*own, leaf="focal_frequency")
+    with EventStorage():
+        losses_and_gradients(build(cfg), batch())
+    assert class_table(cfg).counts.boxes == (5, 2, 1)
+    with pytest.raises(UserError, match=r"MODEL.RETINANET.NUM_CLASSES is 2, but .* 3 classes"):
+        class_table(retinanet_config(*own, "MODEL.RETINANET.NUM_CLASSES", "2"))
+
+
+@pytest.mark.parametrize(
+    "cfg, weighted",
+    [
+        (retinanet_config("DATASETS.TRAIN", "first"), False),
+        (retinanet_config("DATASETS.TRAIN", "first", leaf="focal_frequency"), True),
+        (
+            retinanet_config("DATASETS.TRAIN", "first", "MODEL.META_ARCHITECTURE", "RetinaNet"),
+            False,
+        ),
+        (quick_config("DATASETS.TRAIN", "first"), True),
+        (quick_config("DATASETS.TRAIN", "first", *STOCK), False),
+        (quick_config("DATASETS.TRAIN", "first", "BALANCE.CLASS_WEIGHTS.SOURCE", "none"), False),
+        (quick_config("DATASETS.TRAIN", "first", "BALANCE.CLASS_WEIGHTS.SOURCE", "batch"), False),
+    ],
+)
+def test_weights_that_no_loss_reads_are_not_computed(catalog, cfg, weighted):
+    # The rule `inverse` refuses a class without boxes, where its weights are computed.
+    catalog("first", ["a", "b", "c"], {"a": 5, "b": 2})
+    cfg = cfg.clone()
+    cfg.defrost()
+    table = training_table(cfg)
+    assert table.counts.boxes == (5, 2, 0)
+    assert (table.weights is not None) == weighted == ("weight" in str(table))
+    cfg.BALANCE.CLASS_WEIGHTS.RULE = "inverse"
+    if weighted:
+        with pytest.raises(UserError, match="classes without boxes: c"):
+            training_table(cfg)
+    else:
+        assert training_table(cfg).weights is None
 
 
 def test_training_sets_of_different_classes_are_refused(catalog):

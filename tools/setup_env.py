@@ -46,7 +46,7 @@ DISK_GB = 9 if sys.platform == "linux" else 3
 MODULES = {"hydra-core": "hydra", "opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 HEADLESS = "opencv-python-headless"
 
-# What a failed command prints, and the cause with its mend; the first that matches is told.
+# What a failed command prints, and the cause with its fix; the first that matches is told.
 # Without a network pip ends in "No matching distribution", too: hence the order.
 FAILURES = (
     (
@@ -221,7 +221,7 @@ def failure_cause(output: str) -> str:
     for pattern, cause in FAILURES:
         if re.search(pattern, output):
             return cause
-    return "a command failed; read the end of its output, mend the cause and try again"
+    return "a command failed; read the end of its output, fix the cause and try again"
 
 
 def pip_progress(line: str) -> str | None:
@@ -360,7 +360,7 @@ def inspect_environment(prefix: Path, modules: Iterable[str] = ()) -> Environmen
 
 
 def create_environment(prefix: Path) -> None:
-    """Make the folder of an owned environment, or take up one whose creation was cut off.
+    """Make the folder of an owned environment, or take up one whose creation was interrupted.
 
     Raises:
         SetupError: this Python will not do, or the folder holds something else.
@@ -377,7 +377,7 @@ def create_environment(prefix: Path) -> None:
 
 
 def remove_unfinished(site_packages: Path) -> bool:
-    """Make pip forget the installation that was cut off.
+    """Make pip forget the installation that was interrupted.
 
     pip takes any ``.dist-info`` for a complete package and writes its INSTALLER near the end.
     Folders beginning with ``~`` are replaced versions that it had set aside.
@@ -397,7 +397,7 @@ def install_detectron2(env: Environment, staging: Path, session: Session) -> Non
     """Install Detectron2's Python sources from a wheel that is tagged for one Python only.
 
     pip puts such a wheel only into a ``--target`` folder. From there its metadata move to
-    site-packages first and the package last, each in one step: cut off anywhere, Detectron2 is
+    site-packages first and the package last, each in one step: interrupted anywhere, Detectron2 is
     either complete or absent. The wheel's top-level ``tools``, which could hide another package of
     that name, stays out.
 
@@ -566,7 +566,7 @@ def main(arguments: list[str]) -> int:
         return 2
     except OSError as error:
         print(
-            f"set-up stopped: {error.strerror} ({error.filename or prefix}); mend this or pass "
+            f"set-up stopped: {error.strerror} ({error.filename or prefix}); fix this or pass "
             "VENV=PATH of another environment",
             file=sys.stderr,
         )

@@ -27,7 +27,7 @@ _LAZY = {
     "ROI_LOSS_REGISTRY": "counterpoise.modeling",
     "ROI_SAMPLER_REGISTRY": "counterpoise.modeling",
     "WEIGHT_RULE_REGISTRY": "counterpoise.modeling",
-    "add_counterpoise_config": "counterpoise.config",
+    "add_counterpoise_config": "counterpoise.config.keys",
 }
 
 __all__ = [
@@ -41,13 +41,25 @@ __all__ = [
 ]
 
 
+def require_detectron2(what: str) -> None:
+    """Refuse to go on without Detectron2, which no package index brings along.
+
+    Args:
+        what: needs it, for the message.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if find_spec("detectron2") is None:
+        raise UserError(
+            f"{what} needs Detectron2, which is not installed in this environment: run "
+            "'make install' or build Detectron2 from its sources"
+        )
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'counterpoise' has no attribute '{name}'")
-    if find_spec("detectron2") is None:
-        raise UserError(
-            f"counterpoise.{name} needs Detectron2, which is not installed in this environment: "
-            "run 'make install' or build Detectron2 from its sources"
-        )
+    require_detectron2(f"counterpoise.{name}")
     import_module("counterpoise.modeling")
     return getattr(import_module(_LAZY[name]), name)

@@ -36,7 +36,9 @@ def inv_sqrt_rule(frequency: Tensor, **_: object) -> Tensor:
     return frequency.rsqrt()
 
 
-def effective_num_rule(frequency: Tensor, *, total: float, beta: float, **_: object) -> Tensor:
+def effective_num_rule(
+    frequency: Tensor, *, total: float | Tensor, beta: float, **_: object
+) -> Tensor:
     """``(1 - beta) / (1 - beta^n)``, the class-balanced weight of arXiv:1901.05555, equation 2."""
     return (1 - beta) / -torch.expm1(frequency * total * math.log(beta))
 
@@ -46,8 +48,9 @@ def none_rule(frequency: Tensor, **_: object) -> Tensor:
     return torch.ones_like(frequency)
 
 
-#: A rule maps frequencies (M,), float64, to weights (M,). It also gets the keywords `total`
-#: (number of boxes), `log_offset` and `beta`, and takes those that it needs.
+#: A rule maps frequencies (M,), float64, to weights (M,), each weight from its own frequency. It
+#: also gets the keywords `total` (number of boxes; a tensor () for a batch), `log_offset` and
+#: `beta`, and takes those that it needs.
 WeightRule = Callable[..., Tensor]
 
 RULES: dict[str, WeightRule] = {
@@ -145,14 +148,15 @@ def batch_class_weights(
     """
     weigh = _checked_rule(rule)
     _check_choice("normalize", normalize, NORMALIZES)
-    weights = torch.ones(len(counts), dtype=torch.float64, device=counts.device)
-    if counts[:-1].sum() == 0:
-        return weights.float()
-    present, total = counts > 0, counts.sum().item()
-    frequency = counts[present].double() / total
-    found = weigh(frequency, total=total, log_offset=log_offset, beta=beta)
-    weights[present] = found / found.mean() if normalize == "mean_one" else found
-    return weights.float()
+    # Masks in place of indexing and branches: on a GPU, both of these wait for the counts.
+    counts = counts.double()
+    present, total = counts > 0, counts.sum()
+    frequency = torch.where(present, counts / total, 1.0)
+    weights = weigh(frequency, total=total, log_offset=log_offset, beta=beta)
+    if normalize == "mean_one":
+        weights = weights * present.sum() / (weights * present).sum()
+    has_foreground = counts[:-1].sum() > 0
+    return torch.where(present & has_foreground, weights, 1.0).float()
 
 
 def append_background(

@@ -13,6 +13,16 @@ from torch import Tensor
 REDUCTIONS = ("none", "sum", "mean", "weight_sum")
 
 
+def check_gamma(gamma: float) -> None:
+    """Refuse a focusing parameter for which there is no focal loss.
+
+    Raises:
+        ValueError: it is negative or not finite.
+    """
+    if not (gamma >= 0 and math.isfinite(gamma)):
+        raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
+
+
 def softmax_focal_loss(
     logits: Tensor,
     targets: Tensor,
@@ -20,6 +30,7 @@ def softmax_focal_loss(
     weight: Tensor | None = None,
     ignore_index: int = -1,
     reduction: str = "weight_sum",
+    check_values: bool | None = None,
 ) -> Tensor:
     r"""Multi-class focal loss, ``-w_t (1 - p_t)^gamma log(p_t)`` with ``p = softmax(logits)``.
 
@@ -34,7 +45,7 @@ def softmax_focal_loss(
     ``p_t -> 0``, vanishing without NaN for ``p_t -> 1`` at any gamma, 0 < gamma < 1 included.
 
     Args:
-        logits: (N, C) or (N, C, d1, ...), C >= 2, any float dtype. Half precision are computed in
+        logits: (N, C) or (N, C, d1, ...), C >= 2, any float dtype. Half precision is computed in
             float32, also under autocast.
         targets: (N) or (N, d1, ...), integer class indices in [0, C) or `ignore_index`.
         gamma: focusing parameter >= 0; 0 gives cross-entropy.
@@ -45,6 +56,8 @@ def softmax_focal_loss(
             their class weights, as :func:`torch.nn.functional.cross_entropy` does; equal to
             ``mean`` without weights). A batch with nothing to learn from gives a zero that keeps
             the graph.
+        check_values: whether to look into `targets` and `weight`, for which the host waits for a
+            GPU; None looks where they are on the CPU. Shapes and dtypes are always checked.
 
     Returns:
         float32, or float64 for float64 logits; a scalar unless `reduction` is ``none``.
@@ -52,8 +65,10 @@ def softmax_focal_loss(
     Raises:
         ValueError: a shape, class index, gamma, weight or reduction that is not as described.
     """
-    _check_gamma(gamma)
-    _check_inputs(logits, targets, weight, ignore_index, reduction)
+    check_gamma(gamma)
+    _check_inputs(logits, targets, weight, reduction)
+    if _looks_into(logits, check_values):
+        _check_values(targets, weight, ignore_index, logits.shape[1])
     ignored = targets == ignore_index
     class_ids = targets.long().masked_fill(ignored, 0)
     # Autocast would run logsumexp and logsigmoid in bfloat16 on the CPU.
@@ -70,6 +85,7 @@ def sigmoid_focal_loss(
     gamma: float = 2.0,
     weight: Tensor | None = None,
     reduction: str = "mean",
+    check_values: bool | None = None,
 ) -> Tensor:
     r"""Binary or multi-label focal loss, ``-alpha_t (1 - p_t)^gamma log(p_t)`` per logit.
 
@@ -77,14 +93,16 @@ def sigmoid_focal_loss(
     to torchvision's and finite where that gives NaN gradients (gamma < 1).
 
     Args:
-        logits: any shape, any float dtype. Half precision are computed in float32.
+        logits: any shape, any float dtype. Half precision is computed in float32.
         targets: the shape of `logits`, 0 or 1, of any dtype; for several labels the last dimension
             is the class.
         alpha: weight of the positives in [0, 1], 1 - alpha being that of the negatives; a number,
-            or (C,) with one per class of the last dimension; a negative number turns it off.
+            of which a negative one is off, or (C,) with one per class of the last dimension.
         gamma: focusing parameter >= 0; 0 gives (alpha-balanced) binary cross-entropy.
         weight: broadcastable to `logits`, a further factor; None means 1.
         reduction: ``none``, ``sum`` or ``mean`` (over all elements, 0 for none at all).
+        check_values: whether to look into an alpha that is a tensor, see
+            :func:`softmax_focal_loss`.
 
     Returns:
         float32, or float64 for float64 logits; a scalar unless `reduction` is ``none``.
@@ -92,7 +110,7 @@ def sigmoid_focal_loss(
     Raises:
         ValueError: a shape, alpha, gamma or reduction that is not as described.
     """
-    _check_gamma(gamma)
+    check_gamma(gamma)
     if targets.shape != logits.shape:
         raise ValueError(
             f"targets must have the shape of logits, {tuple(logits.shape)}, "
@@ -100,15 +118,19 @@ def sigmoid_focal_loss(
         )
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be 'none', 'sum' or 'mean', got {reduction!r}")
+    is_tensor = isinstance(alpha, Tensor)
+    if is_tensor and _looks_into(logits, check_values):
+        if not ((alpha >= 0) & (alpha <= 1)).all():
+            raise ValueError(f"alpha must lie in [0, 1], got {alpha.tolist()}")
+    elif not is_tensor and not alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1] or be negative, got {alpha}")
     with torch.autocast(logits.device.type, enabled=False):
         logits = _at_least_float32(logits)
         targets = targets.to(logits)
         margin = (2 * targets - 1) * logits
         loss = _focal(F.logsigmoid(margin), F.logsigmoid(-margin), gamma)
-        alpha = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
-        if not (alpha < 0).all():
-            if not ((alpha >= 0) & (alpha <= 1)).all():
-                raise ValueError(f"alpha must lie in [0, 1], got {alpha.tolist()}")
+        if is_tensor or alpha >= 0:
+            alpha = alpha.to(logits) if is_tensor else alpha
             loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
         if weight is not None:
             loss = loss * weight.to(logits)
@@ -123,28 +145,14 @@ def cross_entropy_loss(
     weight: Tensor | None = None,
     ignore_index: int = -1,
     reduction: str = "weight_sum",
+    check_values: bool | None = None,
 ) -> Tensor:
     """Cross-entropy with the arguments, reductions and guarantees of :func:`softmax_focal_loss`.
 
     With class weights it is the alpha-balanced cross-entropy of arXiv:1708.02002, equation 3,
     for any number of classes.
     """
-    return softmax_focal_loss(logits, targets, 0.0, weight, ignore_index, reduction)
-
-
-def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
-    """Softmax probability of the target, ``p_t``, without gradient.
-
-    Args:
-        logits: (N, C, ...), C >= 2.
-        targets: (N, ...), class indices in [0, C).
-
-    Returns:
-        the shape of `targets`, float32 or float64.
-    """
-    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-        log_p, _ = _log_p_and_log_q(_at_least_float32(logits), targets.long())
-        return log_p.exp()
+    return softmax_focal_loss(logits, targets, 0.0, weight, ignore_index, reduction, check_values)
 
 
 def reduce_loss(
@@ -194,18 +202,15 @@ def _focal(log_p: Tensor, log_q: Tensor, gamma: float) -> Tensor:
     return -log_p if gamma == 0 else -torch.exp(gamma * log_q) * log_p
 
 
-def _check_gamma(gamma: float) -> None:
-    if not (gamma >= 0 and math.isfinite(gamma)):
-        raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
-
-
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def _check_inputs(
-    logits: Tensor, targets: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
-) -> None:
+def _looks_into(logits: Tensor, check_values: bool | None) -> bool:
+    return logits.device.type == "cpu" if check_values is None else check_values
+
+
+def _check_inputs(logits: Tensor, targets: Tensor, weight: Tensor | None, reduction: str) -> None:
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if logits.dim() < 2 or logits.shape[1] < 2 or not logits.is_floating_point():
@@ -220,14 +225,18 @@ def _check_inputs(
             f"targets must be integers of shape {expected}, "
             f"got {targets.dtype} of shape {tuple(targets.shape)}"
         )
+    if weight is not None and tuple(weight.shape) != (num_classes,):
+        raise ValueError(f"weight must have shape ({num_classes},), got {tuple(weight.shape)}")
+
+
+def _check_values(
+    targets: Tensor, weight: Tensor | None, ignore_index: int, num_classes: int
+) -> None:
     valid = (targets == ignore_index) | ((targets >= 0) & (targets < num_classes))
     if not valid.all():
         raise ValueError(
             f"targets must lie in [0, {num_classes}) or be {ignore_index}, "
             f"got {targets[~valid][0].item()}"
         )
-    if weight is not None:
-        if tuple(weight.shape) != (num_classes,):
-            raise ValueError(f"weight must have shape ({num_classes},), got {tuple(weight.shape)}")
-        if not (weight.isfinite() & (weight >= 0)).all():
-            raise ValueError(f"weight must be finite and >= 0, got {weight.tolist()}")
+    if weight is not None and not (weight.isfinite() & (weight >= 0)).all():
+        raise ValueError(f"weight must be finite and >= 0, got {weight.tolist()}")

@@ -3,9 +3,13 @@
 A label vector holds one value per anchor of one image: 1 positive, 0 negative, -1 ignored. Every
 sampler takes such a vector and returns a new one in which the anchors that it did not choose are
 -1. An ignored anchor stays ignored.
+
+A number of anchors that the host has to know makes it wait for a GPU; it needs to know as few as it
+does in Detectron2's sampling, which are the positives and the negatives of each image.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,10 +34,9 @@ def sample_random(labels: Tensor, num_samples: int, positive_fraction: float) ->
     negatives = (labels == 0).nonzero().flatten()
     positives = _random_subset(positives, int(num_samples * positive_fraction))
     negatives = _random_subset(negatives, num_samples - len(positives))
+    # index_fill, since `sampled[positives] = 1` copies the 1 to the device and waits for it.
     sampled = torch.full_like(labels, -1)
-    sampled[positives] = 1
-    sampled[negatives] = 0
-    return sampled
+    return sampled.index_fill_(0, positives, 1).index_fill_(0, negatives, 0)
 
 
 def mine_hard_negatives(
@@ -43,6 +46,7 @@ def mine_hard_negatives(
     max_positives: int = 128,
     min_negatives: int = 3,
     tie_break: str = "index",
+    rank: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """Keep the positives and the hardest negatives, `ratio` of them for each positive.
 
@@ -60,7 +64,9 @@ def mine_hard_negatives(
             overlaps none.
         min_negatives: negatives for an image without positives. Zero would leave the images that
             show only background without any effect.
-        tie_break: which negatives of equal hardness come first, see :func:`top_indices`.
+        tie_break: which negatives of equal hardness come first, see :func:`hardest`.
+        rank: called with the number of negatives that are wanted; returns values (A,) to rank by in
+            place of `hardness`.
 
     Returns:
         (A,), the dtype of `labels`, in {-1, 0, 1}.
@@ -76,46 +82,54 @@ def mine_hard_negatives(
     if not ratio > 0:
         raise ValueError(f"ratio must be > 0, got {ratio}")
     positives = (labels == 1).nonzero().flatten()
-    negatives = (labels == 0).nonzero().flatten()
     if max_positives >= 0:
         positives = _random_subset(positives, max_positives)
     wanted = math.floor(ratio * len(positives)) if len(positives) else min_negatives
-    negatives = negatives[
-        top_indices(hardness[negatives].detach(), min(wanted, len(negatives)), tie_break)
-    ]
-    sampled = torch.full_like(labels, -1)
-    sampled[positives] = 1
-    sampled[negatives] = 0
-    return sampled
+    if rank is not None:
+        hardness = rank(wanted)
+    negatives = hardest(hardness.detach(), wanted, tie_break, labels == 0)
+    sampled = torch.full_like(labels, -1).masked_fill_(negatives, 0)
+    return sampled.index_fill_(0, positives, 1)
 
 
-def top_indices(values: Tensor, k: int, tie_break: str = "index") -> Tensor:
+def hardest(
+    values: Tensor, k: int, tie_break: str = "index", among: Tensor | None = None
+) -> Tensor:
     """Choose the k largest values, with a rule for ties, which :func:`torch.topk` does not have.
 
     Args:
         values: (N,), floating point; NaN counts as the largest, so that what is chosen shows it.
-        k: in [0, N].
+        k: >= 0; all are chosen where there are fewer.
         tie_break: of equal values ``index`` takes the lowest indices, ``random`` any, drawn from
             torch's generator. Anchors are in the order of the pixels, so that the lowest index
             prefers the top left corner of the finest level.
+        among: (N,), bool, those that can be chosen; None for all.
 
     Returns:
-        (k,), int64, in no order of value.
+        (N,), bool.
 
     Raises:
         ValueError: an unknown `tie_break`.
     """
     if tie_break not in TIE_BREAKS:
         raise ValueError(f"tie_break must be in {TIE_BREAKS}, got {tie_break!r}")
+    if among is None:
+        among = torch.ones_like(values, dtype=torch.bool)
+    k = min(k, len(values))
     if k == 0:
-        return torch.empty(0, dtype=torch.long, device=values.device)
-    values = values.masked_fill(values.isnan(), math.inf)
+        return torch.zeros_like(among)
+    values = values.masked_fill(values.isnan(), math.inf).masked_fill(~among, -math.inf)
     threshold = values.topk(k).values[-1]
-    above = (values > threshold).nonzero().flatten()
-    tied = (values == threshold).nonzero().flatten()
-    missing = k - len(above)
-    tied = _random_subset(tied, missing) if tie_break == "random" else tied[:missing]
-    return torch.cat([above, tied])
+    above = values > threshold
+    tied = (values == threshold) & among
+    missing = k - above.sum()
+    if tie_break == "random":
+        order = torch.randperm(len(values), device=values.device)
+        first = tied[order].cumsum(0) <= missing
+        tied &= torch.empty_like(first).scatter_(0, order, first)
+    else:
+        tied &= tied.cumsum(0) <= missing
+    return above | tied
 
 
 def _random_subset(index: Tensor, size: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""The subcommands of ``counterpoise``, one module each: ``add_parser`` and ``run``."""
+"""The command line: ``arguments``, ``console``, and per command a module with ``run``."""

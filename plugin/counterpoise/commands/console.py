@@ -1,53 +1,76 @@
-"""The console command ``counterpoise``, which stands beside ``train_net.py``."""
+"""The programs ``counterpoise`` and ``train_net.py``: from what is typed to an exit code."""
 
 import argparse
+import logging
 import os
+import shlex
 import sys
+import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
-from counterpoise.commands import compare, curves, inspect, predict, report, thresholds
-from counterpoise.commands.train import refuse, silence_known_noise
+from counterpoise import require_detectron2
+from counterpoise.commands.arguments import argument_parser, train_parser
 from counterpoise.errors import UserError
-
-COMMANDS = (inspect, thresholds, predict, report, compare, curves)
-
-EPILOG = """\
-exit codes: 0 done, 2 bad input, 1 anything else
-`counterpoise COMMAND --help` shows an example of each command
-"""
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Parser of ``counterpoise`` and its subcommands."""
-    parser = argparse.ArgumentParser(
-        prog="counterpoise",
-        description="Look into datasets, losses and trained models.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the console command.
+    """Run ``counterpoise``.
 
     Args:
         arguments: without the program's name; None for those of the process.
 
     Returns:
-        exit code: 0 done, 2 bad input. Any other failure raises.
+        exit code: 0 done, 2 bad input or config. Any other failure raises.
     """
-    args = argument_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser, commands = argument_parser()
+    if arguments and arguments[0] in commands:
+        # Overrides may stand before, between and behind options, which subparsers cannot read.
+        args = commands[arguments[0]].parse_intermixed_args(arguments[1:])
+    else:
+        args = parser.parse_args(arguments)
+    args.typed = shlex.join(["counterpoise", *arguments])
+    return _execute(args, f"counterpoise {args.command}")
+
+
+def train_net(arguments: Sequence[str] | None = None) -> int:
+    """Run ``train_net.py``, which is ``counterpoise train`` in a checkout.
+
+    Args:
+        arguments: without the program's name; None for those of the process.
+
+    Returns:
+        exit code, as of :func:`main`.
+    """
+    script = "train_net.py" if arguments is not None else sys.argv[0]
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    args = train_parser("train_net.py").parse_intermixed_args(arguments)
+    args.typed = shlex.join(["python", script, *arguments])
+    return _execute(args, "train_net.py")
+
+
+def _execute(args: argparse.Namespace, program: str) -> int:
     silence_known_noise()
     try:
-        args.run(args)
+        require_detectron2(program)
+        import_module(f"counterpoise.commands.{args.command}").run(args)
         sys.stdout.flush()
     except UserError as error:
-        return refuse(error, f"counterpoise {args.command}")
+        # A loader or GPU process hands its error on with the traceback as text, the sentence last.
+        sentence = str(error).strip().splitlines()[-1]
+        sentence = sentence.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+        print(f"{program}: error: {sentence}", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # The reader, such as head, has seen enough; Python must not write to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def silence_known_noise() -> None:
+    """Keep what newer versions of torch say of Detectron2's code off the terminal."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    warnings.filterwarnings("ignore", message=r"torch\.meshgrid")
+    for name in ("torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)

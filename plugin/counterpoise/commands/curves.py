@@ -1,51 +1,22 @@
 """``counterpoise curves``: pictures of the focal loss."""
 
 import argparse
-from pathlib import Path
-from typing import Any
+import itertools
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
+from detectron2.data import build_detection_train_loader
 from detectron2.utils.events import EventStorage
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from counterpoise.commands.options import add_command, add_config_arguments, config_of
+from counterpoise.balance.losses import check_gamma
+from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
+from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import load_for_evaluation
-from counterpoise.modeling.roi_loss import ClassificationLoss
-from counterpoise.pages.curves import (
-    GAMMAS,
-    draw_cumulative_shares,
-    draw_loss_curves,
-    save,
-)
-
-EXAMPLES = """\
-counterpoise curves --out output/curves
-counterpoise curves --config-file configs/quick/focal.yaml \\
-    --config-file configs/datasets/bccd.yaml MODEL.WEIGHTS output/bccd/model_final.pth
-"""
-
-
-def add_parser(commands: Any) -> None:
-    """Add ``curves`` to the subcommands."""
-    parser = add_command(
-        commands,
-        "curves",
-        "draw the focal loss, and how a trained model's loss is spread",
-        "Draw loss and gradient against p_t; with a config and MODEL.WEIGHTS also the "
-        "share of the loss that the easiest foreground and background proposals cause.",
-        EXAMPLES,
-    )
-    parser.add_argument("--gammas", type=float, nargs="+", default=GAMMAS, metavar="G")
-    parser.add_argument("--alphas", type=float, nargs="*", default=(0.25, 0.75), metavar="A")
-    parser.add_argument("--out", type=Path, default=Path("output/curves"), metavar="DIR")
-    parser.add_argument("--images", type=int, default=50, help="of the test set (default 50)")
-    add_config_arguments(parser)
-    parser.set_defaults(run=run)
+from counterpoise.pages.curves import draw_cumulative_shares, draw_loss_curves, save
+from counterpoise.utils.progress import progress
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,8 +25,11 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: a parameter out of its range, or a config or checkpoint that cannot be used.
     """
-    if wrong := [gamma for gamma in args.gammas if not 0 <= gamma < float("inf")]:
-        raise UserError(f"--gammas has {wrong[0]:g}, expected numbers >= 0")
+    for gamma in args.gammas:
+        try:
+            check_gamma(gamma)
+        except ValueError as error:
+            raise UserError(f"--gammas has {gamma:g}: {error}") from error
     if wrong := [alpha for alpha in args.alphas if not 0 <= alpha <= 1]:
         raise UserError(f"--alphas has {wrong[0]:g}, expected numbers in [0, 1]")
     if args.images < 1:
@@ -84,7 +58,11 @@ def collect_proposals(cfg: CfgNode, max_images: int) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: the checkpoint does not fit, or the model has no Counterpoise box head.
     """
-    model, _ = load_for_evaluation(cfg)
+    test = cfg.clone()
+    test.DATASETS.TRAIN, test.DATALOADER.NUM_WORKERS = test.DATASETS.TEST, 0
+    test.BALANCE.CLASS_WEIGHTS.SOURCE = "none"  # they would be counted over the training set
+    test.BALANCE.ROI_LOSS.NORMALIZER = "sum"  # else Detectron2 itself computes cross-entropy
+    model, _ = load_for_evaluation(test)
     head = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
     if not hasattr(head, "cls_loss"):
         raise UserError(
@@ -93,20 +71,15 @@ def collect_proposals(cfg: CfgNode, max_images: int) -> tuple[Tensor, Tensor]:
         )
     collected: list[tuple[Tensor, Tensor]] = []
 
-    def record(logits: Tensor, gt_classes: Tensor) -> Tensor:
+    def record(_: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+        logits, gt_classes = inputs
         kept = gt_classes >= 0
         collected.append((logits[kept].cpu(), gt_classes[kept].cpu()))
-        return logits.new_zeros(len(logits))
 
-    # Without class weights, which would be counted over the training set.
-    head.cls_loss = ClassificationLoss(record)
-    test = cfg.clone()
-    test.DATASETS.TRAIN, test.DATALOADER.NUM_WORKERS = test.DATASETS.TEST, 0
-    loader = DefaultTrainer.build_train_loader(test)
-    model.train()
+    loader = build_detection_train_loader(test, mapper=training_mapper(test))
     batches = -(-max_images // cfg.SOLVER.IMS_PER_BATCH)
-    with torch.no_grad(), EventStorage():
-        steps = tqdm(range(batches), desc="proposals", unit="batch")
-        for _, images in zip(steps, loader, strict=False):
+    model.train()
+    with torch.no_grad(), EventStorage(), head.cls_loss.register_forward_pre_hook(record):
+        for images in progress(itertools.islice(loader, batches), "proposals", "batch", batches):
             model(images)
     return tuple(torch.cat(part) for part in zip(*collected, strict=True))

@@ -8,47 +8,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from counterpoise.commands.options import add_command, add_config_arguments, config_of
+from counterpoise.commands.configs import config_of
 from counterpoise.config.validation import check_config
 from counterpoise.inspection import find_target, inspect
-from counterpoise.inspection.page import as_page
-from counterpoise.inspection.terminal import as_text
+from counterpoise.inspection.sections import as_page, as_text
 from counterpoise.utils.files import write_json, write_whole
 from counterpoise.utils.progress import progress
-
-EXAMPLES = """\
-counterpoise inspect path/to/dataset
-counterpoise inspect bccd_train --config-file configs/quick/focal_weights.yaml \\
-    --config-file configs/datasets/bccd.yaml --out output/inspect/bccd
-"""
-
-
-def add_parser(commands: Any) -> None:
-    """Add ``inspect`` to the subcommands."""
-    parser = add_command(
-        commands,
-        "inspect",
-        "count, measure and check a dataset, and recommend settings",
-        "Class counts, box sizes against the model's anchors, co-occurrence, faulty "
-        "records, files shared by splits, class weights, repeat factors, and a recommendation with "
-        "the config lines to copy. The anchors are those of the config's model, or of R50-FPN "
-        "without a config. Writes inspect.json and inspect.html.",
-        EXAMPLES,
-    )
-    parser.add_argument(
-        "target", metavar="NAME_OR_FOLDER",
-        help="a dataset of the config or of Detectron2's catalogue, or a folder in YOLO "
-        "(data.yaml), Pascal VOC or COCO form",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR",
-        help="for inspect.json and inspect.html (default output/inspect/<name>)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
-    add_config_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -71,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))
     else:
-        print(as_text(inspection), *written, sep="\n")
+        print(as_text(inspection), "\n".join(map(str, written)), sep="\n\n")
 
 
 @contextmanager

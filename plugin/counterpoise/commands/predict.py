@@ -3,53 +3,15 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
-from counterpoise.commands.options import (
-    add_command,
-    add_config_arguments,
-    add_run_argument,
-    config_of,
-)
+from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.inference.prediction import Predictions, as_coco, find_images, predict, save_drawn
 from counterpoise.utils.files import write_json
-
-EXAMPLES = """\
-counterpoise predict photos/ --run output/bccd --thresholds output/bccd/thresholds.json
-counterpoise predict a.jpg b.jpg --config-file my.yaml --opts MODEL.WEIGHTS model_final.pth
-"""
-
-
-def add_parser(commands: Any) -> None:
-    """Add ``predict`` to the subcommands."""
-    parser = add_command(
-        commands,
-        "predict",
-        "detect objects in images or folders",
-        "Detect objects in images; write the images with boxes drawn and "
-        "predictions.json, a COCO dataset whose annotations have a score.",
-        EXAMPLES,
-    )
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER")
-    add_run_argument(parser)
-    parser.add_argument(
-        "--thresholds", type=Path, metavar="FILE", help="of `counterpoise thresholds`"
-    )
-    parser.add_argument(
-        "--min-score", type=float, metavar="S",
-        help="leave out detections below this score (default 0.5, or 0 with --thresholds)",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("output/predictions"), metavar="DIR")
-    parser.add_argument("--no-images", action="store_true", help="write predictions.json only")
-    parser.add_argument("--json", action="store_true", help="print the JSON instead of a summary")
-    add_config_arguments(parser, opts=False)
-    parser.set_defaults(run=run)
+from counterpoise.utils.table import Table
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,26 +32,28 @@ def run(args: argparse.Namespace) -> None:
     min_score = args.min_score
     if min_score is None:
         min_score = 0.0 if cfg.BALANCE.SCORE_THRESHOLDS else 0.5
-    whole: list[Predictions] = []
-    faults: list[str] = []
+    readable: list[Predictions] = []
+    unreadable: list[str] = []
     for each in predict(cfg, model, images, min_score):
-        if each.fault:
-            faults.append(f"{each.image.path}: {each.fault}")
-            print(f"warning: left out {faults[-1]}", file=sys.stderr)
+        if each.error:
+            unreadable.append(f"{each.image.path}: {each.error}")
+            print(f"warning: left out {unreadable[-1]}", file=sys.stderr)
             continue
-        whole.append(each)
+        readable.append(each)
         if not args.no_images:
             save_drawn(each, class_names, args.out / "images")
-    if not whole:
-        raise UserError(f"none of the {len(images)} images could be read, the first {faults[0]}")
-    coco = as_coco(whole, class_names)
+    if not readable:
+        raise UserError(
+            f"none of the {len(images)} images could be read, the first: {unreadable[0]}"
+        )
+    coco = as_coco(readable, class_names)
     path = write_json(args.out / "predictions.json", coco)
     if args.json:
         print(json.dumps(coco))
         return
     print(summary(coco))
-    places = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
-    print(f"\n{len(whole)} images, {len(coco['annotations'])} detections: {places}")
+    written = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
+    print(f"\n{len(readable)} images, {len(coco['annotations'])} detections: {written}")
 
 
 def summary(coco: dict[str, list[dict[str, Any]]]) -> str:
@@ -98,4 +62,4 @@ def summary(coco: dict[str, list[dict[str, Any]]]) -> str:
     for category in coco["categories"]:
         own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]
         rows.append((category["name"], len(own), len({a["image_id"] for a in own})))
-    return tabulate(rows, ("class", "detections", "images"), tablefmt="simple")
+    return Table(("class", "detections", "images"), rows).as_text()

@@ -7,17 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
-import numpy as np
-from tabulate import tabulate
-
-from counterpoise.commands.options import (
-    add_command,
-    add_config_arguments,
-    add_run_argument,
-    config_of,
-)
+from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
@@ -28,44 +20,9 @@ from counterpoise.inference.threshold_choice import (
     detect,
     overlaps,
 )
-from counterpoise.modeling.score_thresholds import ScoreThresholds
-
-EXAMPLES = """\
-counterpoise thresholds --run output/aquarium
-counterpoise thresholds --run output/aquarium --recall 0.9 --out high_recall.json
-counterpoise predict photos/ --run output/aquarium --thresholds high_recall.json
-"""
-
-
-def add_parser(commands: Any) -> None:
-    """Add ``thresholds`` to the subcommands."""
-    parser = add_command(
-        commands,
-        "thresholds",
-        "choose a score threshold per class on DATASETS.VAL",
-        "Choose a score threshold per class on DATASETS.VAL and write a file for "
-        "BALANCE.SCORE_THRESHOLDS. Scores of a focal loss are not calibrated, and those of rare "
-        "classes least of all, so one threshold for all classes suits none.",
-        EXAMPLES,
-    )
-    add_run_argument(parser)
-    aims = parser.add_mutually_exclusive_group()
-    aims.add_argument(
-        "--precision", type=float, metavar="P",
-        help="the largest recall with at least this precision, in (0, 1]; without --precision and "
-        "--recall the threshold of maximal F1",
-    )  # fmt: skip
-    aims.add_argument(
-        "--recall", type=float, metavar="R",
-        help="the highest threshold with at least this recall, in (0, 1]",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE",
-        help="file to write (default: thresholds.json beside the checkpoint)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    add_config_arguments(parser)
-    parser.set_defaults(run=run)
+from counterpoise.modeling.score_thresholds import FILE_NAME, Checkpoint, ScoreThresholds
+from counterpoise.utils.table import Table
+from counterpoise.utils.text import number
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,13 +36,16 @@ def run(args: argparse.Namespace) -> None:
         if value is not None and not 0 < value <= 1:
             raise UserError(f"--{flag} is {value:g}, expected a number in (0, 1]")
     cfg = config_of(args)
+    cfg.BALANCE.SCORE_THRESHOLDS = ""  # those of an earlier choice
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError("there is no checkpoint to choose for: give --run or MODEL.WEIGHTS")
     if not cfg.DATASETS.VAL:
         raise UserError(
             "DATASETS.VAL is empty: name a dataset whose images the model has not learned from, "
             "such as DATASETS.VAL mine_val"
         )
     prepare(cfg, eval_only=True, splits=("VAL",))
-    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name("thresholds.json")
+    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(FILE_NAME)
     applied = cfg.clone()
     applied.BALANCE.SCORE_THRESHOLDS = str(path)
     check_config(applied)  # refuses a model that could not apply what is chosen for it
@@ -93,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     warnings = overlaps(cfg)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    checkpoint = Checkpoint.of(cfg.MODEL.WEIGHTS)
     matches, names = detect(cfg)
     criterion = "maximal F1"
     if args.precision is not None:
@@ -105,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         scores=tuple(c.point.threshold for c in chosen),
         criterion=criterion,
         dataset=", ".join(cfg.DATASETS.VAL),
+        checkpoint=checkpoint,
     )
     thresholds.write(path)
     if args.json:
@@ -121,25 +83,18 @@ def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> st
     rows = [
         (
             c.name, c.boxes, f"{c.point.threshold:.3f}" + ("" if c.reached else " *"),
-            *(_number(v) for v in (c.point.precision, c.point.recall, c.point.F1, c.F1_common)),
+            *(number(v) for v in (c.point.precision, c.point.recall, c.point.F1, c.F1_common)),
         )
         for c in chosen
     ]  # fmt: skip
     known = [c for c in chosen if c.boxes]
-    means = [np.mean([c.point.F1 for c in known]), np.mean([c.F1_common for c in known])]
-    rows.append(("mean of classes", "", "", "", "", *(_number(float(m)) for m in means)))
+    means = [fmean(c.point.F1 for c in known), fmean(c.F1_common for c in known)]
+    rows.append(("mean of classes", "", "", "", "", *map(number, means)))
     headers = (
         "class", "boxes", "threshold", "precision", "recall", "F1", "F1 at one common threshold",
     )  # fmt: skip
-    text = f"Thresholds of {criterion} on {dataset}, IoU 0.50\n"
-    text += tabulate(
-        rows, headers, tablefmt="simple", disable_numparse=True,
-        colalign=("left", *["right"] * 6),
-    )  # fmt: skip
+    note = ""
     if not all(c.reached for c in chosen):
-        text += "\n* has no threshold of that kind here, so it keeps the config's SCORE_THRESH_TEST"
-    return text
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+        note = "* has no threshold of that kind here, so it keeps the config's SCORE_THRESH_TEST"
+    title = f"Thresholds of {criterion} on {dataset}, IoU 0.50"
+    return Table(headers, rows, title, note, totals=1).as_text()

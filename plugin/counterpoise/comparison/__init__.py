@@ -2,7 +2,7 @@
 
 from counterpoise.comparison.comparing import compare
 from counterpoise.comparison.results import Comparison
-from counterpoise.comparison.runs import Contender, read_contenders
+from counterpoise.comparison.runs import ComparedRun, read_runs
 from counterpoise.comparison.scoring import score
 
-__all__ = ["Comparison", "Contender", "compare", "read_contenders", "score"]
+__all__ = ["ComparedRun", "Comparison", "compare", "read_runs", "score"]

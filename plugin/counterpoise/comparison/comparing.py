@@ -8,19 +8,19 @@ from typing import TypeVar
 import numpy as np
 
 from counterpoise.comparison.cost import different_settings, run_costs
+from counterpoise.comparison.findings import findings, notes
 from counterpoise.comparison.results import (
     ClassComparison,
     Comparison,
     Difference,
+    ErrorComparison,
     GroupComparison,
-    KindOfError,
     MatchedRecall,
     Scores,
 )
-from counterpoise.comparison.runs import Contender
+from counterpoise.comparison.runs import ComparedRun
 from counterpoise.comparison.scoring import RunScores
-from counterpoise.comparison.words import findings, notes
-from counterpoise.evaluation.bootstrap import SEED, interval, mean_of_classes, num_images
+from counterpoise.evaluation.bootstrap import SEED, interval, num_images
 from counterpoise.evaluation.error_types import ERROR_TYPES, ErrorCount, background_false_positives
 from counterpoise.evaluation.groups import frequency_groups
 
@@ -33,23 +33,21 @@ D = TypeVar("D")
 Counts = Mapping[str, tuple[int | None, int | None]]
 
 
-def compare(
-    test_set: str, contenders: Sequence[Contender], scores: Sequence[RunScores]
-) -> Comparison:
+def compare(test_set: str, runs: Sequence[ComparedRun], scores: Sequence[RunScores]) -> Comparison:
     """Compare runs to the first of them.
 
     Args:
         test_set: its name.
-        contenders: of :func:`~counterpoise.comparison.runs.read_contenders`.
+        runs: of :func:`~counterpoise.comparison.runs.read_runs`.
         scores: of :func:`~counterpoise.comparison.scoring.score`, in the same order.
 
     Raises:
         UserError: a file of a run is broken.
     """
-    truth = contenders[0].ground_truth
-    training = {c.name: _training_counts(c, test_set) for c in contenders}
-    stated = [counts for counts in training.values() if _complete(counts)]
-    counts = stated[0] if stated else training[contenders[0].name]
+    truth = runs[0].test_set.ground_truth
+    training = [_training_counts(run) for run in runs]
+    stated = [counts for counts in training if _complete(counts)]
+    counts = stated[0] if stated else training[0]
     matched = _matched(scores, truth.num_images)
     test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
     classes = tuple(
@@ -76,7 +74,7 @@ def compare(
         test_images=truth.num_images,
         resamples=len(scores[0].samples.AP),
         bootstrap_seed=SEED,
-        runs=run_costs(contenders),
+        runs=run_costs(runs),
         mean=_scores(scores, range(len(classes))),
         groups=tuple(
             GroupComparison(
@@ -90,7 +88,7 @@ def compare(
         classes=classes,
         errors=_errors({s.name: s.errors.overall for s in scores}),
         matched=_sum(matched),
-        settings=different_settings(contenders),
+        settings=different_settings(runs),
         same_training_data=all(own == counts for own in stated),
         findings={},
         notes=(),
@@ -98,11 +96,11 @@ def compare(
     return replace(comparison, findings=findings(comparison), notes=notes(comparison))
 
 
-def _training_counts(contender: Contender, test_set: str) -> Counts:
-    counts = dict.fromkeys(contender.ground_truth.class_names, (None, None))
-    evaluation = contender.run.evaluations.get(test_set)
-    if evaluation is not None:
-        counts |= {c.name: (c.train_images, c.train_boxes) for c in evaluation.per_class}
+def _training_counts(run: ComparedRun) -> Counts:
+    counts = dict.fromkeys(run.test_set.ground_truth.class_names, (None, None))
+    if training := run.test_set.context.training:
+        own = zip(training.names, zip(training.images, training.boxes, strict=True), strict=True)
+        counts |= {name: pair for name, pair in own if name in counts}
     return counts
 
 
@@ -119,11 +117,11 @@ def _to_first(values: Mapping[str, T], minus: Callable[[T, T], D]) -> dict[str, 
 def _scores(scores: Sequence[RunScores], classes: Sequence[int]) -> Scores:
     """Means over classes, or the values of one, in all runs."""
     chosen = list(classes)
-    images = num_images(scores[0].matches[k] for k in chosen)
+    images = [num_images([scores[0].matches[k]]) for k in chosen]
     means, differences = {}, {}
     for metric in ("AP", "AP50"):
         means[metric] = {s.name: _mean(getattr(s, metric)[chosen]) for s in scores}
-        samples = {s.name: mean_of_classes(getattr(s.samples, metric)[:, chosen]) for s in scores}
+        samples = {s.name: getattr(s.samples, metric)[:, chosen] for s in scores}
         values = {run: (mean, samples[run]) for run, mean in means[metric].items()}
         differences[metric] = _to_first(
             values, lambda own, first: _difference(*own, *first, images)
@@ -141,21 +139,21 @@ def _difference(
     samples: np.ndarray,
     first: float | None,
     first_samples: np.ndarray,
-    images: int,
+    images: Sequence[int],
 ) -> Difference:
     if value is None or first is None:
         return Difference(None, None, False)
-    spread = interval(samples - first_samples, images)
-    beyond_noise = spread is not None and (spread[0] > 0 or spread[1] < 0)
-    return Difference(value - first, spread, beyond_noise)
+    spread = interval(samples - first_samples, images, value - first)
+    excludes_zero = spread is not None and (spread[0] > 0 or spread[1] < 0)
+    return Difference(value - first, spread, excludes_zero)
 
 
-def _errors(found: Mapping[str, Mapping[str, ErrorCount]]) -> dict[str, KindOfError]:
+def _errors(found: Mapping[str, Mapping[str, ErrorCount]]) -> dict[str, ErrorComparison]:
     kinds = {}
     for kind in ERROR_TYPES:
         count = {run: own[kind].count for run, own in found.items()}
         lost = {run: own[kind].AP50_lost for run, own in found.items()}
-        kinds[kind] = KindOfError(count, lost, _to_first(count, sub), _to_first(lost, _minus))
+        kinds[kind] = ErrorComparison(count, lost, _to_first(count, sub), _to_first(lost, _minus))
     return kinds
 
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from counterpoise.comparison.results import ClassComparison, Comparison, Difference
 from counterpoise.comparison.scoring import RunScores
 from counterpoise.evaluation.operating_points import precision_recall_curve
-from counterpoise.pages import figure, figure_uri, palette
-from counterpoise.pages.figures import WIDE
-from counterpoise.pages.labels import label_points, short
+from counterpoise.pages.ap_figure import ap_against_count
+from counterpoise.pages.figures import WIDE, figure, figure_uri, palette
+from counterpoise.pages.labels import short
 
 _COLUMNS = 3
 _NAME_WIDTH = 28
@@ -54,36 +53,17 @@ def class_differences(comparison: Comparison, classes: Sequence[ClassComparison]
         return figure_uri(drawn)
 
 
-def ap_against_count(comparison: Comparison) -> tuple[str, int]:
-    """Draw AP against the number of training boxes, classes without test boxes left out.
+def ap_against_training_boxes(comparison: Comparison) -> tuple[str, int]:
+    """Draw AP in every run against the number of training boxes, of classes with test boxes.
 
     Returns:
         the figure, and the number of classes whose name found no room.
     """
-    tested = [c for c in comparison.rarest_first if c.test_boxes]
-    colours = _colours(comparison)
-    counts = np.array([c.train_boxes for c in tested])
-    values = np.array([list(c.scores.AP.values()) for c in tested])
-    spans = np.stack([values.min(axis=1), values.max(axis=1)], axis=1)
-    with figure(WIDE, 4.0) as drawn:
-        axes = drawn.subplots()
-        axes.vlines(counts, *spans.T, color="#b9c0c5", linewidth=1, zorder=1)
-        for (name, colour), column in zip(colours.items(), values.T, strict=True):
-            axes.plot(counts, column, "o", color=colour, markersize=5, label=name)
-        if counts.min() > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        else:  # a class that is in no training image has no place on a logarithmic axis
-            axes.set_xscale("symlog", linthresh=1)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.12)
-        axes.set_ylim(0, min(100, 1.15 * values.max() + 5))
-        axes.set(xlabel="boxes in the training set (logarithmic)", ylabel="AP")
-        drawn.legend(loc="outside upper left", ncols=_columns(comparison))
-        points = np.stack([counts, spans[:, 1]], axis=1)
-        unnamed = label_points(axes, points, [short(c.name, _NAME_WIDTH) for c in tested], spans)
-        return figure_uri(drawn), unnamed
+    tested, runs = comparison.tested, [run.name for run in comparison.runs]
+    values = {run: [c.scores.AP[run] for c in tested] for run in runs}
+    bars = np.array([(min(own), max(own)) for own in zip(*values.values(), strict=True)])
+    counts = [c.train_boxes for c in tested]
+    return ap_against_count([c.name for c in tested], counts, values, palette(len(runs)), bars)
 
 
 def error_bars(comparison: Comparison) -> str:
@@ -162,5 +142,5 @@ def _draw_difference(axes: Axes, y: float, difference: Difference, colour: str) 
         return
     if difference.interval is not None:
         axes.plot(difference.interval, (y, y), color=colour, linewidth=1.6)
-    fill = colour if difference.beyond_noise else "white"
+    fill = colour if difference.excludes_zero else "white"
     axes.plot(difference.value, y, "o", color=colour, markerfacecolor=fill, markersize=6)

@@ -17,13 +17,13 @@ class Difference:
         value: None without test boxes.
         interval: 95 % interval by paired bootstrap over test images: both runs are scored on the
             same resamples. None where half of them or more lack the class.
-        beyond_noise: the interval leaves out 0, so other test images would hardly turn the sign. It
+        excludes_zero: the interval excludes 0, so other test images would hardly turn the sign. It
             says nothing of another training seed.
     """
 
     value: float | None
     interval: Interval | None
-    beyond_noise: bool
+    excludes_zero: bool
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class KindOfError:
-    """Errors of one kind, see :mod:`counterpoise.evaluation.error_types`.
+class ErrorComparison:
+    """Errors of one type, see :mod:`counterpoise.evaluation.error_types`.
 
     Attributes:
         count: by run, of the detections of at least the score at which the run was evaluated.
@@ -68,7 +68,7 @@ class MatchedRecall:
         background_per_image: by run, false positives on background per image of the test set, with
             each run's detections cut where it reaches the recall.
         missed: by run, boxes that none of the detections left finds, nor would if its class or
-            place were right.
+            location were right.
         background_difference: by run but the baseline, of `background_per_image`.
     """
 
@@ -88,7 +88,7 @@ class ClassComparison:
         test_images, test_boxes: in the test set, crowd and difficult boxes not counted.
         scores: of the class.
         missing_resamples: resamples without a box of the class, which the intervals leave out.
-        errors: by kind.
+        errors: by type.
         matched: at matched recall; None where a run reaches no recall of 0.05.
     """
 
@@ -99,7 +99,7 @@ class ClassComparison:
     test_boxes: int
     scores: Scores
     missing_resamples: int
-    errors: dict[str, KindOfError]
+    errors: dict[str, ErrorComparison]
     matched: MatchedRecall | None
 
 
@@ -159,7 +159,7 @@ class Comparison:
         mean: over the classes with test boxes.
         groups: by training frequency, the most frequent first; empty where it is not known.
         classes: in class order.
-        errors: by kind, over all classes.
+        errors: by type, over all classes.
         matched: sums over the classes that have one; None where none has.
         settings: config keys in which runs differ, with the value by run as text; None where the
             config of a run lacks the key or was not kept.
@@ -176,7 +176,7 @@ class Comparison:
     mean: Scores
     groups: tuple[GroupComparison, ...]
     classes: tuple[ClassComparison, ...]
-    errors: dict[str, KindOfError]
+    errors: dict[str, ErrorComparison]
     matched: MatchedRecall | None
     settings: dict[str, dict[str, str | None]]
     same_training_data: bool
@@ -203,3 +203,8 @@ class Comparison:
         """Classes by number of training boxes, or of test boxes where those are unknown."""
         known = all(c.train_boxes is not None for c in self.classes)
         return sorted(self.classes, key=lambda c: c.train_boxes if known else c.test_boxes)
+
+    @property
+    def tested(self) -> list[ClassComparison]:
+        """Those of :attr:`rarest_first` that have test boxes."""
+        return [c for c in self.rarest_first if c.test_boxes]

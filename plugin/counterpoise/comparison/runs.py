@@ -7,39 +7,32 @@ from pathlib import Path
 import numpy as np
 
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.evaluation.inputs import Detections, GroundTruth
+from counterpoise.evaluation import GroundTruth
 from counterpoise.evaluation.matching import ClassMatches, match
-from counterpoise.evaluation.stored import read_inference, stored_test_sets
+from counterpoise.evaluation.stored import TestSet
 from counterpoise.reporting import Run
-from counterpoise.reporting.consistency import check_same_detections
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedRun:
     """A run with its detections on the test set of the comparison.
 
     Attributes:
         name: unique among the runs.
-        run: its files.
-        ground_truth: of the test set, equal for all runs.
-        detections: of the run.
+        files: of the run.
+        test_set: its detections, on ground truth that is equal for all runs.
         matches: of the detections, in class order.
-        thresholds: K scores at which the run was evaluated; None where it has none for a class.
-        seconds_per_image: of inference; None where it was not measured.
     """
 
     name: str
-    run: Run
-    ground_truth: GroundTruth
-    detections: Detections
+    files: Run
+    test_set: TestSet
     matches: tuple[ClassMatches, ...]
-    thresholds: tuple[float | None, ...]
-    seconds_per_image: float | None
 
 
-def read_contenders(
+def read_runs(
     folders: Sequence[Path], test_set: str | None = None
-) -> tuple[str, tuple[Contender, ...]]:
+) -> tuple[str, tuple[ComparedRun, ...]]:
     """Read runs to compare.
 
     Args:
@@ -50,9 +43,9 @@ def read_contenders(
         name of the test set; the runs in the order given.
 
     Raises:
-        UserError: there are fewer than two runs, one is given twice, is no run that has been
-            evaluated or has a broken file; they have no test set in common, or several and none is
-            named; or the ground truth differs between runs or has no box that counts.
+        UserError: there are fewer than two runs, one is given twice, has not been evaluated or has
+            a file that is incomplete or wrong; they have no test set in common, or several and none
+            is named; or the ground truth differs between runs.
     """
     if len(folders) < 2:
         raise UserError(
@@ -65,38 +58,15 @@ def read_contenders(
     for i, folder in enumerate(resolved):
         if folder in resolved[:i]:
             raise UserError(f"{folders[i]} is given twice: compare two different runs")
-    runs = [Run(folder) for folder in folders]
-    for run in runs:
-        _ = run.evaluations  # a folder that is no run is named before anything is missed in it
-    test_set = _common_test_set(folders, test_set)
-    names = unique_names(resolved)
-    contenders = []
-    for name, run in zip(names, runs, strict=True):
-        stored = read_inference(run.path, test_set)
-        # evaluation.json is of the last evaluation, which may have been on another test set.
-        evaluation = run.evaluations.get(test_set)
-        thresholds = {c.name: c.threshold for c in evaluation.per_class} if evaluation else {}
-        contenders.append(
-            Contender(
-                name=name,
-                run=run,
-                ground_truth=stored.ground_truth,
-                detections=stored.detections,
-                matches=match(stored.ground_truth, stored.detections),
-                thresholds=tuple(map(thresholds.get, stored.ground_truth.class_names)),
-                seconds_per_image=stored.seconds_per_image,
-            )
-        )
-        _check_same(contenders[0], contenders[-1], test_set)
-        if evaluation is not None:
-            check_same_detections(
-                evaluation, contenders[-1].matches, f"{run.path}, test set {test_set}"
-            )
-    if contenders[0].ground_truth.ignored.all():
-        raise UserError(
-            f"the test set {test_set} has no boxes, so there is nothing to compare: check its data"
-        )
-    return test_set, tuple(contenders)
+    files = [Run(folder) for folder in folders]
+    test_set = _common_test_set(files, test_set)
+    runs: list[ComparedRun] = []
+    for name, own in zip(unique_names(resolved), files, strict=True):
+        stored = own.test_set(test_set)
+        matches = match(stored.ground_truth, stored.detections)
+        runs.append(ComparedRun(name, own, stored, matches))
+        _check_same(runs[0], runs[-1])
+    return test_set, tuple(runs)
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
@@ -112,14 +82,8 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _common_test_set(folders: Sequence[Path], wanted: str | None) -> str:
-    stored = {folder: stored_test_sets(folder) for folder in folders}
-    for folder, names in stored.items():
-        if not names:
-            raise UserError(
-                f"{folder} has kept no detections in inference/: evaluate the run again with "
-                "train_net.py --eval-only"
-            )
+def _common_test_set(files: Sequence[Run], wanted: str | None) -> str:
+    stored = {run.path: run.test_set_names for run in files}
     common = sorted(set.intersection(*map(set, stored.values())))
     if not common:
         listed = "; ".join(f"{folder}: {', '.join(names)}" for folder, names in stored.items())
@@ -140,8 +104,8 @@ def _common_test_set(folders: Sequence[Path], wanted: str | None) -> str:
     return wanted or common[0]
 
 
-def _check_same(first: Contender, other: Contender, test_set: str) -> None:
-    a, b = first.ground_truth, other.ground_truth
+def _check_same(first: ComparedRun, other: ComparedRun) -> None:
+    a, b = first.test_set.ground_truth, other.test_set.ground_truth
     if a.class_names != b.class_names:
         differs = f"classes ([{', '.join(a.class_names)}] and [{', '.join(b.class_names)}])"
     elif a.image_ids != b.image_ids:
@@ -154,8 +118,9 @@ def _check_same(first: Contender, other: Contender, test_set: str) -> None:
     else:
         return
     raise UserError(
-        f"{first.run.path} and {other.run.path} were evaluated on different {differs} under the "
-        f"name {test_set}: evaluate both on the same data with train_net.py --eval-only"
+        f"{first.files.path} and {other.files.path} were evaluated on different {differs} under "
+        f"the name {first.test_set.name}: evaluate both on the same data with train_net.py "
+        "--eval-only"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoise.comparison.runs import Contender
+from counterpoise.comparison.runs import ComparedRun
 from counterpoise.evaluation.average_precision import average_precision
 from counterpoise.evaluation.bootstrap import (
     RESAMPLES,
@@ -42,29 +42,29 @@ class RunScores:
 
 
 def score(
-    contenders: Sequence[Contender], resamples: int = RESAMPLES, track: Track = iter
+    runs: Sequence[ComparedRun], resamples: int = RESAMPLES, track: Track = iter
 ) -> tuple[RunScores, ...]:
     """Score runs.
 
     Args:
-        contenders: with equal ground truth.
+        runs: with equal ground truth.
         resamples: of the bootstrap, >= 1.
         track: wraps the classes of all runs while they are resampled, to show progress.
     """
-    truth = contenders[0].ground_truth
+    truth = runs[0].test_set.ground_truth
     drawn = draw_images(truth.num_images, resamples)
-    steps = track([(run, k) for run in range(len(contenders)) for k in range(truth.num_classes)])
-    parts = {(run, k): bootstrap((contenders[run].matches[k],), drawn) for run, k in steps}
+    steps = track([(i, k) for i in range(len(runs)) for k in range(truth.num_classes)])
+    parts = {(i, k): bootstrap((runs[i].matches[k],), drawn) for i, k in steps}
     scores = []
-    for run, contender in enumerate(contenders):
-        own = contender.matches
-        by_threshold = np.array([_average_precision(m) for m in own])
-        columns = [parts[run, k] for k in range(truth.num_classes)]
+    for i, run in enumerate(runs):
+        by_threshold = np.array([_average_precision(own) for own in run.matches])
+        columns = [parts[i, k] for k in range(truth.num_classes)]
+        found = run.test_set.detections
         scores.append(
             RunScores(
-                name=contender.name,
-                matches=own,
-                errors=classify_errors(truth, contender.detections, own, _min_scores(contender)),
+                name=run.name,
+                matches=run.matches,
+                errors=classify_errors(truth, found, run.matches, _min_scores(run)),
                 AP=100 * by_threshold.mean(axis=1),
                 AP50=100 * by_threshold[:, 0],
                 samples=BootstrapSamples(
@@ -76,15 +76,12 @@ def score(
     return tuple(scores)
 
 
-def _min_scores(contender: Contender) -> np.ndarray:
+def _min_scores(run: ComparedRun) -> np.ndarray:
     """Score (K,) from which on a detection counts; that of maximal F1 where the run has none."""
-    best = best_f1_thresholds(contender.matches)
-    return np.array(
-        [
-            chosen if threshold is None else threshold
-            for chosen, threshold in zip(best, contender.thresholds, strict=True)
-        ]
-    )
+    known = run.test_set.context.thresholds
+    if known is None:
+        return np.array(best_f1_thresholds(run.matches))
+    return np.array([known[name] for name in run.test_set.ground_truth.class_names])
 
 
 def _average_precision(matches: ClassMatches) -> list[float]:

@@ -12,6 +12,9 @@ import yaml
 from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
+from counterpoise.config.packaged import closest_config, find_config
+from counterpoise.config.tree import deep_merge
+from counterpoise.config.zoo import ZooLoader, is_detectron2s, leave_out_its_data
 from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
 from counterpoise.errors import UserError, did_you_mean
 
@@ -24,8 +27,14 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     the file that names them or, in overrides, to the working directory; environment variables in
     them are expanded.
 
+    Files of the installed Detectron2 may compute values with ``!!python/object/apply:eval``, as
+    Detectron2 allows; what they say of its own datasets (the number of classes, expected results)
+    is left out with a notice.
+
     Args:
-        files: YAML files, possibly none.
+        files: YAML files, possibly none; where no file of that path is here, the name of a config
+            file of this package, such as ``quick/focal.yaml``, or of Detectron2's model zoo, such
+            as ``COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml``.
         overrides: ``[key, value, key, value, ...]``, keys with dots.
 
     Returns:
@@ -36,7 +45,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     """
     cfg = training_config()
     for file in files:
-        _merge(cfg, read_yaml(Path(file)), str(file))
+        _merge(cfg, read_yaml(find_config(file)), str(file))
     if len(overrides) % 2:
         raise UserError(
             f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' stands alone: add its value"
@@ -54,38 +63,54 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a config file over its ``_BASE_`` files, its paths made absolute.
 
     Raises:
-        UserError: a file is missing, is not a YAML mapping, or includes itself.
+        UserError: a file is missing, is not a YAML mapping, runs code, or includes itself.
     """
     path = path.expanduser()
     if path.resolve() in seen:
         raise UserError(f"{path}: _BASE_ leads back to this file; remove one of the references")
+    tree = _read_mapping(path)
+    bases = tree.pop("_BASE_", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+        raise UserError(f"{path}: _BASE_ must name a file or a list of files, got {bases!r}")
+    _absolute_paths(tree, path.resolve().parent, str(path))
+    merged: dict[str, Any] = {}
+    for base in bases:
+        deep_merge(merged, read_yaml(find_config(base, path.parent), (*seen, path.resolve())))
+    deep_merge(merged, tree)
+    return merged
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    if path.suffix == ".py":
+        twin = path.with_suffix(".yaml")
+        raise UserError(
+            f"config file {path} is a LazyConfig in Python, which is not read here: give a YAML "
+            + (f"file, such as {twin}" if find_config(twin).is_file() else "file in its place")
+        )
+    trusted = is_detectron2s(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.load(text, ZooLoader if trusted else yaml.SafeLoader)
     except OSError as error:
-        siblings = [sibling.name for sibling in path.parent.glob("*.yaml")]
-        hint = f", {did_you_mean(path.name, siblings)}" if siblings else ""
-        raise UserError(f"config file {path} cannot be read: {error.strerror}{hint}") from error
+        raise UserError(
+            f"config file {path} cannot be read: {error.strerror}, {closest_config(path)}"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
+        tag = re.search(r"python/[\w:./]+", reason)
+        if isinstance(error, yaml.constructor.ConstructorError) and tag:
+            raise UserError(
+                f"config file {path} holds the tag !!{tag[0]}, which can run code and is read only "
+                "in files of the installed Detectron2: write out the value"
+            ) from error
         raise UserError(f"config file {path} is not valid YAML: {reason}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise UserError(f"config file {path} must hold 'KEY: value' pairs, got {tree!r:.40}")
-    bases = tree.pop("_BASE_", [])
-    _absolute_paths(tree, path.resolve().parent, str(path))
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        _deep_update(merged, read_yaml(path.parent / base, (*seen, path.resolve())))
-    _deep_update(merged, tree)
-    return merged
-
-
-def _deep_update(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    for key, value in source.items():
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _deep_update(target[key], value)
-        else:
-            target[key] = copy.deepcopy(value)
+    if trusted:
+        leave_out_its_data(tree, path)
+    return tree
 
 
 def _absolute_paths(tree: dict[str, Any], folder: Path, origin: str) -> None:
@@ -122,37 +147,66 @@ def _expanded(path: str, where: str) -> Path:
     return expanded.absolute() if path.startswith("$") else expanded
 
 
-def _merge(node: CfgNode, tree: Mapping[str, Any], origin: str, prefix: str = "") -> None:
+def _merge(cfg: CfgNode, tree: Mapping[str, Any], origin: str) -> None:
+    """Merge as Detectron2 does, after checks whose messages name keys, types and `origin`."""
+    checked = _checked(tree, cfg, cfg, origin)
+    try:
+        cfg.merge_from_other_cfg(CfgNode(checked))
+    except (AssertionError, KeyError, ValueError) as error:
+        reason = str(error.args[0]) if error.args else type(error).__name__
+        raise UserError(f"{origin}: {' '.join(reason.split())}") from error
+
+
+def _checked(
+    tree: Mapping[str, Any], node: CfgNode, root: CfgNode, origin: str, prefix: str = ""
+) -> dict[str, Any]:
+    """Return a tree of known keys, each value of the type that `node` holds."""
+    result: dict[str, Any] = {}
     for key, value in tree.items():
         full_key = f"{prefix}{key}"
         if full_key == "DATASETS.CUSTOM":
-            _merge_custom(node.CUSTOM, value, origin)
+            result[key] = _checked_custom(value, node.CUSTOM, root, origin)
         elif key not in node:
-            raise UserError(f"{origin}: unknown key '{full_key}', {did_you_mean(key, node)}")
+            # What it once was, or may be, is for Detectron2's CfgNode to answer.
+            if not (node.is_new_allowed() or root.key_is_renamed(full_key)
+                    or root.key_is_deprecated(full_key)):  # fmt: skip
+                raise UserError(f"{origin}: unknown key '{full_key}', {did_you_mean(key, node)}")
+            result[str(key)] = value
         elif isinstance(node[key], CfgNode):
             if not isinstance(value, Mapping):
                 raise UserError(
                     f"{origin}: {full_key} holds keys ({', '.join(node[key])}), got {value!r}"
                 )
-            _merge(node[key], value, origin, f"{full_key}.")
+            result[key] = _checked(value, node[key], root, origin, f"{full_key}.")
+        elif full_key == "VERSION" and value != node[key]:
+            raise UserError(
+                f"{origin}: VERSION is {value!r}, but this Detectron2 reads configs of version "
+                f"{node[key]}: convert the file with detectron2.config.upgrade_config"
+            )
         else:
-            node[key] = _coerced(value, node[key], f"{origin}: {full_key}")
+            coerced = _coerced(value, node[key], f"{origin}: {full_key}")
+            # CfgNode reads every string as a Python literal: a quoted one stays as it is.
+            result[key] = repr(coerced) if isinstance(coerced, str) else coerced
+    return result
 
 
-def _merge_custom(custom: CfgNode, value: Any, origin: str) -> None:
+def _checked_custom(value: Any, custom: CfgNode, root: CfgNode, origin: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise UserError(
             f"{origin}: DATASETS.CUSTOM maps names to datasets, got {value!r}; see the README"
         )
-    for name, entry in value.items():
+    result: dict[str, Any] = {}
+    for key, entry in value.items():
+        name = str(key)
         full_key = f"DATASETS.CUSTOM.{name}"
         if not isinstance(entry, Mapping):
             raise UserError(
                 f"{origin}: {full_key} must hold the keys {', '.join(SPEC_DEFAULTS)}, got {entry!r}"
             )
-        if str(name) not in custom:
-            custom[str(name)] = CfgNode(copy.deepcopy(SPEC_DEFAULTS))
-        _merge(custom[str(name)], entry, origin, f"{full_key}.")
+        if name not in custom:
+            custom[name] = CfgNode(copy.deepcopy(SPEC_DEFAULTS))
+        result[name] = _checked(entry, custom[name], root, origin, f"{full_key}.")
+    return result
 
 
 def _coerced(value: Any, default: Any, where: str) -> Any:

@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from counterpoise.config.validation import RETINANETS, check_config
 from counterpoise.datasets import (
     DatasetSpec,
     dataset_names,
+    load_dataset,
     parse_specs,
     read_class_names,
     register_datasets,
@@ -72,6 +74,9 @@ def prepare(
     else:
         classes = _custom_class_names(cfg, specs, used if eval_only else ("TRAIN",))
     register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
+    asked = used if splits is None else tuple(splits)
+    _check_files(cfg, specs, asked)
+    _check_proposal_files(cfg, specs, asked)
     if classes is None:
         classes = _catalog_class_names(cfg, used)
     head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
@@ -82,12 +87,15 @@ def prepare(
             f"({', '.join(classes)}): set it to {len(classes)}, or to 0 to follow the data"
         )
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
-    _check_score_thresholds(cfg, classes)
+    _check_score_thresholds(cfg, classes, eval_only)
     if Path(cfg.MODEL.WEIGHTS).is_file():
         cfg.MODEL.WEIGHTS = str(Path(cfg.MODEL.WEIGHTS).absolute())
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
+    if not eval_only:
+        _check_half_precision(cfg)
+        _check_annotations(cfg)
     return tuple(classes)
 
 
@@ -100,6 +108,83 @@ def _check_dataset_names(
             if name not in custom and name not in DatasetCatalog:
                 known = custom or DatasetCatalog.list()
                 raise UserError(f"DATASETS.{split} names '{name}', {did_you_mean(name, known)}")
+
+
+def _check_files(cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]) -> None:
+    """Refuse datasets that Detectron2 knows by name, and whose files are not here."""
+    custom = dataset_names(specs)
+    for split in used:
+        for name in (name for name in cfg.DATASETS[split] if name not in custom):
+            metadata = MetadataCatalog.get(name)
+            for key in ("json_file", "dirname", "gt_dir"):
+                path = metadata.get(key)
+                if path and not PathManager.exists(path):
+                    raise UserError(
+                        f"DATASETS.{split} names '{name}', but {path} does not exist: set "
+                        f"DATASETS.{split} to data of your own, or export DETECTRON2_DATASETS as "
+                        "the folder of Detectron2's datasets"
+                    )
+
+
+def _check_proposal_files(
+    cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, ...]
+) -> None:
+    """Refuse a model that reads proposals from files, where the data has none."""
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return
+    custom = dataset_names(specs)
+    for split in used:
+        names, files = cfg.DATASETS[split], cfg.DATASETS.get(f"PROPOSAL_FILES_{split}", ())
+        own = next((name for name in names if name in custom), None)
+        if own is None and len(files) == len(names):
+            continue
+        reason = (
+            f"{own} is a custom dataset, for which there are no files of proposals"
+            if own is not None
+            else f"DATASETS.PROPOSAL_FILES_{split} has {len(files)} files for {len(names)} datasets"
+        )
+        raise UserError(
+            f"MODEL.LOAD_PROPOSALS is True, but {reason}: set it to False and "
+            "MODEL.PROPOSAL_GENERATOR.NAME to 'BalancedRPN'"
+        )
+
+
+def _check_half_precision(cfg: CfgNode) -> None:
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise UserError(
+            f"SOLVER.AMP.ENABLED is True, but the model is on the device {cfg.MODEL.DEVICE}, and "
+            "Detectron2 trains in half precision on a GPU only: set it to False"
+        )
+
+
+def _check_annotations(cfg: CfgNode) -> None:
+    """Refuse to train heads for masks or keypoints on boxes that have none."""
+    for key, needed, what in (
+        ("MASK_ON", "segmentation", "masks"),
+        ("KEYPOINT_ON", "keypoints", "keypoints"),
+    ):
+        if not cfg.MODEL[key]:
+            continue
+        for name in cfg.DATASETS.TRAIN:
+            annotations = [
+                annotation
+                for record in load_dataset(name)[0]
+                for annotation in record.get("annotations", ())
+                if not annotation.get("iscrowd", 0)
+            ]
+            bare = sum(not annotation.get(needed) for annotation in annotations)
+            if bare:
+                raise UserError(
+                    f"MODEL.{key} is True, but {bare} of {len(annotations)} boxes of {name} have "
+                    f"no {what}: set it to False to train on the boxes"
+                )
+            encoded = any(isinstance(annotation[needed], dict) for annotation in annotations)
+            if encoded and cfg.INPUT.MASK_FORMAT == "polygon":
+                raise UserError(
+                    f"INPUT.MASK_FORMAT is 'polygon', but {name} has run-length encoded masks: "
+                    "set it to 'bitmask'"
+                )
+        logger.warning("MODEL.%s is True: %s are trained, boxes alone are evaluated", key, what)
 
 
 def _trained_class_names(
@@ -139,7 +224,7 @@ def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
         for name in cfg.DATASETS[split]:
             metadata = MetadataCatalog.get(name)
             if not metadata.get("thing_classes"):
-                DatasetCatalog.get(name)  # Detectron2's COCO loader names the classes on reading
+                load_dataset(name)  # Detectron2's COCO loader names the classes on reading
             if not metadata.get("thing_classes"):
                 raise UserError(
                     f"dataset '{name}' has no class names: set MetadataCatalog.get('{name}')."
@@ -152,16 +237,25 @@ def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
     )
 
 
-def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str]) -> None:
-    """Refuse thresholds of other classes while there is a name for what is wrong."""
+def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str], eval_only: bool) -> None:
+    """Refuse thresholds of other classes or of another checkpoint before a model is built."""
     path = cfg.BALANCE.SCORE_THRESHOLDS
     if not path:
         return
+    source = f"BALANCE.SCORE_THRESHOLDS {path}"
     thresholds = ScoreThresholds.read(Path(path))
-    thresholds.for_classes(classes, f"BALANCE.SCORE_THRESHOLDS {path}")
+    thresholds.for_classes(classes, source)
     # Without names in the catalogue a model takes the order of the file.
     if known_class_names(cfg) is None and thresholds.class_names != tuple(classes):
         raise UserError(
-            f"BALANCE.SCORE_THRESHOLDS {path} lists the classes in another order than the model: "
+            f"{source} lists the classes in another order than the model: "
             f"put them in the order {', '.join(classes)}"
         )
+    if not eval_only and thresholds.checkpoint is not None:
+        raise UserError(
+            f"the thresholds of {source} were chosen on the checkpoint {thresholds.checkpoint}, "
+            "and a training makes another one: train with BALANCE.SCORE_THRESHOLDS '', then choose "
+            "thresholds for the new checkpoint with `counterpoise thresholds`"
+        )
+    if eval_only and cfg.MODEL.WEIGHTS:
+        thresholds.check_checkpoint(cfg.MODEL.WEIGHTS, source)

@@ -1,72 +1,55 @@
 """Checks of a config's values, before anything long begins."""
 
 import math
-from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from detectron2.config import CfgNode
 from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
     PROPOSAL_GENERATOR_REGISTRY,
     ROI_HEADS_REGISTRY,
 )
 
-from counterpoise.balance import sampling
-from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
-from counterpoise.config.keys import training_config
+from counterpoise.config.declaration import Choices, Interval, declared
+from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS, training_config
+from counterpoise.config.tree import value_at
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.modeling import dense_loss, roi_loss, rpn, weight_sources
-from counterpoise.modeling.registry import (
-    ANCHOR_SAMPLER_REGISTRY,
-    DENSE_LOSS_REGISTRY,
-    ROI_LOSS_REGISTRY,
-    ROI_SAMPLER_REGISTRY,
-    WEIGHT_RULE_REGISTRY,
-)
+from counterpoise.modeling import dense_loss
+from counterpoise.modeling.weight_sources import RETINANETS
 
-
-def _names(registry: Iterable[tuple[str, object]]) -> list[str]:
-    return [name for name, _ in registry]
-
-
-#: Names that Detectron2 compares with in code, without a registry.
-TRAINING_SAMPLERS = (
-    "TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
-    "WeightedTrainingSampler", "WeightedCategoryTrainingSampler",
-)  # fmt: skip
-LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
-
-CHOICES: dict[str, Callable[[], Iterable[str]]] = {
-    "BALANCE.ROI_LOSS.NAME": lambda: _names(ROI_LOSS_REGISTRY),
-    "BALANCE.ROI_LOSS.NORMALIZER": lambda: roi_loss.NORMALIZERS,
-    "BALANCE.DENSE_LOSS.NAME": lambda: _names(DENSE_LOSS_REGISTRY),
-    "BALANCE.DENSE_LOSS.ALPHA_SOURCE": lambda: dense_loss.ALPHA_SOURCES,
-    "BALANCE.CLASS_WEIGHTS.SOURCE": lambda: weight_sources.SOURCES,
-    "BALANCE.CLASS_WEIGHTS.RULE": lambda: _names(WEIGHT_RULE_REGISTRY),
-    "BALANCE.CLASS_WEIGHTS.BACKGROUND": lambda: BACKGROUNDS,
-    "BALANCE.CLASS_WEIGHTS.NORMALIZE": lambda: NORMALIZES,
-    "BALANCE.ANCHOR_SAMPLER.NAME": lambda: _names(ANCHOR_SAMPLER_REGISTRY),
-    "BALANCE.ANCHOR_SAMPLER.NORMALIZER": lambda: rpn.NORMALIZERS,
-    "BALANCE.ANCHOR_SAMPLER.TIE_BREAK": lambda: sampling.TIE_BREAKS,
-    "BALANCE.ROI_SAMPLER.NAME": lambda: _names(ROI_SAMPLER_REGISTRY),
-    "DATASETS.BAD_RECORDS": lambda: ("skip", "refuse"),
-    "DATALOADER.SAMPLER_TRAIN": lambda: TRAINING_SAMPLERS,
-    "INPUT.CROP.TYPE": lambda: ("relative_range", "relative", "absolute", "absolute_range"),
-    "INPUT.FORMAT": lambda: ("BGR", "RGB"),
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": lambda: ("range", "choice"),
-    "INPUT.RANDOM_FLIP": lambda: ("horizontal", "vertical", "none"),
-    "MODEL.META_ARCHITECTURE": lambda: _names(META_ARCH_REGISTRY),
-    "MODEL.BACKBONE.NAME": lambda: _names(BACKBONE_REGISTRY),
-    "MODEL.PROPOSAL_GENERATOR.NAME": lambda: [
-        *_names(PROPOSAL_GENERATOR_REGISTRY), "PrecomputedProposals",
-    ],
-    "MODEL.ROI_HEADS.NAME": lambda: _names(ROI_HEADS_REGISTRY),
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": lambda: ("value", "norm"),
-    "SOLVER.LR_SCHEDULER_NAME": lambda: LR_SCHEDULERS,
+#: Values that Detectron2's own keys allow. Those of names without a registry stand in its code.
+DETECTRON2_KEYS: dict[str, Choices | Interval] = {
+    "DATALOADER.SAMPLER_TRAIN": Choices(
+        (
+            "TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
+            "WeightedTrainingSampler", "WeightedCategoryTrainingSampler",
+        )
+    ),
+    "INPUT.CROP.TYPE": Choices(("relative_range", "relative", "absolute", "absolute_range")),
+    "INPUT.FORMAT": Choices(("BGR", "RGB")),
+    "INPUT.MASK_FORMAT": Choices(("polygon", "bitmask")),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": Choices(("range", "choice")),
+    "INPUT.RANDOM_FLIP": Choices(("horizontal", "vertical", "none")),
+    "MODEL.META_ARCHITECTURE": Choices(META_ARCH_REGISTRY),
+    "MODEL.ANCHOR_GENERATOR.NAME": Choices(ANCHOR_GENERATOR_REGISTRY),
+    "MODEL.BACKBONE.NAME": Choices(BACKBONE_REGISTRY),
+    "MODEL.PROPOSAL_GENERATOR.NAME": Choices(PROPOSAL_GENERATOR_REGISTRY),
+    "MODEL.RETINANET.NUM_CONVS": Interval(1),
+    "MODEL.ROI_HEADS.NAME": Choices(ROI_HEADS_REGISTRY),
+    "SOLVER.BASE_LR": Interval(0, open_low=True),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": Choices(("value", "norm")),
+    "SOLVER.IMS_PER_BATCH": Interval(1),
+    "SOLVER.LR_SCHEDULER_NAME": Choices(
+        ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
+    ),
+    "SOLVER.MAX_ITER": Interval(1),
+    "TEST.EVAL_PERIOD": Interval(1, special=(0, "evaluates at the end only")),
 }  # fmt: skip
 
-#: Architectures whose classes are counted in MODEL.RETINANET and which have no ROI heads.
-RETINANETS = ("RetinaNet", "BalancedRetinaNet")
+#: What a key allows beside the names of its registry.
+WITHOUT_REGISTRY = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",)}
 
 #: Components of Detectron2, and the one here that takes the place of each.
 DETECTRON2_COMPONENTS = {
@@ -77,45 +60,38 @@ DETECTRON2_COMPONENTS = {
     "CascadeROIHeads": "BalancedCascadeROIHeads",
 }
 
-RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "BALANCE.ROI_LOSS.GAMMA": (lambda v: v >= 0, ">= 0"),
-    "BALANCE.ROI_LOSS.LOSS_WEIGHT": (lambda v: v > 0, "> 0"),
-    "BALANCE.ROI_LOSS.PRIOR_PROB": (lambda v: 0 <= v < 1, "in [0, 1), 0 being off"),
-    "BALANCE.DENSE_LOSS.ALPHA": (lambda v: v == -1 or 0 <= v <= 1, "in [0, 1], or -1 for off"),
-    "BALANCE.DENSE_LOSS.GAMMA": (lambda v: v >= 0, ">= 0"),
-    "BALANCE.DENSE_LOSS.RATIO": (lambda v: v >= 0, "> 0, or 0 to choose by BATCH_SIZE alone"),
-    "BALANCE.DENSE_LOSS.BATCH_SIZE": (lambda v: v >= 0, ">= 0, 0 meaning without bound"),
-    "BALANCE.DENSE_LOSS.MIN_NEGATIVES": (lambda v: v >= 0, ">= 0"),
-    "BALANCE.DENSE_LOSS.NMS_THRESH": (
-        lambda v: v == -1 or 0 <= v <= 1, "in [0, 1], or -1 for off",
+#: Components of Detectron2 that make no detector of upright boxes: why, and what to set instead.
+OTHER_TASKS = {
+    ("MODEL.META_ARCHITECTURE", "ProposalNetwork"): (
+        "finds boxes without classes", "GeneralizedRCNN",
     ),
-    "BALANCE.CLASS_WEIGHTS.LOG_OFFSET": (lambda v: v > 1, "> 1"),
-    "BALANCE.CLASS_WEIGHTS.BETA": (lambda v: 0 < v < 1, "in (0, 1)"),
-    "BALANCE.CLASS_WEIGHTS.BACKGROUND_VALUE": (lambda v: v > 0, "> 0"),
-    "BALANCE.CLASS_WEIGHTS.BACKGROUND_FRACTION": (lambda v: 0 < v <= 1, "in (0, 1]"),
-    "BALANCE.ANCHOR_SAMPLER.RATIO": (lambda v: v > 0, "> 0"),
-    "BALANCE.ANCHOR_SAMPLER.MAX_POSITIVES": (lambda v: v >= -1 and v != 0, ">= 1, or -1 for all"),
-    "BALANCE.ANCHOR_SAMPLER.MIN_NEGATIVES": (lambda v: v >= 0, ">= 0"),
-    "BALANCE.ANCHOR_SAMPLER.NMS_THRESH": (
-        lambda v: v == -1 or 0 <= v <= 1, "in [0, 1], or -1 for off",
+    ("MODEL.META_ARCHITECTURE", "SemanticSegmentor"): (
+        "labels pixels in place of objects", "GeneralizedRCNN",
     ),
-    "BALANCE.ROI_SAMPLER.BUDGET": (lambda v: v >= 1, ">= 1"),
-    "BALANCE.ROI_SAMPLER.NMS_THRESH": (
-        lambda v: v == -1 or 0 <= v <= 1, "in [0, 1], or -1 for off",
+    ("MODEL.META_ARCHITECTURE", "PanopticFPN"): (
+        "needs a label for every pixel, which no dataset of boxes has", "GeneralizedRCNN",
     ),
-    "INPUT.COLOR_JITTER": (lambda v: 0 <= v < 1, "in [0, 1)"),
-    "MODEL.RETINANET.NUM_CLASSES": (lambda v: v >= 0, ">= 0, 0 meaning as many as the data has"),
-    "MODEL.RETINANET.NUM_CONVS": (lambda v: v >= 1, ">= 1"),
-    "MODEL.ROI_HEADS.NUM_CLASSES": (lambda v: v >= 0, ">= 0, 0 meaning as many as the data has"),
-    "SOLVER.BASE_LR": (lambda v: v > 0, "> 0"),
-    "SOLVER.IMS_PER_BATCH": (lambda v: v >= 1, ">= 1"),
-    "SOLVER.MAX_ITER": (lambda v: v >= 1, ">= 1"),
-    "TEST.EVAL_PERIOD": (lambda v: v >= 0, ">= 0, 0 meaning at the end only"),
+    ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"): (
+        "makes rotated boxes, while datasets here have upright ones", "DefaultAnchorGenerator",
+    ),
+    ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"): (
+        "proposes rotated boxes, while datasets here have upright ones", "BalancedRPN",
+    ),
+    ("MODEL.ROI_HEADS.NAME", "RROIHeads"): (
+        "detects rotated boxes, while datasets here have upright ones", "BalancedROIHeads",
+    ),
 }  # fmt: skip
+
+#: Samplers that read a key which Detectron2's defaults may not define.
+SAMPLER_KEYS = {
+    "RandomSubsetTrainingSampler": "DATALOADER.RANDOM_SUBSET_RATIO",
+    "WeightedTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
+    "WeightedCategoryTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
+}
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Refuse values that no part of the program could use.
+    """Refuse values that no part of the program could use, and those that none would read.
 
     Args:
         cfg: of :func:`counterpoise.config.loading.load_config`.
@@ -123,25 +99,128 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         UserError: the key, its value, and the valid ones with the nearest first.
     """
-    for key, known in CHOICES.items():
-        value = _value(cfg, key)
-        if value not in known():
-            raise UserError(f"{key} is '{value}', {did_you_mean(value, known())}")
-    for key, (holds, wanted) in RANGES.items():
-        value = _value(cfg, key)
-        if not (math.isfinite(value) and holds(value)):
-            raise UserError(f"{key} is {value}, expected a number {wanted}")
-    for key in ("BALANCE.ROI_LOSS.ALPHA", "BALANCE.CLASS_WEIGHTS.VALUES"):
-        for value in _value(cfg, key):
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UserError(f"{key} holds {value!r}, expected finite numbers, such as [1, 2.5]")
-    alphas = cfg.BALANCE.ROI_LOSS.ALPHA
-    if list(alphas) != [-1] and not all(0 <= alpha <= 1 for alpha in alphas):
-        raise UserError(
-            f"BALANCE.ROI_LOSS.ALPHA is {list(alphas)}, expected numbers in [0, 1], or [-1] for off"
-        )
+    allowed = {key: entry.allowed for key, entry in declared(SECTIONS).items()}
+    allowed |= {key: entry.allowed for key, entry in declared(LAUNCHER_SECTIONS).items()}
+    for key, values in (allowed | DETECTRON2_KEYS).items():
+        _check_value(key, value_at(cfg, key), values)
+    _check_task(cfg)
+    _check_backbone(cfg)
+    _check_sampler(cfg)
+    _check_proposals(cfg)
+    _check_augmented_test(cfg)
     _check_dense_loss(cfg)
     _check_balance_is_read(cfg)
+
+
+def _check_value(key: str, value: object, allowed: Choices | Interval | None) -> None:
+    if isinstance(allowed, Choices):
+        known = [*allowed.known, *WITHOUT_REGISTRY.get(key, ())]
+        if value not in known:
+            raise UserError(f"{key} is '{value}', {did_you_mean(value, known)}")
+    elif isinstance(allowed, Interval) and isinstance(value, list):
+        _check_numbers(key, value, allowed)
+    elif isinstance(allowed, Interval) and value not in allowed:
+        raise UserError(f"{key} is {value}, expected a number {allowed}")
+
+
+def _check_numbers(key: str, values: list, allowed: Interval) -> None:
+    for value in values:
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"{key} holds {value!r}, expected finite numbers, such as [1, 2.5]")
+    if allowed.special is not None and values == [allowed.special[0]]:
+        return
+    if not all(value in replace(allowed, special=None) for value in values):
+        raise UserError(f"{key} is {values}, expected numbers {allowed}")
+
+
+def _check_task(cfg: CfgNode) -> None:
+    """Refuse models of other tasks than the detection of upright boxes."""
+    for (key, value), (reason, instead) in OTHER_TASKS.items():
+        if value_at(cfg, key) == value:
+            raise UserError(f"{key} is '{value}', which {reason}: set it to '{instead}'")
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if cfg.MODEL[key] and cfg.MODEL.META_ARCHITECTURE in RETINANETS:
+            raise UserError(
+                f"MODEL.{key} is True, but {cfg.MODEL.META_ARCHITECTURE} finds boxes only: set it "
+                "to False, or MODEL.META_ARCHITECTURE to 'GeneralizedRCNN'"
+            )
+    if cfg.TEST.KEYPOINT_OKS_SIGMAS:
+        raise UserError(
+            f"TEST.KEYPOINT_OKS_SIGMAS is {list(cfg.TEST.KEYPOINT_OKS_SIGMAS)}, but boxes alone "
+            "are evaluated here: set it to []"
+        )
+
+
+def _check_backbone(cfg: CfgNode) -> None:
+    """Refuse a number of frozen stages of a ResNet for a backbone of torchvision."""
+    name, stages = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT
+    if "torchvision" in name and stages != training_config().MODEL.BACKBONE.FREEZE_AT:
+        raise UserError(
+            f"MODEL.BACKBONE.FREEZE_AT is {stages}, but MODEL.BACKBONE.NAME is '{name}', which "
+            "reads MODEL.TORCHVISION.FREEZE_AT: set that key instead"
+        )
+
+
+def _check_sampler(cfg: CfgNode) -> None:
+    """Refuse samplers of training images that would fail or change nothing."""
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    needed = SAMPLER_KEYS.get(name)
+    if needed is not None:
+        section, key = needed.split(".")
+        if key not in cfg[section]:
+            raise UserError(
+                f"DATALOADER.SAMPLER_TRAIN is '{name}', which reads {needed}, a key that this "
+                "Detectron2 does not define: set it to 'TrainingSampler' or "
+                "'RepeatFactorTrainingSampler'"
+            )
+    if name == "RepeatFactorTrainingSampler" and cfg.DATALOADER.REPEAT_THRESHOLD <= 0:
+        raise UserError(
+            f"DATALOADER.REPEAT_THRESHOLD is {cfg.DATALOADER.REPEAT_THRESHOLD:g}, with which "
+            f"{name} repeats no image: set it to the share of images below which a class is rare, "
+            "such as 0.1"
+        )
+
+
+def _check_proposals(cfg: CfgNode) -> None:
+    """Refuse proposals from files that no part of the model would read, and a lack of them."""
+    loaded, name = cfg.MODEL.LOAD_PROPOSALS, cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if loaded and cfg.MODEL.META_ARCHITECTURE in RETINANETS:
+        raise UserError(
+            f"MODEL.LOAD_PROPOSALS is True, but {cfg.MODEL.META_ARCHITECTURE} uses no proposals: "
+            "set it to False"
+        )
+    if cfg.MODEL.META_ARCHITECTURE in RETINANETS or loaded == (name == "PrecomputedProposals"):
+        return
+    if loaded:
+        raise UserError(
+            f"MODEL.LOAD_PROPOSALS is True, but MODEL.PROPOSAL_GENERATOR.NAME is '{name}', which "
+            "makes its own proposals: set that to 'PrecomputedProposals', or this to False"
+        )
+    raise UserError(
+        "MODEL.PROPOSAL_GENERATOR.NAME is 'PrecomputedProposals', but MODEL.LOAD_PROPOSALS is "
+        "False: set that to True, or this to 'BalancedRPN'"
+    )
+
+
+def _check_augmented_test(cfg: CfgNode) -> None:
+    """Refuse test-time augmentation of models for which Detectron2 has none."""
+    if not cfg.TEST.AUG.ENABLED:
+        return
+    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+        unfit = f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}'"
+    elif cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
+        unfit = f"MODEL.{'KEYPOINT_ON' if cfg.MODEL.KEYPOINT_ON else 'LOAD_PROPOSALS'} is True"
+    elif not cfg.TEST.AUG.MIN_SIZES:
+        raise UserError(
+            "TEST.AUG.MIN_SIZES is empty: name sizes to test at, such as (400, 600), or set "
+            "TEST.AUG.ENABLED False"
+        )
+    else:
+        return
+    raise UserError(
+        f"TEST.AUG.ENABLED is True, but {unfit}, for which Detectron2 has no test-time "
+        "augmentation: set TEST.AUG.ENABLED False"
+    )
 
 
 def _check_dense_loss(cfg: CfgNode) -> None:
@@ -187,7 +266,7 @@ def _check_balance_is_read(cfg: CfgNode) -> None:
             changed = [section] if own != default else []
         if changed:
             raise UserError(
-                f"BALANCE.{changed[0]} is set, but {key} is '{_value(cfg, key)}', which "
+                f"BALANCE.{changed[0]} is set, but {key} is '{value_at(cfg, key)}', which "
                 f"does not read it: set {key} to '{reader}'"
             )
 
@@ -204,10 +283,11 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             "SCORE_THRESHOLDS": "MODEL.ROI_HEADS.NAME",
             "DENSE_LOSS": architecture,
         }
+        balanced = DETECTRON2_COMPONENTS | {"PrecomputedProposals": "BalancedRPN"}
         return {
-            section: (key, DETECTRON2_COMPONENTS[_value(cfg, key)])
+            section: (key, balanced[value_at(cfg, key)])
             for section, key in readers.items()
-            if _value(cfg, key) in DETECTRON2_COMPONENTS
+            if value_at(cfg, key) in balanced
         }
     unread = dict.fromkeys(
         ("ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER"), (architecture, "GeneralizedRCNN")
@@ -220,10 +300,3 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
     elif dense.ALPHA_SOURCE == "fixed" and dense.NAME in dense_loss.BUILT_IN:
         unread["CLASS_WEIGHTS"] = ("BALANCE.DENSE_LOSS.ALPHA_SOURCE", "dataset")
     return unread
-
-
-def _value(cfg: CfgNode, key: str) -> object:
-    node = cfg
-    for part in key.split("."):
-        node = node[part]
-    return node

@@ -1,7 +1,7 @@
 """Custom datasets in Pascal VOC, YOLO or COCO form for Detectron2."""
 
 from counterpoise.datasets.counting import ClassCounts, count_classes, load_dataset
-from counterpoise.datasets.invalid import InvalidAnnotation, Kind
+from counterpoise.datasets.invalid_annotations import InvalidAnnotation, InvalidKind
 from counterpoise.datasets.loading import read_class_names
 from counterpoise.datasets.registration import dataset_names, dataset_report, register_datasets
 from counterpoise.datasets.report import Report
@@ -13,7 +13,7 @@ __all__ = [
     "ClassCounts",
     "DatasetSpec",
     "InvalidAnnotation",
-    "Kind",
+    "InvalidKind",
     "Report",
     "count_classes",
     "dataset_names",

@@ -1,4 +1,4 @@
-"""The one place that judges images and boxes and makes Detectron2's dataset dicts of them."""
+"""The checks of images and boxes that all formats share; what passes becomes dataset dicts."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
-from counterpoise.datasets.invalid import InvalidAnnotation, InvalidAnnotationError, Kind
+from counterpoise.datasets.invalid_annotations import InvalidAnnotationError, InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.report import Report
-from counterpoise.datasets.segmentation import usable_segmentation
+from counterpoise.datasets.segmentation import usable_area, usable_segmentation
 
 # In pixels. Writers round to a few decimals: an overhang below it is not worth counting, and what
 # is thinner than it is no visible part of a box.
@@ -20,35 +20,37 @@ _ROUNDING = 0.01
 def check_records(
     records: RecordSet, classes: Sequence[str], report: Report
 ) -> list[dict[str, Any]]:
-    """Check every image and box; return what is sound as Detectron2 dataset dicts.
+    """Check every image and box; return the valid ones as Detectron2 dataset dicts.
 
     Args:
-        records: the parsed dataset.
+        records: the parsed dataset; it receives the invalid annotations that are found.
         classes: class names; their order gives the category ids.
-        report: receives the counts, the invalid annotations (the parser's first) and the notes.
+        report: receives the counts, all invalid annotations (the parser's first) and the notes.
 
     Returns:
         Per image ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``; an
         annotation holds ``bbox`` (XYXY_ABS, pixels, clipped to the image), ``bbox_mode``,
-        ``category_id``, ``iscrowd``, and, where the format has them, ``difficult`` and
-        ``segmentation``. All values are plain Python types.
+        ``category_id``, ``iscrowd``, and, where the format has them, ``difficult``,
+        ``segmentation`` and ``area``. All values are plain Python types.
     """
-    report.invalid += records.invalid
     report.notes += records.notes
-    category_ids = {name: i for i, name in enumerate(classes)}
-    checker = _Checker(records.coordinates, category_ids, report)
+    checker = _Checker(records, {name: i for i, name in enumerate(classes)})
     dicts = []
     for record in records.images:
         try:
             dicts.append(checker.image(record))
         except InvalidAnnotationError as error:
-            entry = InvalidAnnotation(
-                error.kind, record.where, str(error), boxes=len(record.objects)
-            )
-            report.invalid.append(entry)
+            records.reject(error.kind, record.where, error, boxes=len(record.objects))
+    report.invalid_annotations += records.invalid_annotations
+    report.clipped = checker.clipped
     report.images = len(dicts)
     report.boxes = sum(len(d["annotations"]) for d in dicts)
     report.empty_images = sum(not d["annotations"] for d in dicts)
+    if checker.invalid_areas:
+        report.notes.append(
+            "boxes whose 'area' is no finite number >= 0, so that the area of their segment or box "
+            f"is taken: {checker.invalid_areas}"
+        )
     if checker.lost_segmentations:
         report.notes.append(
             f"boxes kept without their segmentation, which is invalid: {checker.lost_segmentations}"
@@ -71,20 +73,25 @@ def clip_box(
         [x0, y0, x1, y1] in pixels, and whether a part of the box was outside the image.
 
     Raises:
-        InvalidAnnotationError: the box is not finite, has no area, or lies wholly outside.
+        InvalidAnnotationError: the box is not finite, has no area, is a single pixel of VOC's
+            inclusive coordinates, or lies wholly outside.
     """
     x0, y0, x1, y1 = box
     if not all(map(math.isfinite, box)):
-        raise InvalidAnnotationError(Kind.NOT_FINITE, _as_written(box))
-    if x1 <= x0 or y1 <= y0:
-        raise InvalidAnnotationError(Kind.ZERO_SIZE, _as_written(box))
+        raise InvalidAnnotationError(InvalidKind.NOT_FINITE, _as_written(box))
+    # VOC's last pixel belongs to the box, so equal numbers are one pixel; but a box of a single
+    # pixel is a click in the labelling tool (BCCD has two), no object.
+    thin = x1 == x0 or y1 == y0
+    click = (x0, y0) == (x1, y1)
+    if x1 < x0 or y1 < y0 or click or (thin and coordinates is not Coordinates.PIXELS_FROM_1):
+        raise InvalidAnnotationError(InvalidKind.ZERO_SIZE, _as_written(box))
     if coordinates is Coordinates.PIXELS_FROM_1:  # as in Detectron2: x1 and y1 are inclusive
         x0, y0 = x0 - 1, y0 - 1
     elif coordinates is Coordinates.FRACTIONS:
         x0, y0, x1, y1 = x0 * width, y0 * height, x1 * width, y1 * height
     clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
     if clipped[2] - clipped[0] <= _ROUNDING or clipped[3] - clipped[1] <= _ROUNDING:
-        kind = Kind.OUTSIDE if clipped != [x0, y0, x1, y1] else Kind.ZERO_SIZE
+        kind = InvalidKind.OUTSIDE if clipped != [x0, y0, x1, y1] else InvalidKind.ZERO_SIZE
         raise InvalidAnnotationError(kind, f"{_as_written(box)} in an image of {width} x {height}")
     overhang = max(abs(a - b) for a, b in zip(clipped, (x0, y0, x1, y1), strict=True))
     return clipped, overhang > _ROUNDING
@@ -95,19 +102,18 @@ def _as_written(box: Box) -> str:
 
 
 class _Checker:
-    def __init__(
-        self, coordinates: Coordinates, category_ids: dict[str, int], report: Report
-    ) -> None:
-        self.coordinates = coordinates
+    def __init__(self, records: RecordSet, category_ids: dict[str, int]) -> None:
+        self.records = records
         self.category_ids = category_ids
-        self.report = report
         self.seen: dict[int | str, str] = {}
+        self.clipped = 0
         self.lost_segmentations = 0
+        self.invalid_areas = 0
 
     def image(self, record: ImageRecord) -> dict[str, Any]:
         if record.id in self.seen:
             reason = f"id {record.id!r} was used before by {self.seen[record.id]}"
-            raise InvalidAnnotationError(Kind.DUPLICATE_IMAGE, reason)
+            raise InvalidAnnotationError(InvalidKind.DUPLICATE_IMAGE, reason)
         self.seen[record.id] = record.where
         width, height = _image_size(record)
         annotations = []
@@ -115,7 +121,7 @@ class _Checker:
             try:
                 annotations.append(self.box(obj, width, height))
             except InvalidAnnotationError as error:
-                self.report.invalid.append(InvalidAnnotation(error.kind, obj.where, str(error)))
+                self.records.reject(error.kind, obj.where, error)
         return {
             "file_name": str(record.path),
             "height": height,
@@ -126,9 +132,11 @@ class _Checker:
 
     def box(self, obj: ObjectRecord, width: int, height: int) -> dict[str, Any]:
         if obj.class_name not in self.category_ids:
-            raise InvalidAnnotationError(Kind.UNKNOWN_CLASS, self._unknown_class(obj.class_name))
-        bbox, was_outside = clip_box(obj.box, self.coordinates, width, height)
-        self.report.clipped += was_outside
+            raise InvalidAnnotationError(
+                InvalidKind.UNKNOWN_CLASS, self._unknown_class(obj.class_name)
+            )
+        bbox, was_outside = clip_box(obj.box, self.records.coordinates, width, height)
+        self.clipped += was_outside
         annotation = {
             "bbox": bbox,
             "bbox_mode": int(BoxMode.XYXY_ABS),
@@ -143,6 +151,13 @@ class _Checker:
                 self.lost_segmentations += 1
             else:
                 annotation["segmentation"] = segmentation
+        if obj.area is not None:
+            # As stated, also where the box is clipped: COCO's sizes are those of whole segments.
+            area = usable_area(obj.area)
+            if area is None:
+                self.invalid_areas += 1
+            else:
+                annotation["area"] = area
         return annotation
 
     def _unknown_class(self, name: str) -> str:
@@ -155,12 +170,14 @@ def _image_size(record: ImageRecord) -> tuple[int, int]:
     try:
         size = read_image_size(record.path)
     except FileNotFoundError:
-        raise InvalidAnnotationError(Kind.NO_IMAGE, f"there is no {record.path}") from None
+        raise InvalidAnnotationError(InvalidKind.NO_IMAGE, f"there is no {record.path}") from None
     except UnreadableImageError as error:
-        raise InvalidAnnotationError(Kind.UNREADABLE_IMAGE, f"{record.path}: {error}") from None
+        raise InvalidAnnotationError(
+            InvalidKind.UNREADABLE_IMAGE, f"{record.path}: {error}"
+        ) from None
     if record.stated_size not in (None, size):
         turned = " (turned by its EXIF orientation)" if record.stated_size == size[::-1] else ""
         stated, found = ("{} x {}".format(*wh) for wh in (record.stated_size, size))
         reason = f"stated {stated}, but {record.path.name} is {found}{turned}"
-        raise InvalidAnnotationError(Kind.OTHER_SIZE, reason)
+        raise InvalidAnnotationError(InvalidKind.OTHER_SIZE, reason)
     return size

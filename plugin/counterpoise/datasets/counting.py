@@ -1,12 +1,18 @@
-"""Boxes and images per class, in any dataset that Detectron2's catalogue knows."""
+"""Any dataset that Detectron2's catalogue knows: read once in a process, and counted by class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError, did_you_mean
+
+#: Name of a dataset -> the function that was registered for it, and what that returned.
+_read: dict[str, tuple[Callable[[], list[dict[str, Any]]], list[dict[str, Any]]]] = {}
 
 
 def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
@@ -48,16 +54,26 @@ def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
 def load_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the records and the class names of a dataset in Detectron2's ``DatasetCatalog``.
 
+    A dataset is read once in a process, and again where its name was registered anew.
+
+    Returns:
+        the records, in Detectron2's form, which all callers share and none may change; and the
+        names.
+
     Raises:
         UserError: an unknown dataset, one that cannot be read, or one without ``thing_classes``.
     """
     if dataset_name not in DatasetCatalog:
         hint = did_you_mean(dataset_name, DatasetCatalog.list())
         raise UserError(f"there is no dataset named '{dataset_name}'; {hint}.")
-    try:
-        dicts = DatasetCatalog.get(dataset_name)
-    except OSError as error:
-        raise UserError(f"dataset '{dataset_name}' cannot be read: {error}.") from error
+    if dataset_name not in _read or _read[dataset_name][0] is not DatasetCatalog[dataset_name]:
+        for gone in [name for name in _read if name not in DatasetCatalog]:
+            del _read[gone]
+        try:
+            dicts = _records(dataset_name)
+        except OSError as error:
+            raise UserError(f"dataset '{dataset_name}' cannot be read: {error}.") from error
+        _read[dataset_name] = DatasetCatalog[dataset_name], dicts
     # Asked for after loading: loaders of COCO files set the names only then.
     names = MetadataCatalog.get(dataset_name).get("thing_classes")
     if not names:
@@ -65,7 +81,46 @@ def load_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], list[str]]:
             f"dataset '{dataset_name}' has no class names: set "
             f"MetadataCatalog.get('{dataset_name}').thing_classes where it is registered."
         )
-    return dicts, list(names)
+    return _read[dataset_name][1], list(names)
+
+
+@contextmanager
+def read_once(dataset_names: Sequence[str]) -> Iterator[None]:
+    """Let Detectron2's own functions find what :func:`load_dataset` has read.
+
+    Its loaders ask the catalogue for a dataset each time, and its filters of records come with
+    that. Within the block, the catalogue gives the records that are already there.
+
+    Args:
+        dataset_names: names in Detectron2's ``DatasetCatalog``.
+
+    Raises:
+        UserError: as :func:`load_dataset`.
+    """
+    records = {name: load_dataset(name)[0] for name in dataset_names}
+    registered = {name: DatasetCatalog[name] for name in dataset_names}
+
+    def again(name: str) -> list[dict[str, Any]]:
+        # Detectron2 adds precomputed proposals to the records that it gets.
+        return [dict(record) for record in records[name]]
+
+    DatasetCatalog.update({name: partial(again, name) for name in dataset_names})
+    try:
+        yield
+    finally:
+        DatasetCatalog.update(registered)
+
+
+def _records(dataset_name: str) -> list[dict[str, Any]]:
+    load, metadata = DatasetCatalog[dataset_name], MetadataCatalog.get(dataset_name)
+    if getattr(load, "__module__", "") != load_coco_json.__module__ or not metadata.get(
+        "json_file"
+    ):
+        return load()
+    # As register_coco_instances does it, but with the areas by which COCO tells sizes apart.
+    return load_coco_json(
+        metadata.json_file, metadata.image_root, dataset_name, extra_annotation_keys=["area"]
+    )
 
 
 def _plain_annotations(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

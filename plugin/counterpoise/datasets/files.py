@@ -2,8 +2,8 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PureWindowsPath
 
 from PIL import Image
 
@@ -81,6 +81,44 @@ def _walk(root: Path) -> Iterator[str]:
         seen.add(real)
         subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
         yield from (os.path.join(folder, f) for f in files if not f.startswith("."))
+
+
+def path_parts(written: str, root: str = "") -> tuple[str, ...]:
+    """Split a path of any system into its parts, without its drive or leading slash.
+
+    Args:
+        written: the path.
+        root: what it is relative to, unless it has a drive or a leading slash itself.
+    """
+    path = PureWindowsPath(root, written)  # knows both kinds of slashes
+    return path.parts[1:] if path.anchor else path.parts
+
+
+def find_by_trailing_part(
+    parts: tuple[str, ...],
+    folders: Iterable[Path],
+    others: Iterable[tuple[str, ...]] = (),
+) -> Path | None:
+    """Find what a path of another machine names, by its longest trailing part that exists here.
+
+    Of ``D:/work/sea/train/images``, ``train/images`` is the same wherever the dataset lies. A part
+    that holds ``..`` is not followed, so nothing outside the folders is found.
+
+    Args:
+        parts: of the path, from :func:`path_parts`.
+        folders: where to look.
+        others: parts of other paths. A trailing part that one of them shares, such as the
+            ``images`` of ``valid/images``, does not tell this path from that one and is not used.
+    """
+    others = [other for other in others if other != parts]
+    for start in range(len(parts)):
+        tail = parts[start:]
+        if ".." in tail or any(other[-len(tail) :] == tail for other in others):
+            continue
+        for folder in folders:
+            if os.path.exists(folder.joinpath(*tail)):
+                return folder.joinpath(*tail)
+    return None
 
 
 class ImageIndex:

@@ -1,4 +1,4 @@
-"""The size of an image as Detectron2 will read it, from its header, and whether it is whole."""
+"""The size of an image as Detectron2 will read it, from its header, and whether it is complete."""
 
 import os
 from pathlib import Path
@@ -22,9 +22,9 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """Return (width, height) in pixels with the EXIF orientation applied.
 
     ``detectron2.data.detection_utils.read_image`` applies it too, so this is the size that the
-    data loader sees. JPEG and PNG are not decoded: a file whose end marker stands near its end is
-    whole. Where it does not (cut off, or much data behind it), and for formats without
-    such a marker, decoding decides.
+    data loader sees. JPEG and PNG are not decoded: a file with its end marker near its end
+    is complete. Where the marker is not there (an incomplete file, or much data behind it), and
+    for formats without one, decoding decides.
 
     Raises:
         UnreadableImageError: no image, or a truncated one.

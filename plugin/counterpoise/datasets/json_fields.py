@@ -1,4 +1,4 @@
-"""Single fields of a JSON object. Each function raises ValueError that says what is wrong."""
+"""Fields of one object in a JSON file. Each function raises ValueError that says what is wrong."""
 
 from reprlib import repr  # bounded in length and depth, whatever the file holds
 from typing import Any
@@ -6,34 +6,34 @@ from typing import Any
 from counterpoise.datasets.records import Box
 
 
-def get_field(entry: Any, key: str) -> Any:
+def get_field(item: Any, key: str) -> Any:
     """Return the value of a key that must be there."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"it is {repr(entry)}, not an object")
-    if key not in entry:
+    if not isinstance(item, dict):
+        raise ValueError(f"it is {repr(item)}, not an object")
+    if key not in item:
         raise ValueError(f"it has no '{key}'")
-    return entry[key]
+    return item[key]
 
 
-def get_identifier(entry: Any, key: str) -> int | str:
+def get_identifier(item: Any, key: str) -> int | str:
     """Return a whole number or text."""
-    value = get_field(entry, key)
+    value = get_field(item, key)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"its '{key}' is {repr(value)}, neither a whole number nor text")
     return value
 
 
-def get_text(entry: Any, key: str) -> str:
+def get_text(item: Any, key: str) -> str:
     """Return stripped text that is not empty; a number is taken as text."""
-    text = str(get_identifier(entry, key)).strip()
+    text = str(get_identifier(item, key)).strip()
     if not text:
         raise ValueError(f"its '{key}' is empty")
     return text
 
 
-def get_size(entry: dict[str, Any]) -> tuple[int, int] | None:
+def get_size(item: dict[str, Any]) -> tuple[int, int] | None:
     """Return ``width`` and ``height``; None where they are not stated, or stated as 0."""
-    size = entry.get("width"), entry.get("height")
+    size = item.get("width"), item.get("height")
     if size in ((None, None), (0, 0)):
         return None
     if not all(_is_number(side) for side in size):
@@ -41,17 +41,17 @@ def get_size(entry: dict[str, Any]) -> tuple[int, int] | None:
     return size
 
 
-def get_crowd_flag(entry: dict[str, Any]) -> int:
+def get_crowd_flag(item: dict[str, Any]) -> int:
     """Return ``iscrowd``, which may be missing, as 0 or 1."""
-    value = entry.get("iscrowd") or 0
+    value = item.get("iscrowd") or 0
     if value not in (0, 1):
         raise ValueError(f"its 'iscrowd' is {repr(value)}, expected 0 or 1")
     return int(value)
 
 
-def get_box(entry: Any) -> Box:
+def get_box(item: Any) -> Box:
     """Return ``bbox``, written as [x, y, width, height], as (x0, y0, x1, y1)."""
-    value = get_field(entry, "bbox")
+    value = get_field(item, "bbox")
     if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         raise ValueError(f"its 'bbox' is {repr(value)}, expected [x, y, width, height]")
     try:

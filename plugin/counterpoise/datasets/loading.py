@@ -100,7 +100,9 @@ class Source:
         parts = {spec.name: Part(dicts, report)}
         if spec.holdout:
             parts |= self._held_out(dicts, classes, report)
-        _logger.log(logging.WARNING if report.invalid else logging.INFO, report.summary())
+        _logger.log(
+            logging.WARNING if report.invalid_annotations else logging.INFO, report.summary()
+        )
         self.classes = classes
         return parts
 

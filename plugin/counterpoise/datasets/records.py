@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from counterpoise.datasets.invalid import InvalidAnnotation
+from counterpoise.datasets.invalid_annotations import InvalidAnnotation, InvalidKind
 
 Box = tuple[float, float, float, float]
 
@@ -29,6 +29,7 @@ class ObjectRecord:
         iscrowd: 1 for a COCO crowd region.
         difficult: VOC flag, 0 or 1; None where the format has none.
         segmentation: COCO polygons or RLE as written, unchecked.
+        area: COCO's area of the object in pixels squared as written, unchecked.
     """
 
     class_name: str
@@ -37,6 +38,7 @@ class ObjectRecord:
     iscrowd: int = 0
     difficult: int | None = None
     segmentation: Any = None
+    area: Any = None
 
 
 @dataclass
@@ -67,7 +69,7 @@ class RecordSet:
         coordinates: meaning of all boxes of the set.
         class_names: names that the dataset itself defines, in its own order.
         images: readable records.
-        invalid: what could not be parsed.
+        invalid_annotations: what could not be parsed.
         notes: what a user should know though nothing is wrong.
     """
 
@@ -75,5 +77,9 @@ class RecordSet:
     coordinates: Coordinates
     class_names: tuple[str, ...] = ()
     images: list[ImageRecord] = field(default_factory=list)
-    invalid: list[InvalidAnnotation] = field(default_factory=list)
+    invalid_annotations: list[InvalidAnnotation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def reject(self, kind: InvalidKind, where: str, reason: object, boxes: int = 0) -> None:
+        """Note an invalid annotation; the arguments are the fields of InvalidAnnotation."""
+        self.invalid_annotations.append(InvalidAnnotation(kind, where, str(reason), boxes))

@@ -33,7 +33,7 @@ def register_datasets(
         bad_records: ``"skip"`` leaves invalid annotations out, ``"refuse"`` raises UserError.
 
     Raises:
-        UserError: a bad argument, or a name that somebody else has registered.
+        UserError: a bad argument, or a name that other code has registered.
     """
     if bad_records not in BAD_RECORDS:
         hint = did_you_mean(bad_records, BAD_RECORDS)
@@ -52,7 +52,7 @@ def register_datasets(
 
 
 def dataset_report(name: str) -> Report:
-    """Return what reading a custom dataset brought to light; reads it if nobody has yet.
+    """Return the report on a custom dataset, which is read for it if it has not been yet.
 
     Args:
         name: a registered name, or that of a whole source with a holdout. The report of a held
@@ -62,10 +62,10 @@ def dataset_report(name: str) -> Report:
         UserError: there is no such custom dataset, or it cannot be read.
     """
     ours = _ours()
-    for entry in ours:
-        if name in (entry.name, entry.source.spec.name):
-            return entry.source.parts[name].report
-    hint = did_you_mean(name, [entry.name for entry in ours]) if ours else "none is registered"
+    for loader in ours:
+        if name in (loader.name, loader.source.spec.name):
+            return loader.source.parts[name].report
+    hint = did_you_mean(name, [loader.name for loader in ours]) if ours else "none is registered"
     raise UserError(f"there is no custom dataset named '{name}'; {hint}.")
 
 
@@ -105,13 +105,17 @@ class _Loader:
 def _register(source: Source) -> None:
     names = source.spec.parts
     # An earlier holdout of this source leaves more names than its new spec has.
-    earlier = [e for e in _ours() if e.name in names or e.source.spec.name == source.spec.name]
-    if {e.name for e in earlier} == set(names) and all(
-        e.source.settings == source.settings for e in earlier
+    earlier = [
+        loader
+        for loader in _ours()
+        if loader.name in names or loader.source.spec.name == source.spec.name
+    ]
+    if {loader.name for loader in earlier} == set(names) and all(
+        loader.source.settings == source.settings for loader in earlier
     ):
         return
-    for entry in earlier:
-        entry.unregister()
+    for loader in earlier:
+        loader.unregister()
     for name in names:
         loader = _Loader(name, source)
         if source.classes is not None:
@@ -120,4 +124,4 @@ def _register(source: Source) -> None:
 
 
 def _ours() -> list[_Loader]:
-    return [entry for entry in DatasetCatalog.values() if isinstance(entry, _Loader)]
+    return [loader for loader in DatasetCatalog.values() if isinstance(loader, _Loader)]

@@ -1,9 +1,9 @@
-"""What was found in a dataset: counts, invalid annotations and a readable summary of both."""
+"""What was found in a dataset: counts, invalid annotations, and a summary for the log."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from counterpoise.datasets.invalid import InvalidAnnotation, Kind
+from counterpoise.datasets.invalid_annotations import InvalidAnnotation, InvalidKind
 from counterpoise.errors import UserError
 
 _EXAMPLES = 5  # per kind in the summary
@@ -11,7 +11,7 @@ _EXAMPLES = 5  # per kind in the summary
 
 @dataclass
 class Report:
-    """What reading one dataset brought to light.
+    """Counts, invalid annotations and notes of one dataset.
 
     Attributes:
         name: dataset name.
@@ -21,7 +21,7 @@ class Report:
         boxes: boxes kept, crowd regions included.
         empty_images: kept images without any box.
         clipped: kept boxes that were partly outside their image.
-        invalid: all invalid annotations, in reading order.
+        invalid_annotations: all invalid annotations, in reading order.
         notes: further remarks, one sentence each.
     """
 
@@ -32,13 +32,15 @@ class Report:
     boxes: int = 0
     empty_images: int = 0
     clipped: int = 0
-    invalid: list[InvalidAnnotation] = field(default_factory=list)
+    invalid_annotations: list[InvalidAnnotation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def by_kind(self) -> dict[Kind, list[InvalidAnnotation]]:
-        """Group the invalid annotations by kind, in the order of :class:`Kind`."""
-        grouped = {kind: [f for f in self.invalid if f.kind is kind] for kind in Kind}
-        return {kind: invalid for kind, invalid in grouped.items() if invalid}
+    def by_kind(self) -> dict[InvalidKind, list[InvalidAnnotation]]:
+        """Group the invalid annotations by kind, in the order of :class:`InvalidKind`."""
+        grouped = {
+            kind: [a for a in self.invalid_annotations if a.kind is kind] for kind in InvalidKind
+        }
+        return {kind: found for kind, found in grouped.items() if found}
 
     def summary(self) -> str:
         """Return the block of lines that goes to the log."""
@@ -59,21 +61,23 @@ class Report:
         return "\n".join(lines)
 
     def _invalid_lines(self) -> Iterable[str]:
-        if not self.invalid:
+        if not self.invalid_annotations:
             yield "  no invalid annotations"
             return
-        images = [f for f in self.invalid if f.drops_image]
-        lost = [_count(len(self.invalid) - len(images), "box")]
+        images = [a for a in self.invalid_annotations if a.drops_image]
+        total = _count(len(self.invalid_annotations), "invalid annotation")
+        left_out = _count(len(self.invalid_annotations) - len(images), "box")
         if images:
-            lost.append(f"{_count(len(images), 'image')} with {_count(_boxes(images), 'box')}")
-        yield f"  {_count(len(self.invalid), 'invalid annotation')}, left out: {' and '.join(lost)}"
-        for kind, invalid in self.by_kind().items():
-            yield f"    {kind}: {len(invalid)}"
-            yield from (f"      {entry}" for entry in invalid[:_EXAMPLES])
-            if len(invalid) > _EXAMPLES:
+            boxes = _count(sum(image.boxes for image in images), "box")
+            left_out += f" and {_count(len(images), 'image')} with {boxes}"
+        yield f"  {total}, left out: {left_out}"
+        for kind, found in self.by_kind().items():
+            yield f"    {kind}: {len(found)}"
+            yield from (f"      {annotation}" for annotation in found[:_EXAMPLES])
+            if len(found) > _EXAMPLES:
                 yield (
-                    f"      ... and {len(invalid) - _EXAMPLES} more, all in "
-                    f"counterpoise.datasets.dataset_report({self.name!r}).invalid"
+                    f"      ... and {len(found) - _EXAMPLES} more, all in "
+                    f"counterpoise.datasets.dataset_report({self.name!r}).invalid_annotations"
                 )
 
     def refuse(self) -> None:
@@ -82,11 +86,11 @@ class Report:
         Raises:
             UserError: there is at least one invalid annotation.
         """
-        if self.invalid:
+        if self.invalid_annotations:
+            total = _count(len(self.invalid_annotations), "invalid annotation")
             raise UserError(
-                f"dataset '{self.name}' holds {_count(len(self.invalid), 'invalid annotation')}: "
-                f"{self._examples()}. Fix them, or set DATASETS.BAD_RECORDS to 'skip' to leave "
-                "them out."
+                f"dataset '{self.name}' holds {total}: {self._examples()}. Fix them, or set "
+                "DATASETS.BAD_RECORDS to 'skip' to leave them out."
             )
 
     def refuse_if_without_images(self) -> None:
@@ -96,17 +100,17 @@ class Report:
             UserError: ``images`` is 0.
         """
         if not self.images:
-            because = f": {self._examples()}" if self.invalid else " and no image was found there"
+            because = (
+                f": {self._examples()}"
+                if self.invalid_annotations
+                else " and no image was found there"
+            )
             raise UserError(f"dataset '{self.name}' has no usable image in {self.source}{because}.")
 
     def _examples(self) -> str:
-        shown = "; ".join(f"{f.kind} in {f}" for f in self.invalid[:_EXAMPLES])
-        rest = len(self.invalid) - _EXAMPLES
+        shown = "; ".join(f"{a.kind} in {a}" for a in self.invalid_annotations[:_EXAMPLES])
+        rest = len(self.invalid_annotations) - _EXAMPLES
         return f"{shown}; and {rest} more" if rest > 0 else shown
-
-
-def _boxes(invalid: Iterable[InvalidAnnotation]) -> int:
-    return sum(entry.boxes for entry in invalid)
 
 
 def _count(n: int, noun: str) -> str:

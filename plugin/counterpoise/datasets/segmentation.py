@@ -1,10 +1,13 @@
-"""Validity of COCO segmentations: what Detectron2 cannot use is left away."""
+"""COCO's segmentations and areas: what is usable of them, and the area of a segment."""
 
 import math
 import re
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import pycocotools.mask as mask_util
+from detectron2.structures.masks import polygon_area
 
 # The alphabet of a compressed RLE; a last character with the continuation bit would make the
 # decoder read past the end.
@@ -28,6 +31,8 @@ def usable_segmentation(value: Any, width: int, height: int) -> list | dict | No
     if not isinstance(value, dict) or value.get("size") != [height, width]:
         return None
     counts = value.get("counts")
+    if isinstance(counts, bytes):  # pycocotools' own form, which Detectron2's loader hands on
+        counts = counts.decode("latin-1")
     if isinstance(counts, list):
         if not all(type(n) is int and n >= 0 for n in counts) or sum(counts) != width * height:
             return None
@@ -41,6 +46,36 @@ def usable_segmentation(value: Any, width: int, height: int) -> list | dict | No
     except ValueError:
         return None
     return rle
+
+
+def segment_area(segmentation: Any, width: int, height: int) -> float | None:
+    """Return the area of a segment in pixels squared; None where nothing of it is usable.
+
+    That of polygons is their sum, as COCO's own files and Detectron2 have it, also where polygons
+    overlap.
+
+    Args:
+        segmentation: as in :func:`usable_segmentation`.
+        width: image width in pixels.
+        height: image height in pixels.
+    """
+    segmentation = usable_segmentation(segmentation, width, height)
+    if segmentation is None:
+        return None
+    if isinstance(segmentation, dict):
+        return float(mask_util.area(segmentation))
+    return float(sum(polygon_area(*np.reshape(polygon, (-1, 2)).T) for polygon in segmentation))
+
+
+def usable_area(value: Any) -> float | None:
+    """Return the ``area`` of a COCO annotation; None where it is no finite number >= 0."""
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's are Real, too
+        return None
+    try:
+        area = float(value)
+    except OverflowError:
+        return None
+    return area if math.isfinite(area) and area >= 0 else None
 
 
 def _is_polygon(value: Any) -> bool:

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import EntitiesForbidden
+from defusedxml.ElementTree import fromstring
 
 from counterpoise.datasets.files import ImageIndex, find_files, read_text, require_folder
-from counterpoise.datasets.invalid import InvalidAnnotation, Kind
+from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Coordinates, ImageRecord, ObjectRecord, RecordSet
-from counterpoise.datasets.safe_xml import parse_xml
 from counterpoise.datasets.spec import DatasetSpec
 
 
@@ -27,22 +29,23 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
     source = str(root) if spec.split_file is None else f"{root}, split {spec.split_file}"
     records = RecordSet(source=source, coordinates=Coordinates.PIXELS_FROM_1)
     renamed = 0
-    for path in _split_xmls(spec, root, images, records.invalid):
+    for path in _split_xmls(spec, root, images, records):
         where = path.relative_to(root).as_posix()
         try:
-            tree = parse_xml(path)
-            record = _image_record(tree, path, where, records.invalid)
+            tree = _parse_xml(path)
+            record = _image_record(tree, path, where, records)
         except ValueError as error:
-            records.invalid.append(InvalidAnnotation(Kind.UNREADABLE_FILE, where, str(error)))
+            records.reject(InvalidKind.UNREADABLE_FILE, where, error)
             continue
         file_name = _file_name(tree)
         found = _find_image(images, path.stem, file_name)
         if len(found) > 1:
             fitting = ", ".join(p.relative_to(images.root).as_posix() for p in found)
-            records.invalid.append(
-                InvalidAnnotation(
-                    Kind.AMBIGUOUS_IMAGE, where, f"it could be {fitting}", len(record.objects)
-                )
+            records.reject(
+                InvalidKind.AMBIGUOUS_IMAGE,
+                where,
+                f"it could be {fitting}",
+                len(record.objects),
             )
             continue
         record.path = found[0] if found else images.root / (file_name or path.stem)
@@ -62,7 +65,7 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
 
 
 def _split_xmls(
-    spec: DatasetSpec, root: Path, images: ImageIndex, invalid: list[InvalidAnnotation]
+    spec: DatasetSpec, root: Path, images: ImageIndex, records: RecordSet
 ) -> Iterator[Path]:
     xmls = find_files(root, {".xml"}.__contains__)
     if spec.split_file is None:
@@ -77,24 +80,32 @@ def _split_xmls(
             continue
         # The whole line comes first because a stem may hold spaces; else the rest of the line is
         # a second column.
-        stems = [_stem(entry, images) for entry in (line.strip(), line.split()[0])]
+        stems = [_stem(name, images) for name in (line.strip(), line.split()[0])]
         found = by_stem.get(stems[0]) or by_stem.get(stems[1])
         if not found:
             where = f"{spec.split_file.name}:{number}"
             reason = f"{stems[1]!r} is listed, but there is no {stems[1]!r}.xml under {root}"
-            invalid.append(InvalidAnnotation(Kind.NO_ANNOTATION_FILE, where, reason))
+            records.reject(InvalidKind.NO_ANNOTATION_FILE, where, reason)
         else:
             yield from found
 
 
-def _stem(entry: str, images: ImageIndex) -> str:
-    name = PurePosixPath(entry.replace("\\", "/")).name
+def _parse_xml(path: Path) -> Element:
+    """Parse one XML file without expanding entities; ValueError says why it cannot be."""
+    try:
+        return fromstring(path.read_bytes())
+    except EntitiesForbidden:
+        raise ValueError("it declares an XML entity, which no annotation needs") from None
+    except (ParseError, OSError, LookupError) as error:
+        raise ValueError(f"no well-formed XML: {error}") from error
+
+
+def _stem(listed: str, images: ImageIndex) -> str:
+    name = PurePosixPath(listed.replace("\\", "/")).name
     return name[:-4] if name.lower().endswith(".xml") else images.stem_of(name)
 
 
-def _image_record(
-    tree: Element, path: Path, where: str, invalid: list[InvalidAnnotation]
-) -> ImageRecord:
+def _image_record(tree: Element, path: Path, where: str, records: RecordSet) -> ImageRecord:
     if tree.tag != "annotation":
         raise ValueError(f"its root is <{tree.tag}>, expected <annotation>")
     record = ImageRecord(path=path, id=path.stem, where=where, stated_size=_stated_size(tree))
@@ -103,7 +114,7 @@ def _image_record(
         try:
             record.objects.append(_object_record(element, at))
         except ValueError as error:
-            invalid.append(InvalidAnnotation(Kind.UNREADABLE_OBJECT, at, str(error)))
+            records.reject(InvalidKind.UNREADABLE_OBJECT, at, error)
     return record
 
 

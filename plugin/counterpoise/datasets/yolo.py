@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
-from counterpoise.datasets.invalid import InvalidAnnotation, Kind
+from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_layout import find_layout
@@ -23,6 +22,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
         source=", ".join(map(str, layout.places)),
         coordinates=Coordinates.FRACTIONS,
         class_names=names,
+        notes=layout.notes,
     )
     # Labels lie beside the folder of images, so messages name them from one folder above.
     message_root = (spec.data_yaml or spec.annotations).parent
@@ -34,17 +34,21 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
             try:
                 text = label.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
-                records.invalid.append(InvalidAnnotation(Kind.UNREADABLE_FILE, where, str(error)))
+                records.reject(InvalidKind.UNREADABLE_FILE, where, error)
                 continue
-            record.objects.extend(_objects(text, where, names, records.invalid))
+            record.objects.extend(_objects(text, where, names, records))
         records.images.append(record)
     for label in layout.orphans:
-        records.invalid.append(_orphan(label, os.path.relpath(label, message_root)))
+        records.reject(
+            InvalidKind.LABEL_WITHOUT_IMAGE,
+            os.path.relpath(label, message_root),
+            f"no image has the stem {label.stem!r}",
+        )
     return records
 
 
 def _objects(
-    text: str, where: str, names: tuple[str, ...], invalid: list[InvalidAnnotation]
+    text: str, where: str, names: tuple[str, ...], records: RecordSet
 ) -> Iterator[ObjectRecord]:
     for number, line in enumerate(text.splitlines(), start=1):
         columns = line.split()
@@ -54,11 +58,11 @@ def _objects(
         try:
             index, box = parse_line(columns)
         except ValueError as error:
-            invalid.append(InvalidAnnotation(Kind.UNREADABLE_OBJECT, at, str(error)))
+            records.reject(InvalidKind.UNREADABLE_OBJECT, at, error)
             continue
         if not 0 <= index < len(names):
             reason = f"class index {index}, but the {len(names)} classes are 0 to {len(names) - 1}"
-            invalid.append(InvalidAnnotation(Kind.UNKNOWN_CLASS, at, reason))
+            records.reject(InvalidKind.UNKNOWN_CLASS, at, reason)
             continue
         yield ObjectRecord(class_name=names[index], box=box, where=at)
 
@@ -95,8 +99,3 @@ def parse_line(columns: list[str]) -> tuple[int, Box]:
     if any(value != value for value in values):
         raise ValueError("a coordinate is NaN")
     return int(label), box
-
-
-def _orphan(label: Path, where: str) -> InvalidAnnotation:
-    reason = f"no image has the stem {label.stem!r}"
-    return InvalidAnnotation(Kind.LABEL_WITHOUT_IMAGE, where, reason)

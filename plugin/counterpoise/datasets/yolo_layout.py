@@ -4,7 +4,14 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from counterpoise.datasets.files import find_files, image_suffixes, read_text, require_folder
+from counterpoise.datasets.files import (
+    find_by_trailing_part,
+    find_files,
+    image_suffixes,
+    path_parts,
+    read_text,
+    require_folder,
+)
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_yaml import split_places
 from counterpoise.errors import UserError
@@ -19,12 +26,14 @@ class Layout:
         places: the folders and lists that were searched.
         pairs: (image, its label file or None), in order of discovery.
         orphans: label files without an image.
+        notes: what a user should know though nothing is wrong.
     """
 
     root: Path
     places: list[Path]
     pairs: list[tuple[Path, Path | None]] = field(default_factory=list)
     orphans: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def find_layout(spec: DatasetSpec) -> Layout:
@@ -35,14 +44,16 @@ def find_layout(spec: DatasetSpec) -> Layout:
     """
     if spec.data_yaml is None:
         return _from_folders(spec)
-    places = split_places(spec)
+    places, notes = split_places(spec)
     only_folder = len(places) == 1 and os.path.isdir(places[0])
-    layout = Layout(root=places[0] if only_folder else spec.data_yaml.parent, places=places)
+    root = places[0] if only_folder else spec.data_yaml.parent
+    layout = Layout(root=root, places=places, notes=notes)
     for place in places:
         if os.path.isdir(place):
             _add_folder(layout, place)
         elif place.suffix.lower() == ".txt":
-            layout.pairs += [(image, _label_on_disk(image)) for image in _listed(place, spec)]
+            images = _listed(place, spec, notes)
+            layout.pairs += [(image, _label_on_disk(image)) for image in images]
         else:
             layout.pairs.append((place, _label_on_disk(place)))
     return layout
@@ -77,14 +88,25 @@ def _add_folder(layout: Layout, folder: Path) -> None:
     layout.orphans += _unpaired(txts, layout)
 
 
-def _listed(listing: Path, spec: DatasetSpec) -> list[Path]:
-    """Images that a txt names, relative to the txt or to the yaml."""
+def _listed(listing: Path, spec: DatasetSpec, notes: list[str]) -> list[Path]:
+    """Images that a txt names, relative to the txt or to the yaml, or on another machine."""
     images = []
+    folders = (listing.parent, spec.data_yaml.parent)
+    moved = 0
     lines = read_text(listing, f"the list of images of '{spec.split}'").splitlines()
     for line in filter(None, map(str.strip, lines)):
         posix = line.replace("\\", "/")
-        tried = [Path(os.path.normpath(p.parent / posix)) for p in (listing, spec.data_yaml)]
-        images.append(next((path for path in tried if os.path.isfile(path)), tried[0]))
+        tried = [Path(os.path.normpath(folder / posix)) for folder in folders]
+        image = next((path for path in tried if os.path.isfile(path)), None)
+        if image is None:
+            image = find_by_trailing_part(path_parts(line), folders)
+            moved += image is not None
+        images.append(image or tried[0])
+    if moved:
+        notes.append(
+            f"images of {listing} whose paths are not on this machine, found by the trailing part "
+            f"of them: {moved}"
+        )
     return images
 
 

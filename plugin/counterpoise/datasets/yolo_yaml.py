@@ -9,7 +9,12 @@ from typing import Any
 import yaml
 
 from counterpoise.datasets.class_names import check_class_names
-from counterpoise.datasets.files import read_text, require_folder
+from counterpoise.datasets.files import (
+    find_by_trailing_part,
+    path_parts,
+    read_text,
+    require_folder,
+)
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError, did_you_mean
 
@@ -86,13 +91,17 @@ def _names_in_order(data: Mapping[str, Any], spec: DatasetSpec) -> object:
     return [by_index[i] for i in range(len(by_index))]
 
 
-def split_places(spec: DatasetSpec) -> list[Path]:
-    """Folders, lists (txt) and single images that make up the split.
+def split_places(spec: DatasetSpec) -> tuple[list[Path], list[str]]:
+    """Find the folders, lists (txt) and single images that make up the split.
 
     A place is looked for as written from the folder that ``path`` names (else from the folder of
     the yaml), then without leading ``../``, because exporters write ``../train/images`` into a
-    yaml that lies beside ``train``. A split that the yaml does not name is found as a folder of
-    its name there.
+    yaml that lies beside ``train``, then by the longest trailing part of it that exists there,
+    because others write paths of their own machine. A split that the yaml does not name is found
+    as a folder of its name there.
+
+    Returns:
+        the places, and one note on each that was found by a trailing part.
 
     Raises:
         UserError: the split is not to be found.
@@ -102,9 +111,13 @@ def split_places(spec: DatasetSpec) -> list[Path]:
     aliases = _aliases(spec.split)
     written = next((data[a] for a in aliases if data.get(a)), None)
     if written is None:
-        return [_sibling(spec, base, aliases, data)]
-    places = written if isinstance(written, list) else [written]
-    return [_resolve(spec, base, place) for place in places]
+        return [_sibling(spec, base, aliases, data)], []
+    notes: list[str] = []
+    return [_resolve(spec, base, place, data, notes) for place in _as_list(written)], notes
+
+
+def _as_list(written: object) -> list[Any]:
+    return written if isinstance(written, list) else [written]
 
 
 def _aliases(split: str) -> tuple[str, ...]:
@@ -116,12 +129,15 @@ def _base(spec: DatasetSpec, data: Mapping[str, Any]) -> Path:
     folder = spec.data_yaml.parent
     root = data.get("path")
     # An exported yaml often keeps the `path` of the machine that wrote it.
-    if isinstance(root, str) and os.path.isdir(folder / root):
-        return folder / root
+    if isinstance(root, str):
+        named = folder / root.replace("\\", "/")
+        return named if os.path.isdir(named) else folder
     return folder
 
 
-def _resolve(spec: DatasetSpec, base: Path, place: object) -> Path:
+def _resolve(
+    spec: DatasetSpec, base: Path, place: object, data: Mapping[str, Any], notes: list[str]
+) -> Path:
     if not isinstance(place, str):
         raise UserError(f"'{spec.split}' in {spec.data_yaml} holds {repr(place)}, expected a path.")
     posix = place.replace("\\", "/")
@@ -132,10 +148,24 @@ def _resolve(spec: DatasetSpec, base: Path, place: object) -> Path:
     for path in tried:
         if os.path.exists(path):
             return Path(path)
-    raise UserError(
-        f"'{spec.split}: {place}' in {spec.data_yaml} leads nowhere (tried "
-        f"{' and '.join(tried)}): fix it there, or fix 'path'."
-    )
+    written = f"'{spec.split}: {place}' in {spec.data_yaml}"
+    root = data["path"] if isinstance(data.get("path"), str) else ""
+    others = [path_parts(other, root) for other in _places_of_other_splits(spec, data)]
+    folders = dict.fromkeys((base, spec.data_yaml.parent))
+    found = find_by_trailing_part(path_parts(place, root), folders, others)
+    if found is None:
+        raise UserError(
+            f"{written} leads nowhere (tried {' and '.join(tried)}, and every trailing part of it "
+            f"in {base}): fix it there, or fix 'path'."
+        )
+    notes.append(f"{written} is not on this machine: {found} is taken for it")
+    return found
+
+
+def _places_of_other_splits(spec: DatasetSpec, data: Mapping[str, Any]) -> list[str]:
+    own = _aliases(spec.split)
+    keys = [key for names in _ALIASES.values() for key in names if key not in own]
+    return [p for key in keys for p in _as_list(data.get(key)) if isinstance(p, str)]
 
 
 def _sibling(

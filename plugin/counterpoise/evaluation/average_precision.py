@@ -13,7 +13,7 @@ def average_precision(true_positives: np.ndarray, kept: np.ndarray, num_gt: int)
 
     Args:
         true_positives: (D,) bool, true positives, by descending score.
-        kept: (D,) bool, False where a detection is neither hit nor miss.
+        kept: (D,) bool, False for a detection over an ignored region, which is left out.
         num_gt: boxes that count.
 
     Returns:

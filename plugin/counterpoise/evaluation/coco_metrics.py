@@ -16,7 +16,7 @@ class CocoMetrics:
     """COCO's summary of a test set and its parts by class.
 
     Attributes:
-        summary: by :data:`NAMES`, 0-100; None where no box is of that kind.
+        summary: by :data:`NAMES`, 0-100; None where no box has that size.
         per_class: ``AP``, ``AP50``, ``AP75`` and ``AR100`` of each class, 0-100 or None.
     """
 

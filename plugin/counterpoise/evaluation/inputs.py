@@ -24,8 +24,9 @@ class GroundTruth:
         areas: (G,) float64, pixels squared; of the segment where there is one.
         classes: (G,) int64, in [0, K).
         images: (G,) int64, in [0, I).
-        ignored: (G,) bool; crowd regions and difficult objects, in which a detection is neither hit
-            nor miss.
+        ignored: (G,) bool; crowd regions and difficult objects, in which a detection is neither a
+            true nor a false positive.
+        image_sizes: (I, 2) float64, width and height in pixels; None where an image has none.
     """
 
     class_names: tuple[str, ...]
@@ -36,6 +37,7 @@ class GroundTruth:
     classes: np.ndarray
     images: np.ndarray
     ignored: np.ndarray
+    image_sizes: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -83,7 +85,7 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
 
     Args:
         coco: with ``images``, ``annotations`` and ``categories``. Annotations with ``iscrowd`` 1 or
-            ``difficult`` 1 are ignored regions; annotation ids are not looked at.
+            ``difficult`` 1 are ignored regions; annotation ids are not read.
         what: name of the data for messages.
 
     Raises:
@@ -95,7 +97,7 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
             raise UserError(f"{what}: expected a COCO dataset with a list '{part}'")
     try:
         categories = [(c["id"], str(c["name"])) for c in coco["categories"]]
-        file_names = [str(i.get("file_name", "")) for i in coco["images"]]
+        images = [(image["id"], image) for image in coco["images"]]
         annotations = coco["annotations"]
         category_ids = [a["category_id"] for a in annotations]
         image_ids = [a["image_id"] for a in annotations]
@@ -104,9 +106,9 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
         raise UserError(f"{what}: a record lacks the key {error}, or is no mapping") from error
     _check_ids([i for i, _ in categories], f"{what}: category id")
     _check_ids([name for _, name in categories], f"{what}: category name")
-    _check_ids([i["id"] for i in coco["images"]], f"{what}: image id")
-    images = dict(zip((i["id"] for i in coco["images"]), file_names, strict=True))
-    ordered = tuple(sorted(images, key=lambda i: (isinstance(i, str), i)))
+    _check_ids([i for i, _ in images], f"{what}: image id")
+    images.sort(key=lambda image: (isinstance(image[0], str), image[0]))
+    ordered = tuple(i for i, _ in images)
     boxes = _boxes(boxes, what, "annotation")
     areas = [a.get("area") for a in annotations]
     areas = [
@@ -115,7 +117,7 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
     return GroundTruth(
         class_names=tuple(name for _, name in categories),
         image_ids=ordered,
-        file_names=tuple(images[i] for i in ordered),
+        file_names=tuple(str(image.get("file_name", "")) for _, image in images),
         boxes=boxes,
         areas=_areas(areas, what),
         classes=_indices(category_ids, [i for i, _ in categories], f"{what}: category_id"),
@@ -123,6 +125,7 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
         ignored=np.array(
             [bool(a.get("iscrowd") or a.get("difficult")) for a in annotations], dtype=bool
         ),
+        image_sizes=_image_sizes([image for _, image in images], what),
     )  # fmt: skip
 
 
@@ -186,7 +189,7 @@ def read_ground_truth(path: Path) -> dict[str, Any]:
     """Read a COCO dataset; :func:`parse_ground_truth` checks it.
 
     Raises:
-        UserError: the file is missing, cut off or no JSON.
+        UserError: the file is missing, incomplete or no JSON.
     """
     return read_json(path, "ground truth")
 
@@ -195,7 +198,7 @@ def read_detections(path: Path) -> list[dict[str, Any]]:
     """Read COCO results; :func:`parse_detections` checks them.
 
     Raises:
-        UserError: the file is missing, cut off or no JSON.
+        UserError: the file is missing, incomplete or no JSON.
     """
     return read_json(path, "predictions")
 
@@ -222,6 +225,18 @@ def _boxes(boxes: Sequence[Any], what: str, record: str) -> np.ndarray:
             "x y width height with a width and height >= 0"
         )
     return array
+
+
+def _image_sizes(images: Sequence[Mapping[str, Any]], what: str) -> np.ndarray | None:
+    sizes = [(image.get("width"), image.get("height")) for image in images]
+    if any(None in size for size in sizes):
+        return None
+    try:
+        return np.asarray(sizes, dtype=np.float64).reshape(len(images), 2)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{what}: the width or height of an image is no number ({error})") from (
+            error
+        )
 
 
 def _areas(areas: Sequence[Any], what: str) -> np.ndarray:

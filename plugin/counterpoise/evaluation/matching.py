@@ -1,7 +1,7 @@
 """COCO's matching of detections to ground truth, for all classes and IoU thresholds at once.
 
-What pycocotools works out image by image is kept here per detection, because everything beyond the
-mean needs it: intervals, curves, thresholds and error types.
+What pycocotools computes image by image is kept per detection, for the intervals, curves,
+thresholds and error types, which need it.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from counterpoise.evaluation.inputs import Detections, GroundTruth
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 #: Detections of one class in one image that count.
 MAX_DETECTIONS = 100
-
-_PAIRS_AT_ONCE = 4_000_000
+#: Pairs of detection and box whose IoU is computed at once, which bounds the memory.
+PAIRS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class ClassMatches:
 
     Attributes:
         detections: (D,) int64, index into the arrays of :class:`Detections`.
-        scores: (D,) float64, falling.
+        scores: (D,) float64, descending.
         images: (D,) int64.
         gt: (T, D) int64, index into the arrays of :class:`GroundTruth`, -1 where there is no match.
-        ignored: (T, D) bool, matched to an ignored region: neither hit nor miss.
+        ignored: (T, D) bool, matched to an ignored region: neither a true nor a false positive.
         gt_indices: (n,) int64, the boxes of the class that count.
         gt_images: (n,) int64, their images.
     """
@@ -153,7 +153,7 @@ def _parts(order: np.ndarray, group: np.ndarray, gt_group: np.ndarray) -> Iterat
     """Split detections so that the pairs of a part fit into memory."""
     sizes = np.sort(gt_group)
     counts = np.searchsorted(sizes, group[order], "right") - np.searchsorted(sizes, group[order])
-    cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _PAIRS_AT_ONCE)) + 1
+    cuts = np.flatnonzero(np.diff(np.cumsum(counts) // PAIRS_AT_ONCE)) + 1
     return (part for part in np.split(order, cuts) if len(part))
 
 

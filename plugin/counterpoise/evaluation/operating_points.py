@@ -32,7 +32,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall over the distinct scores of a class, falling; S points.
+    """Precision and recall at the S distinct scores of a class, descending.
 
     Attributes:
         scores: (S,) float64.

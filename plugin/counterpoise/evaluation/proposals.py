@@ -52,8 +52,8 @@ class ProposalResult:
 class ProposalRecall:
     """Gathers image after image; see :meth:`add`.
 
-    Processes that share a test set send each other their `state`, a list that can be pickled; the
-    concatenated lists are the state of the whole.
+    Processes that share a test set exchange their `state`, a list that can be pickled; the
+    concatenated lists are the state for all images.
 
     Attributes:
         num_classes: K.
@@ -120,7 +120,7 @@ def _pair(overlap: np.ndarray) -> np.ndarray:
         covered[box] = best[box]
         proposal = nearest[box]
         overlap[proposal], overlap[:, box], best[box] = -1, -1, -1
-        # Only the boxes that had hoped for this proposal have to look again.
+        # Only the boxes whose nearest proposal this was need another one.
         again = np.flatnonzero((nearest == proposal) & (best >= 0))
         nearest[again] = overlap[:, again].argmax(axis=0)
         best[again] = overlap[nearest[again], again]

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tabulate import tabulate
-
 from counterpoise.evaluation.confusion import ConfusionMatrix
 from counterpoise.evaluation.error_types import ERROR_TYPES, BackgroundRate, ErrorCount
-from counterpoise.evaluation.proposals import ProposalResult
+from counterpoise.evaluation.proposals import LIMITS, ProposalResult
+from counterpoise.utils.table import Cell, Table
+from counterpoise.utils.text import interval, number, sentence
 
 Interval = tuple[float, float]
 
@@ -34,7 +34,7 @@ class ClassResult:
         background_at_recall: false positives on background per image at the score that reaches a
             recall of 0.5 and of 0.8, by that recall; models can be compared there, whatever their
             scores mean.
-        errors: by kind, see :mod:`counterpoise.evaluation.error_types`; counted among the
+        errors: by type, see :mod:`counterpoise.evaluation.error_types`; counted among the
             detections of at least `threshold`.
         proposal_AR100, proposal_AR1000: average recall of the first 100 and 1,000 proposals per
             image; None without an RPN.
@@ -93,7 +93,7 @@ class Evaluation:
 
     Attributes:
         AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100: COCO's summary, means over the classes with
-            test boxes; None where no box is of that kind.
+            test boxes; None where no box has that size.
         VOC07_AP50, VOC10_AP50: Pascal VOC's means, see :class:`ClassResult`.
         AP_interval, AP50_interval: 95 % interval by bootstrap over test images. It says how far
             another choice of test images would move the mean, not another training seed.
@@ -102,7 +102,7 @@ class Evaluation:
         thresholds_from: where the thresholds of the classes come from.
         per_class: in class order.
         groups: by training frequency; empty where the training set is not known.
-        errors: by kind, over all classes; counted as in the classes.
+        errors: by type, over all classes; counted as in the classes.
         confusion: matched detections of at least their class's threshold.
         proposals: recall of the RPN; None without one.
         notes: what a reader must know, one sentence each.
@@ -132,68 +132,118 @@ class Evaluation:
     proposals: ProposalResult | None
     notes: tuple[str, ...]
 
+    @property
+    def most_frequent_first(self) -> list[ClassResult]:
+        """Classes by descending number of training boxes, of test boxes where it is not known."""
+        return sorted(self.per_class, key=lambda c: -training_count(c))
+
     def __str__(self) -> str:
-        legend = (
-            f"AP is COCO's, its interval from {self.resamples} resamples of the {self.test_images} "
-            f"test images.\nPrecision and recall are at IoU 0.50 and the scores of "
-            f"{self.thresholds_from}."
+        notes = [f"Note: {note}" for note in self.notes]
+        return "\n\n".join([score_table(self).as_text(), error_table(self).as_text(), *notes])
+
+
+def training_count(result: ClassResult) -> int:
+    """Boxes in the training set, or in the test set where that is not known."""
+    return result.test_boxes if result.train_boxes is None else result.train_boxes
+
+
+def score_table(result: Evaluation) -> Table:
+    """Average precision, precision and recall by class, and the means of groups and classes."""
+    rows = [
+        (
+            c.name,
+            *(number(n, 0) for n in (c.train_images, c.train_boxes, c.test_images, c.test_boxes)),
+            number(c.AP), interval(c.AP_interval), number(c.AP50),
+            number(c.precision), number(c.recall), number(c.threshold, 2),
         )
-        parts = [f"{self._class_table()}\n{legend}", self._error_table()]
-        parts += [f"Note: {note}" for note in self.notes]
-        return "\n\n".join(parts)
+        for c in result.most_frequent_first
+    ]  # fmt: skip
+    means = [(f"mean of {g.name} ({len(g.classes)})", g) for g in result.groups]
+    means.append(("mean of classes", result))
+    rows += [
+        (
+            name, "", "", "", "",
+            number(mean.AP), interval(mean.AP_interval), number(mean.AP50), "", "", "",
+        )
+        for name, mean in means
+    ]  # fmt: skip
+    return Table(
+        ("class", *["images", "boxes"] * 2, "AP", "95 % interval", "AP50", "precision", "recall",
+         "at score"),
+        rows,
+        note="AP is COCO's, 0 to 100, over IoU 0.50 to 0.95. Intervals are 95 %, by "
+        f"{result.resamples} resamples of the {result.test_images} test images; they do not cover "
+        "the training seed. Precision and recall are at IoU 0.50 and the score beside them; "
+        f"thresholds: {result.thresholds_from}. Most frequent class first. "
+        + " ".join(sentence(f"{group.name}: {group.rule}") for group in result.groups),
+        groups=(("", 1), ("training", 2), ("test", 2), ("", 6)),
+        totals=len(means),
+    )  # fmt: skip
 
-    def _class_table(self) -> str:
-        rows = [
-            (
-                c.name,
-                _counts(c.train_boxes, c.train_images),
-                _counts(c.test_boxes, c.test_images),
-                _number(c.AP),
-                _interval(c.AP_interval),
-                _number(c.AP50),
-                _number(c.precision),
-                _number(c.recall),
-                _number(c.threshold, 2),
-            )
-            for c in self.per_class
-        ]
-        means = [
-            (f"mean of {g.name} ({len(g.classes)})", g.AP, g.AP_interval, g.AP50)
-            for g in self.groups
-        ]
-        means.append(("mean of classes", self.AP, self.AP_interval, self.AP50))
-        rows += [
-            (name, "", "", _number(ap), _interval(spread), _number(ap50), "", "", "")
-            for name, ap, spread, ap50 in means
-        ]
-        headers = (
-            "class", "train boxes (images)", "test boxes (images)", "AP", "95 % interval", "AP50",
-            "precision", "recall", "at score",
-        )  # fmt: skip
-        return _table(rows, headers)
 
-    def _error_table(self) -> str:
-        found = [(c.name, c.errors) for c in self.per_class] + [("all", self.errors)]
-        rows = [
-            (name, *(f"{errors[k].count} ({_number(errors[k].AP50_lost)})" for k in ERROR_TYPES))
+def metric_table(result: Evaluation) -> Table:
+    """The metrics by class that :func:`score_table` leaves out."""
+    names = ("AP75", "AR100", "VOC07_AP50", "VOC10_AP50", "F1")
+    rows = [
+        (c.name, *(number(getattr(c, metric)) for metric in names), interval(c.AP50_interval))
+        for c in result.most_frequent_first
+    ]
+    means = [number(getattr(result, metric)) for metric in names[:-1]]
+    rows.append(("mean of classes", *means, "", interval(result.AP50_interval)))
+    headers = (
+        "class", "AP75", "AR at 100", "VOC 2007 AP50", "VOC 2010 AP50", "F1",
+        "AP50, 95 % interval",
+    )  # fmt: skip
+    return Table(headers, rows, totals=1)
+
+
+def error_table(result: Evaluation) -> Table:
+    """The AP50 that each error type costs, and how many errors there are of it."""
+    found = [(c.name, c.errors) for c in result.most_frequent_first] + [("all", result.errors)]
+    return Table(
+        ("class", *ERROR_TYPES),
+        [
+            (name, *(Cell(number(e.AP50_lost), f"({e.count})") for e in errors.values()))
             for name, errors in found
-        ]
-        title = "Errors at these scores: count (AP50 lost to the kind, at any score)"
-        return f"{title}\n{_table(rows, ('class', *ERROR_TYPES))}"
+        ],
+        note="The AP50 that fixing the errors of one type alone would gain, at any score; the "
+        "types do not add up to 100 - AP50. In brackets the number of errors among the detections "
+        "of at least the score of their class, or of missed boxes.",
+        totals=1,
+    )
 
 
-def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
-    alignment = ("left", *["right"] * (len(headers) - 1))
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=alignment)
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _interval(value: Interval | None) -> str:
-    return "-" if value is None else f"{value[0]:.1f} to {value[1]:.1f}"
-
-
-def _counts(boxes: int | None, images: int | None) -> str:
-    return "-" if boxes is None else f"{boxes} ({images})"
+def proposal_table(result: Evaluation) -> Table:
+    """Recall of the proposals, if any, and false positives where a recall is reached."""
+    proposals, recalls = result.proposals, list(result.per_class[0].background_at_recall)
+    rows: list[Sequence[str]] = [
+        (
+            c.name,
+            *((number(c.proposal_AR100), number(c.proposal_AR1000)) if proposals else ()),
+            *(number(c.background_at_recall[recall].per_image, 2) for recall in recalls),
+        )
+        for c in result.most_frequent_first
+    ]
+    note = (
+        "False positives on background per image are counted at the score where a class reaches a "
+        "recall, so that models can be compared whose scores cannot."
+    )
+    if proposals:
+        overall = (number(proposals.proposal_AR100), number(proposals.proposal_AR1000))
+        rows.append(("all boxes", *overall, *[""] * len(recalls)))
+        note = (
+            "Average recall of the RPN's proposals over IoU 0.50 to 0.95; an image has at most "
+            f"{proposals.max_proposals} of them. {note}"
+        )
+    limits = [f"{limit:,}" for limit in LIMITS] if proposals else []
+    return Table(
+        ("class", *limits, *recalls),
+        rows,
+        note=note,
+        groups=(
+            ("", 1),
+            *([("average recall at", len(limits))] if limits else []),
+            ("background per image at recall", len(recalls)),
+        ),
+        totals=1 if proposals else 0,
+    )

@@ -11,12 +11,10 @@ from counterpoise.evaluation.average_precision import mean_of_known
 from counterpoise.evaluation.bootstrap import (
     RESAMPLES,
     SEED,
+    AP_interval,
     BootstrapSamples,
     bootstrap,
     draw_images,
-    interval,
-    mean_of_classes,
-    num_images,
 )
 from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
 from counterpoise.evaluation.confusion import confusion_matrix
@@ -52,9 +50,9 @@ def evaluate_detections(
 
     Args:
         ground_truth: COCO dataset with ``images``, ``annotations`` and ``categories``. Annotations
-            with ``iscrowd`` 1 or ``difficult`` 1 are regions in which a detection counts neither
-            as hit nor as miss. Annotation ids are not looked at: pycocotools takes a match to an
-            annotation of id 0 for a miss.
+            with ``iscrowd`` 1 or ``difficult`` 1 are regions in which a detection is neither a
+            true nor a false positive. Annotation ids are not read: pycocotools counts a match to
+            an annotation of id 0 as a false positive.
         detections: COCO results with ``image_id``, ``category_id``, ``bbox`` (XYWH, pixels) and
             ``score``; may be empty.
         training: counts over the training set, looked up by class name.
@@ -68,7 +66,7 @@ def evaluate_detections(
         the result, classes in the order of ``categories``.
 
     Raises:
-        UserError: the ground truth has no box that counts, or either side is not what it should be.
+        UserError: the ground truth has no box that counts, or either side is invalid.
     """
     truth = parse_ground_truth(ground_truth)
     found = parse_detections(detections, ground_truth, truth)
@@ -99,10 +97,10 @@ def evaluate_arrays(
     voc = voc_average_precision(truth, found)
     samples = bootstrap(matches, draw_images(truth.num_images, resamples))
     chosen = _thresholds(matches, truth.class_names, thresholds)
-    kinds = classify_errors(truth, found, matches, np.array(chosen))
+    errors = classify_errors(truth, found, matches, np.array(chosen))
     counts = _training_counts(training, truth.class_names)
     background = [
-        background_false_positives(matches, kinds, truth.num_images, recall) for recall in RECALLS
+        background_false_positives(matches, errors, truth.num_images, recall) for recall in RECALLS
     ]
     per_class = []
     test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
@@ -114,8 +112,10 @@ def evaluate_arrays(
                 **coco.per_class[k],
                 VOC07_AP50=voc.per_class[k].VOC07_AP50,
                 VOC10_AP50=voc.per_class[k].VOC10_AP50,
-                AP_interval=interval(samples.AP[:, k], int(test_images[k])),
-                AP50_interval=interval(samples.AP50[:, k], int(test_images[k])),
+                AP_interval=AP_interval(samples.AP[:, k], test_images[k], coco.per_class[k]["AP"]),
+                AP50_interval=AP_interval(
+                    samples.AP50[:, k], test_images[k], coco.per_class[k]["AP50"]
+                ),
                 missing_resamples=int(np.isnan(samples.AP[:, k]).sum()),
                 threshold=chosen[k],
                 precision=point.precision,
@@ -126,7 +126,7 @@ def evaluate_arrays(
                     str(recall): result[k]
                     for recall, result in zip(RECALLS, background, strict=True)
                 },
-                errors=kinds.per_class[k],
+                errors=errors.per_class[k],
                 proposal_AR100=proposals.per_class_AR100[k] if proposals else None,
                 proposal_AR1000=proposals.per_class_AR1000[k] if proposals else None,
                 train_images=counts[k][0],
@@ -139,15 +139,15 @@ def evaluate_arrays(
         **coco.summary,
         VOC07_AP50=voc.VOC07_AP50,
         VOC10_AP50=voc.VOC10_AP50,
-        AP_interval=interval(mean_of_classes(samples.AP), num_images(matches)),
-        AP50_interval=interval(mean_of_classes(samples.AP50), num_images(matches)),
+        AP_interval=AP_interval(samples.AP, test_images, coco.summary["AP"]),
+        AP50_interval=AP_interval(samples.AP50, test_images, coco.summary["AP50"]),
         resamples=resamples,
         bootstrap_seed=SEED,
         test_images=truth.num_images,
         thresholds_from=BEST_F1 if thresholds is None else thresholds_from,
         per_class=tuple(per_class),
-        groups=_groups(per_class, coco, samples, matches),
-        errors=kinds.overall,
+        groups=_groups(per_class, coco, samples),
+        errors=errors.overall,
         confusion=confusion_matrix(truth, found, np.array(chosen)),
         proposals=proposals,
         notes=tuple(_notes(truth, found, test_boxes)),
@@ -184,7 +184,6 @@ def _groups(
     per_class: Sequence[ClassResult],
     coco: CocoMetrics,
     samples: BootstrapSamples,
-    matches: Sequence[ClassMatches],
 ) -> tuple[GroupResult, ...]:
     if any(c.train_images is None for c in per_class):
         return ()
@@ -198,9 +197,10 @@ def _groups(
             classes=tuple(per_class[k].name for k in group.classes),
             AP=mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
             AP50=mean_of_known(coco.per_class[k]["AP50"] for k in group.classes),
-            AP_interval=interval(
-                mean_of_classes(samples.AP[:, list(group.classes)]),
-                num_images(matches[k] for k in group.classes),
+            AP_interval=AP_interval(
+                samples.AP[:, list(group.classes)],
+                [per_class[k].test_images for k in group.classes],
+                mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
             ),
         )
         for group in groups

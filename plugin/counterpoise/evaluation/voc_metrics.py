@@ -11,7 +11,7 @@ from counterpoise.evaluation.matching import iou
 
 IOU_THRESHOLD = 0.5
 
-# To the bit as Detectron2 has them: the fourth lies above 0.3, so 3 of 10 boxes do not reach it.
+# Bit for bit as Detectron2 has them: the fourth lies above 0.3, so 3 of 10 boxes do not reach it.
 _RECALLS_OF_2007 = np.arange(0.0, 1.1, 0.1)
 
 
@@ -47,8 +47,9 @@ def voc_average_precision(ground_truth: GroundTruth, detections: Detections) -> 
     """Score detections by the rules of Pascal VOC (Everingham et al., IJCV 2010).
 
     A detection goes to the box of its class that it overlaps most in its image, be that box taken
-    or not. With an IoU above 0.5 the first detection of a box is a hit, every later one a miss, and
-    a detection of an ignored box (`difficult`) neither. Any number of detections counts.
+    or not. With an IoU above 0.5 the first detection of a box is a true positive, every later one a
+    false positive, and a detection of an ignored box (`difficult`) neither. Any number of
+    detections counts.
 
     VOC counts pixels from 1 and its boxes include their last pixel, hence the +1 in its widths. Our
     boxes count from 0 and end after their last pixel: the same widths, so the same IoU.

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
-from counterpoise.datasets import ClassCounts
+from counterpoise.datasets import ClassCounts, load_dataset
+from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
 from counterpoise.evaluation.stored import write_inference
-from counterpoise.inference.evaluator import PerClassEvaluator, write_evaluations
+from counterpoise.inference.augmentation import with_augmentation
+from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
 from counterpoise.modeling.checkpoint import RECORD_KEY, BalancedCheckpointer, counts_of
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
@@ -42,12 +44,13 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
         UserError: a test set has other classes than the model.
     """
     metrics, results = OrderedDict(), {}
+    model = with_augmentation(cfg, model)
     thresholds = cfg.BALANCE.SCORE_THRESHOLDS
     chosen = ScoreThresholds.read(Path(thresholds)) if thresholds else None
     for name in cfg.DATASETS.TEST:
         check_test_classes(name, training)
     for name in cfg.DATASETS.TEST:
-        loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        loader = test_loader(cfg, name)
         with ProposalTap(model) as proposals, InferenceClock(model) as clock:
             evaluator = PerClassEvaluator(name, training, chosen, proposals)
             metrics[name] = inference_on_dataset(model, loader, evaluator)
@@ -59,13 +62,29 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
                 name,
                 evaluator.ground_truth,
                 evaluator.detections,
+                evaluator.result,
+                training,
                 clock.seconds_per_image,
             )
     if comm.is_main_process() and results:
-        path = Path(cfg.OUTPUT_DIR, "evaluation.json")
+        path = Path(cfg.OUTPUT_DIR, FILE_NAME)
         write_evaluations(results, path)
         logger.info("Evaluation written to %s", path)
     return next(iter(metrics.values())) if len(metrics) == 1 else metrics
+
+
+def test_loader(cfg: CfgNode, name: str) -> Any:
+    """Detectron2's loader of a test set, with :class:`CheckedMapper`.
+
+    Args:
+        cfg: prepared by :func:`prepare`.
+        name: of the dataset.
+
+    Raises:
+        UserError: the dataset cannot be read.
+    """
+    with read_once([name]):
+        return build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
 
 
 def check_test_classes(name: str, training: ClassCounts | None) -> None:
@@ -74,8 +93,8 @@ def check_test_classes(name: str, training: ClassCounts | None) -> None:
     Raises:
         UserError: it has other classes, or no box.
     """
-    records = DatasetCatalog.get(name)
-    classes = tuple(MetadataCatalog.get(name).thing_classes)
+    records, names = load_dataset(name)
+    classes = tuple(names)
     if training is not None and classes != training.names:
         raise UserError(
             f"test set {name} has the classes [{', '.join(classes)}], but the model was trained on "
@@ -101,7 +120,7 @@ def load_for_evaluation(
         the model, and the counts of the training set where the checkpoint has them.
 
     Raises:
-        UserError: the checkpoint is missing or does not hold the whole model.
+        UserError: the checkpoint is missing or lacks a parameter of the model.
     """
     if not cfg.MODEL.WEIGHTS:
         raise UserError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")

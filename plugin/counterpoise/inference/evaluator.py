@@ -1,4 +1,4 @@
-"""Evaluation inside Detectron2: collects what a model finds and hands it to the evaluation core."""
+"""Evaluation inside Detectron2: collects detections and hands them to the evaluation core."""
 
 import itertools
 from collections.abc import Mapping
@@ -7,60 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from counterpoise.balance.class_counts import ClassCounts
+from counterpoise.datasets.ground_truth import coco_ground_truth
 from counterpoise.evaluation import Evaluation, ProposalRecall, evaluate_detections
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.modeling.score_thresholds import ScoreThresholds
 from counterpoise.utils.files import write_json
 
-
-def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
-    """Read a dataset of Detectron2's catalog as a COCO dataset, held in memory.
-
-    Args:
-        dataset_name: in ``DatasetCatalog``, of any format.
-
-    Returns:
-        ``images``, ``annotations`` and ``categories``; category ids are Detectron2's contiguous
-        ones, image ids are Detectron2's.
-    """
-    records = DatasetCatalog.get(dataset_name)
-    names = MetadataCatalog.get(dataset_name).thing_classes
-    annotations = []
-    for record in records:
-        for annotation in record.get("annotations", ()):
-            box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": record["image_id"],
-                    "category_id": annotation["category_id"],
-                    "bbox": list(map(float, box)),
-                    "area": float(annotation.get("area", box[2] * box[3])),
-                    "iscrowd": int(annotation.get("iscrowd", 0)),
-                    "difficult": int(annotation.get("difficult", 0)),
-                }
-            )
-    return {
-        "images": [
-            {
-                "id": record["image_id"],
-                "file_name": str(record["file_name"]),
-                "height": record["height"],
-                "width": record["width"],
-            }
-            for record in records
-        ],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
-    }
+#: Name of the file with the results in a run's OUTPUT_DIR.
+FILE_NAME = "evaluation.json"
 
 
 class PerClassEvaluator(DatasetEvaluator):
@@ -101,7 +62,7 @@ class PerClassEvaluator(DatasetEvaluator):
         self._recall = ProposalRecall(self._recall.num_classes)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Take in the detections of a batch, as :class:`DatasetEvaluator` describes."""
+        """Collect the detections of a batch, as :class:`DatasetEvaluator` describes."""
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
             self.detections.extend(instances_to_coco_json(instances, image["image_id"]))
@@ -160,7 +121,7 @@ def _boxes_by_image(coco: Mapping[str, Any]) -> dict[int | str, tuple[np.ndarray
 
 
 def write_evaluations(results: Mapping[str, Evaluation], path: Path) -> None:
-    """Write ``{dataset: result}`` as JSON; the file is whole or untouched.
+    """Write ``{dataset: result}`` as JSON; the file is complete or untouched.
 
     Args:
         results: by dataset name.

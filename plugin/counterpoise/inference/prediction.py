@@ -17,8 +17,10 @@ from counterpoise.datasets.files import image_suffixes
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
+from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.loop import infer
-from counterpoise.pages.drawing import COLOURS, draw_boxes
+from counterpoise.pages.drawing import draw_boxes
+from counterpoise.pages.figures import COLOURS
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class InputImage:
 
 
 def find_images(inputs: Sequence[Path]) -> list[InputImage]:
-    """List image files; folders are searched through, in the order of their names.
+    """List image files; folders are searched with their sub-folders, in order of path.
 
     Raises:
         UserError: an input does not exist or is no image, or a folder holds none.
@@ -76,19 +78,19 @@ class Predictions:
         image: that was looked at.
         size: (width, height) in pixels, EXIF orientation applied.
         results: as COCO results; empty where nothing was found.
-        fault: why the image could not be read, or "".
+        error: why the image could not be read, or "".
     """
 
     image: InputImage
     size: tuple[int, int]
     results: tuple[dict[str, Any], ...]
-    fault: str = ""
+    error: str = ""
 
 
 def predict(
     cfg: CfgNode, model: nn.Module, images: Sequence[InputImage], min_score: float = 0.0
 ) -> Iterator[Predictions]:
-    """Run a model over images; one that cannot be read is handed on with its fault.
+    """Run a model over images; one that cannot be read is yielded with its error.
 
     Args:
         cfg: prepared.
@@ -115,32 +117,33 @@ def predict(
         try:
             return mapper(record)
         except UserError as error:
-            return {**record, "fault": str(error)}
+            return {**record, "error": str(error)}
 
     loader = build_detection_test_loader(
         records, mapper=read, num_workers=cfg.DATALOADER.NUM_WORKERS
     )
-    for batch, outputs in infer(_Tolerant(model), loader, len(records), "predicting"):
+    model = _SkipUnreadable(with_augmentation(cfg, model))
+    for batch, outputs in infer(model, loader, len(records), "predicting"):
         for record, output in zip(batch, outputs, strict=True):
             image, size = images[record["image_id"]], (record["width"], record["height"])
             if output is None:
-                yield Predictions(image, size, (), record["fault"])
+                yield Predictions(image, size, (), record["error"])
                 continue
             found = instances_to_coco_json(output["instances"].to("cpu"), record["image_id"])
             yield Predictions(image, size, tuple(r for r in found if r["score"] >= min_score))
 
 
-class _Tolerant(nn.Module):
-    """Passes records with a fault by the model."""
+class _SkipUnreadable(nn.Module):
+    """A model that gives None for a record with an ``"error"``."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
-        good = [record for record in batch if "fault" not in record]
-        whole = iter(self.model(good) if good else ())
-        return [None if "fault" in record else next(whole) for record in batch]
+        readable = [record for record in batch if "error" not in record]
+        outputs = iter(self.model(readable) if readable else ())
+        return [None if "error" in record else next(outputs) for record in batch]
 
 
 def draw(predictions: Predictions, class_names: Sequence[str]) -> np.ndarray:

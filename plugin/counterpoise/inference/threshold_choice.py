@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import DatasetCatalog
 
-from counterpoise.datasets.mapper import CheckedMapper
+from counterpoise.datasets import load_dataset
 from counterpoise.errors import UserError
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import ClassMatches, match
@@ -18,21 +18,22 @@ from counterpoise.evaluation.operating_points import (
     precision_threshold,
     recall_threshold,
 )
-from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.inference.augmentation import with_augmentation
+from counterpoise.inference.evaluation import load_for_evaluation, test_loader
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.loop import infer
 
 
 @dataclass(frozen=True)
 class ChosenThreshold:
-    """The threshold of one class and what it gives on the images that it was chosen on.
+    """The threshold of one class and its results on the images that it was chosen on.
 
     Attributes:
         name: of the class.
         boxes: of the class in these images.
-        reached: whether the class has a threshold that does what was asked; where it has not, the
-            threshold is the config's ``SCORE_THRESH_TEST``.
-        point: precision, recall and F1 there.
+        reached: whether some threshold gives what was asked for; where none does, the threshold is
+            the config's ``SCORE_THRESH_TEST``.
+        point: precision, recall and F1 at the threshold.
         F1_common: F1 at the one threshold that is best for all classes together, 0-100.
     """
 
@@ -50,14 +51,14 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
         matches and names of the classes.
 
     Raises:
-        UserError: the checkpoint or a dataset cannot be used, or there is no box.
+        UserError: the checkpoint or a dataset cannot be used, or no dataset has a box.
     """
-    model, _ = load_for_evaluation(cfg)
+    model = with_augmentation(cfg, load_for_evaluation(cfg)[0])
     truth: dict[str, list[dict]] = {"images": [], "annotations": []}
     results = []
     for name in cfg.DATASETS.VAL:
         evaluator = PerClassEvaluator(name)
-        loader = build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        loader = test_loader(cfg, name)
         for inputs, outputs in infer(model, loader, len(evaluator.ground_truth["images"]), name):
             evaluator.process(inputs, outputs)
         coco = evaluator.ground_truth
@@ -106,13 +107,19 @@ def choose(
 
 
 def overlaps(cfg: CfgNode) -> list[str]:
-    """Say which images of ``DATASETS.VAL`` must not be there; a split that is not here is left out.
+    """Warn of images of ``DATASETS.VAL`` that are in ``DATASETS.TEST`` or ``TRAIN`` too.
+
+    A dataset that cannot be read is skipped: thresholds are also chosen where the training images
+    are not.
 
     Args:
         cfg: prepared with the split VAL.
+
+    Returns:
+        one sentence per split that shares images.
     """
-    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in DatasetCatalog.get(name)}
-    said = []
+    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in load_dataset(name)[0]}
+    warnings = []
     for split, consequence in (
         ("TEST", "thresholds chosen on test images make the test's precision and recall too good"),
         ("TRAIN", "the model has learned from these images, so its scores there are too high"),
@@ -121,19 +128,19 @@ def overlaps(cfg: CfgNode) -> list[str]:
         for name in cfg.DATASETS[split]:
             if name in DatasetCatalog:
                 try:
-                    other |= {record["file_name"] for record in DatasetCatalog.get(name)}
-                except (UserError, OSError):
+                    other |= {record["file_name"] for record in load_dataset(name)[0]}
+                except UserError:
                     continue
         if shared := len(own & other):
-            said.append(
+            warnings.append(
                 f"{shared} of {len(own)} images of DATASETS.VAL are in DATASETS.{split} too: "
                 f"{consequence}"
             )
-    return said
+    return warnings
 
 
 def default_threshold(cfg: CfgNode) -> float:
-    """The score from which on a config keeps detections of any class."""
+    """The ``SCORE_THRESH_TEST`` of a config's model, the same for all classes."""
     retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
     node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_HEADS
     return float(node.SCORE_THRESH_TEST)

@@ -1,4 +1,4 @@
-"""Looking into a dataset before training: counts, sizes, anchors, overlap, and what follows."""
+"""Looking into a dataset before training: counts, sizes, anchors, duplicate files, and advice."""
 
 from counterpoise.inspection.inspecting import inspect
 from counterpoise.inspection.results import Inspection

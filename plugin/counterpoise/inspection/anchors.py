@@ -12,7 +12,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from counterpoise.config.keys import training_config
 from counterpoise.config.validation import RETINANETS
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.inspection.ground_truth import GroundTruth
+from counterpoise.evaluation import GroundTruth
 from counterpoise.inspection.results import AnchorChange, Anchors, Coverage
 
 Levels = tuple[tuple[float, ...], ...]
@@ -131,17 +131,18 @@ def resized(image_sizes: np.ndarray, min_size: int, max_size: int) -> np.ndarray
 
 
 def scaled_boxes(truth: GroundTruth, setting: AnchorSetting) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes in the resized images, and the size of these: (N, 4) and (N, 2) float64."""
+    """Boxes in the resized images, XYXY, and the size of these: (N, 4) and (N, 2) float64."""
     new_sizes = resized(truth.image_sizes, setting.min_size, setting.max_size)
     scale = (new_sizes / truth.image_sizes)[truth.images]
-    return truth.boxes * np.tile(scale, 2), new_sizes[truth.images]
+    low, size = truth.boxes[:, :2], truth.boxes[:, 2:]
+    return np.hstack([low * scale, (low + size) * scale]), new_sizes[truth.images]
 
 
 def best_ious(boxes: np.ndarray, image_sizes: np.ndarray, setting: AnchorSetting) -> np.ndarray:
     """IoU of each box with the best of all anchors of its image.
 
     The anchors are not built. The IoU with an anchor of a given shape only depends on the overlap
-    along x and y, which falls with the distance of the centres along each; so the best place on
+    along x and y, which decreases with the distance of the centres along each; so the best place on
     the grid is the nearest one, and the cost is boxes x shapes.
 
     Args:
@@ -176,7 +177,7 @@ def compare_with_anchors(truth: GroundTruth, setting: AnchorSetting) -> Anchors:
     """Measure how well the anchors cover the boxes, and look for a change where they do not.
 
     Args:
-        truth: with at least one box.
+        truth: with at least one box, and without ignored regions.
         setting: the anchors.
     """
     boxes, image_sizes = scaled_boxes(truth, setting)
@@ -225,7 +226,7 @@ def _best_change(truth: GroundTruth, setting: AnchorSetting) -> AnchorChange | N
     boxes is none.
     """
     before, classes_before = _coverage(best_ious(*scaled_boxes(truth, setting), setting), truth)
-    per_place = [len(shape) for shape in setting.shapes()]
+    per_location = [len(shape) for shape in setting.shapes()]
     best: AnchorChange | None = None
     for what, settings, changed in _changes(setting):
         overall, classes = _coverage(best_ious(*scaled_boxes(truth, changed), changed), truth)
@@ -235,7 +236,7 @@ def _best_change(truth: GroundTruth, setting: AnchorSetting) -> AnchorChange | N
         )
         if harms or overall.at_50 <= (best.overall if best else before).at_50:
             continue
-        fits_head = [len(shape) for shape in changed.shapes()] == per_place
+        fits_head = [len(shape) for shape in changed.shapes()] == per_location
         best = AnchorChange(what, settings, fits_head, overall, classes)
         if 1 - overall.at_50 <= (1 - before.at_50) / 2:
             break
@@ -243,7 +244,7 @@ def _best_change(truth: GroundTruth, setting: AnchorSetting) -> AnchorChange | N
 
 
 def _changes(setting: AnchorSetting) -> Iterator[tuple[str, dict[str, Any], AnchorSetting]]:
-    """Changes from the cheapest to the dearest: in words, as config keys, and applied."""
+    """Changes from the cheapest to the most expensive: in words, as config keys, and applied."""
 
     def anchors(**changed: Levels) -> tuple[dict[str, Any], AnchorSetting]:
         node = {key.upper(): _as_config(levels) for key, levels in changed.items()}

@@ -8,7 +8,8 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from counterpoise.balance.class_weights import RULES, ClassWeightWarning, class_weights
-from counterpoise.inspection.ground_truth import GroundTruth, imbalance
+from counterpoise.evaluation import GroundTruth
+from counterpoise.inspection.ground_truth import imbalance
 from counterpoise.inspection.results import RepeatFactors, RuleWeights
 
 #: LVIS's threshold, and larger ones for data with few classes.
@@ -52,7 +53,7 @@ def repeat_factors(
     crowd regions in f.
 
     Args:
-        truth: of the training set.
+        truth: of the training set, with the crowd regions as `ignored`.
         filter_empty: images without boxes are left out before f is counted, as
             ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` does.
 
@@ -60,25 +61,24 @@ def repeat_factors(
         the least f of a class (None without boxes), and one result per threshold (none without
         boxes).
     """
-    if not len(truth.classes):
+    if truth.ignored.all():
         return None, ()
-    images = np.concatenate([truth.images, truth.crowd_images])
-    classes = np.concatenate([truth.classes, truth.crowd_classes])
+    images, classes = truth.images, truth.classes
+    boxes_images, boxes_classes = images[~truth.ignored], classes[~truth.ignored]
+    num_images = truth.num_images
     if filter_empty:  # Detectron2 leaves out images that hold crowd regions only, too
-        kept = np.isin(images, truth.images)
+        kept = np.isin(images, boxes_images)
         images, classes = images[kept], classes[kept]
-        num_images = len(np.unique(truth.images))
-    else:
-        num_images = len(truth.files)
+        num_images = len(np.unique(boxes_images))
     pairs = np.unique(np.stack([images, classes], 1), axis=0)
     frequency = np.bincount(pairs[:, 1], minlength=truth.num_classes) / num_images
     results = []
     for threshold in THRESHOLDS:
         factors = [max(1.0, math.sqrt(threshold / f)) if f else None for f in frequency]
         by_class = np.array([factor or 1.0 for factor in factors])
-        by_image = np.ones(len(truth.files))
+        by_image = np.ones(truth.num_images)
         np.maximum.at(by_image, pairs[:, 0], by_class[pairs[:, 1]])
-        seen = np.bincount(truth.classes, by_image[truth.images], truth.num_classes)
+        seen = np.bincount(boxes_classes, by_image[boxes_images], truth.num_classes)
         extra = by_image.sum() - len(by_image)
         results.append(
             RepeatFactors(

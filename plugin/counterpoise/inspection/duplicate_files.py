@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
-from counterpoise.inspection.results import Overlap, SharedFiles, SplitFile
+from counterpoise.inspection.results import DuplicateFiles, SharedFiles
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 
 
-def find_overlap(splits: Mapping[str, Sequence[str]], track: Track = iter) -> Overlap:
+def find_duplicate_files(
+    splits: Mapping[str, Sequence[str]], track: Track = iter
+) -> DuplicateFiles:
     """Compare the files of all splits by content.
 
     Only files that have their size in common with another one are read.
@@ -40,22 +42,14 @@ def find_overlap(splits: Mapping[str, Sequence[str]], track: Track = iter) -> Ov
     keys = {name: [content.get(path, path) for path in files] for name, files in splits.items()}
     shared = []
     for first, second in combinations_with_replacement(splits, 2):
-        pairs = _pairs(first, splits[first], keys[first], second, splits[second], keys[second])
+        others: dict[str, int] = {}
+        for i, key in enumerate(keys[second]):
+            others.setdefault(key, i)
+        pairs = tuple(
+            (splits[first][i], splits[second][others[key]])
+            for i, key in enumerate(keys[first])
+            if key in others and not (first == second and others[key] == i)
+        )
         if pairs:
-            shared.append(SharedFiles(first, second, len(pairs), tuple(pairs)))
-    return Overlap(len(listed), len(content), tuple(unreadable), tuple(shared))
-
-
-def _pairs(
-    first: str, files: Sequence[str], keys: Sequence[str],
-    second: str, other_files: Sequence[str], other_keys: Sequence[str],
-) -> list[tuple[SplitFile, SplitFile]]:  # fmt: skip
-    """Each file of the first split beside the first file of the second that holds the same."""
-    others: dict[str, int] = {}
-    for i, key in enumerate(other_keys):
-        others.setdefault(key, i)
-    return [
-        (SplitFile(first, files[i]), SplitFile(second, other_files[others[key]]))
-        for i, key in enumerate(keys)
-        if key in others and not (first == second and others[key] == i)
-    ]
+            shared.append(SharedFiles(first, second, len(pairs), pairs))
+    return DuplicateFiles(len(listed), len(content), tuple(unreadable), tuple(shared))

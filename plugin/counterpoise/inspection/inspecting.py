@@ -3,25 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 from detectron2.config import CfgNode
 
-from counterpoise.datasets import (
-    Report,
-    dataset_names,
-    dataset_report,
-    load_dataset,
-    register_datasets,
-)
+from counterpoise.datasets import Report, dataset_names, dataset_report, register_datasets
+from counterpoise.evaluation import GroundTruth
 from counterpoise.inspection.anchors import anchor_setting, compare_with_anchors
 from counterpoise.inspection.balancing import repeat_factors, weights_by_rule
-from counterpoise.inspection.duplicate_files import Track, find_overlap
+from counterpoise.inspection.duplicate_files import Track, find_duplicate_files
 from counterpoise.inspection.ground_truth import (
-    GroundTruth,
+    class_counts,
     class_sizes,
     cooccurrence,
-    ground_truth,
     imbalance,
+    of_classes,
     rare_samples,
+    read_ground_truth,
+    without_ignored,
 )
 from counterpoise.inspection.recommendation import combined_config, recommend
 from counterpoise.inspection.results import Inspection, InvalidAnnotations, Split
@@ -31,7 +29,8 @@ from counterpoise.inspection.target import Target
 def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
     """Inspect a dataset.
 
-    Its custom datasets are registered with ``BAD_RECORDS: skip``, so that invalid are listed.
+    Its custom datasets are registered with ``BAD_RECORDS: skip``, so that all invalid annotations
+    are listed.
 
     Args:
         target: of :func:`find_target`.
@@ -42,12 +41,15 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         UserError: a dataset cannot be read, or the model cannot be built.
     """
     register_datasets(target.specs, classes=target.classes)
-    loaded = {name: load_dataset(name) for name in target.splits}
-    class_names = tuple(dict.fromkeys(name for _, own in loaded.values() for name in own))
-    truths = {name: ground_truth(name, *data, class_names) for name, data in loaded.items()}
+    read = {name: read_ground_truth(name) for name in target.splits}
+    class_names = tuple(
+        dict.fromkeys(name for truth in read.values() for name in truth.class_names)
+    )
+    truths = {name: of_classes(truth, class_names) for name, truth in read.items()}
     custom = dataset_names(target.specs)
     reports = {name: dataset_report(name) for name in target.splits if name in custom}
-    subject, truth = next(iter(truths.items()))
+    subject, with_crowds = next(iter(truths.items()))
+    truth = without_ignored(with_crowds)
     has_boxes = len(truth.boxes) > 0
     notes = list(target.notes)
     setting = anchor_setting(cfg)
@@ -57,7 +59,7 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
             "configured does not take its anchors from DefaultAnchorGenerator"
         )
     filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    least_frequency, factors = repeat_factors(truth, filter_empty)
+    least_frequency, factors = repeat_factors(with_crowds, filter_empty)
     sizes, all_sizes = class_sizes(truth)
     splits = tuple(
         _split(name, role, truths[name], reports.get(name)) for name, role in target.splits.items()
@@ -71,12 +73,14 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         all_sizes=all_sizes,
         anchors=compare_with_anchors(truth, setting) if setting and has_boxes else None,
         cooccurrence=cooccurrence(truth),
-        invalid=_faults(reports),
-        overlap=find_overlap({name: t.files for name, t in truths.items()}, track),
+        invalid_annotations=_invalid_annotations(reports),
+        duplicate_files=find_duplicate_files(
+            {name: own.file_names for name, own in truths.items()}, track
+        ),
         weights=weights_by_rule([c.boxes for c in splits[0].classes], cfg) if has_boxes else (),
         least_frequency=least_frequency,
         repeat_factors=factors,
-        samples=rare_samples(truth, class_names),
+        samples=rare_samples(truth),
         notes=tuple(notes),
     )
     changeable = [s.name for s in target.specs.values() if target.splits.keys() & set(s.parts)]
@@ -87,13 +91,14 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
 
 
 def _split(name: str, role: str | None, truth: GroundTruth, report: Report | None) -> Split:
-    counts = truth.counts()
+    counts = class_counts(truth)
+    with_boxes = np.unique(truth.images[~truth.ignored])
     return Split(
         name=name,
         role=role,
-        images=len(truth.files),
-        empty_images=truth.num_empty(),
-        boxes=len(truth.boxes),
+        images=truth.num_images,
+        empty_images=truth.num_images - len(with_boxes),
+        boxes=sum(count.boxes for count in counts),
         clipped=report.clipped if report else 0,
         imbalance=imbalance([count.boxes for count in counts]),
         classes=counts,
@@ -101,14 +106,12 @@ def _split(name: str, role: str | None, truth: GroundTruth, report: Report | Non
     )
 
 
-def _faults(reports: Mapping[str, Report]) -> tuple[InvalidAnnotations, ...]:
-    """Faults by source; the two parts of a holdout have one source, and its invalid once."""
-    sources = dict.fromkeys(report.source for report in reports.values())
+def _invalid_annotations(reports: Mapping[str, Report]) -> tuple[InvalidAnnotations, ...]:
+    """What is invalid, by source; the two parts of a holdout have one source between them."""
+    by_source: dict[str, list[str]] = {}
+    for name, report in reports.items():
+        by_source.setdefault(report.source, []).append(name)
     return tuple(
-        InvalidAnnotations(
-            splits=tuple(name for name, report in reports.items() if report.source == source),
-            source=source,
-            invalid=next(tuple(r.invalid) for r in reports.values() if r.source == source),
-        )
-        for source in sources
+        InvalidAnnotations(tuple(names), source, tuple(reports[names[0]].invalid_annotations))
+        for source, names in by_source.items()
     )

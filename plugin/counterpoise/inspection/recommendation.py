@@ -1,5 +1,6 @@
 """Advice that follows from an inspection by plain rules, with the config lines to copy."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ import yaml
 from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
+from counterpoise.config.tree import deep_merge
 from counterpoise.config.validation import DETECTRON2_COMPONENTS, RETINANETS
 from counterpoise.inspection.results import Coverage, Inspection, Recommendation, Split
+from counterpoise.utils.text import listed, percent
 
 # The rules' thresholds are judgement, and stand in every reason that they lead to.
 BALANCED = 3  # boxes of the most over those of the least frequent class
@@ -69,31 +72,24 @@ def combined_config(datasets: Mapping[str, Any], advice: Iterable[Recommendation
     merged: dict[str, Any] = {}
     wanted = [one.settings for one in advice if not one.optional]
     for settings in [{"DATASETS": datasets} if datasets else {}, *wanted]:
-        _merge(merged, settings)
+        deep_merge(merged, settings)
     return as_yaml(merged) if merged else ""
-
-
-def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    for key, value in source.items():
-        if isinstance(value, Mapping):
-            _merge(target.setdefault(key, {}), value)
-        else:
-            target[key] = value
 
 
 def _data(inspection: Inspection) -> Iterator[Recommendation]:
     """What to fix in the data itself."""
-    invalid = [entry for source in inspection.invalid for entry in source.invalid]
-    if invalid:
-        kinds = dict.fromkeys(entry.kind for entry in invalid)
-        listed = ", ".join(f"{sum(f.kind is kind for f in invalid)} x {kind}" for kind in kinds)
+    kinds = Counter(
+        invalid.kind for source in inspection.invalid_annotations for invalid in source.annotations
+    )
+    if kinds:
+        counts = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
         yield Recommendation(
             "Fix the invalid annotations",
-            f"Records that cannot be used: {listed}. With skip they are left out and reported; "
+            f"Records that cannot be used: {counts}. With skip they are left out and reported; "
             "once they are fixed, refuse keeps new ones from slipping in.",
             {"DATASETS": {"BAD_RECORDS": "skip"}},
         )
-    for shared in inspection.overlap.shared:
+    for shared in inspection.duplicate_files.shared:
         if shared.first == shared.second:
             yield Recommendation(
                 f"Remove the copies in {shared.first}",
@@ -114,7 +110,7 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
         many = share > 0.5
         yield Recommendation(
             "Leave most images without boxes out" if many else "Keep the images without boxes",
-            f"Images without a box: {subject.empty_images} of {subject.images} ({share:.1%}). "
+            f"Images without a box: {subject.empty_images} of {subject.images} ({percent(share)}). "
             + (
                 "Being the majority, they would fill the batches with background."
                 if many
@@ -257,7 +253,7 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
     )
     balance: dict[str, Any] = {loss: {"NAME": name}}
     if balanced:
-        _merge(balance, _without_weights(cfg))
+        deep_merge(balance, _without_weights(cfg))
     else:
         balance["CLASS_WEIGHTS"] = {"SOURCE": "dataset", "RULE": rule}
         if loss == "DENSE_LOSS":
@@ -333,7 +329,7 @@ def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
 
 
 def _missed(coverage: Coverage) -> str:
-    return f"{1 - coverage.at_50:.1%}"
+    return percent(1 - coverage.at_50)
 
 
 def _names_model(cfg: CfgNode) -> bool:
@@ -341,5 +337,4 @@ def _names_model(cfg: CfgNode) -> bool:
 
 
 def _listed(names: Sequence[str], indices: Sequence[int]) -> str:
-    shown = ", ".join(f"'{names[i]}'" for i in indices[:8])
-    return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"
+    return listed([f"'{names[i]}'" for i in indices], 8)

@@ -101,7 +101,7 @@ class AnchorChange:
     Attributes:
         what: the change in words.
         settings: config keys, nested.
-        fits_head: the number of anchors per place stays, so that a trained head still fits.
+        fits_head: the number of anchors per location stays, so that a trained head still fits.
         overall: coverage of all boxes with the change.
         classes: per class.
     """
@@ -194,20 +194,12 @@ class InvalidAnnotations:
     Attributes:
         splits: datasets read from this source: several where a part of it is held out.
         source: folder, file or list that was read.
-        invalid: all of them, in reading order.
+        annotations: all of them, in reading order.
     """
 
     splits: tuple[str, ...]
     source: str
-    invalid: tuple[InvalidAnnotation, ...]
-
-
-@dataclass(frozen=True)
-class SplitFile:
-    """A file of a split."""
-
-    split: str
-    file: str
+    annotations: tuple[InvalidAnnotation, ...]
 
 
 @dataclass(frozen=True)
@@ -223,11 +215,11 @@ class SharedFiles:
     first: str
     second: str
     images: int
-    pairs: tuple[tuple[SplitFile, SplitFile], ...]
+    pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Overlap:
+class DuplicateFiles:
     """Files with the same bytes.
 
     Attributes:
@@ -291,14 +283,14 @@ class Inspection:
         name: of the dataset or folder.
         format: ``voc``, ``yolo``, ``coco``, or None for a dataset that Detectron2 registers.
         class_names: in the order of the category ids.
-        splits: the inspected one first. All that follows is about that one, but for `invalid` and
-            `overlap`.
+        splits: the inspected one first. All that follows is about that one, but for
+            `invalid_annotations` and `duplicate_files`.
         sizes: per class.
         all_sizes: of all boxes together.
         anchors: None where the model has no such anchors, or the split no boxes.
         cooccurrence: (K, K), images that hold both classes; the diagonal has the images per class.
-        invalid: what was left out, by source.
-        overlap: files that occur more than once.
+        invalid_annotations: what was left out, by source; empty where nothing was checked.
+        duplicate_files: files that occur more than once.
         weights: by rule; empty without boxes.
         least_frequency: share of images that hold the rarest class that has any; repeat-factor
             sampling does nothing for thresholds up to it. None without boxes.
@@ -317,8 +309,8 @@ class Inspection:
     all_sizes: Sizes
     anchors: Anchors | None
     cooccurrence: tuple[tuple[int, ...], ...]
-    invalid: tuple[InvalidAnnotations, ...]
-    overlap: Overlap
+    invalid_annotations: tuple[InvalidAnnotations, ...]
+    duplicate_files: DuplicateFiles
     weights: tuple[RuleWeights, ...]
     least_frequency: float | None
     repeat_factors: tuple[RepeatFactors, ...]

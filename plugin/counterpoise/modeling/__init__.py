@@ -9,6 +9,7 @@ with warnings.catch_warnings():
     # Detectron2 scripts functions as it is imported, which newer versions of torch deprecate.
     warnings.simplefilter("ignore", FutureWarning)
     from counterpoise.modeling import backbones, retinanet, roi_heads, roi_loss, rpn
+    from counterpoise.modeling.interfaces import AnchorSampler, DenseLoss, ROILoss, ROISampler
     from counterpoise.modeling.pretrained import register_weights
     from counterpoise.modeling.registry import (
         ANCHOR_SAMPLER_REGISTRY,
@@ -26,6 +27,10 @@ __all__ = [
     "ROI_LOSS_REGISTRY",
     "ROI_SAMPLER_REGISTRY",
     "WEIGHT_RULE_REGISTRY",
+    "AnchorSampler",
+    "DenseLoss",
+    "ROILoss",
+    "ROISampler",
     "backbones",
     "retinanet",
     "roi_heads",

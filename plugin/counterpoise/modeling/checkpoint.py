@@ -118,7 +118,7 @@ def local_checkpoint(path: str) -> str:
 
 
 class BalancedCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer that never starts from random weights in silence."""
+    """Detectron2's checkpointer that never starts from random weights without saying so."""
 
     #: Refuse a checkpoint that lacks any parameter of the model.
     require_all = False

@@ -1,4 +1,4 @@
-"""How much of the classification loss each target class causes, summed while a model trains."""
+"""Sums of the classification loss by target class, while a model trains."""
 
 import torch
 from torch import Tensor, nn

@@ -5,28 +5,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
-from counterpoise.balance.losses import sigmoid_focal_loss
+from counterpoise.balance.losses import check_gamma, sigmoid_focal_loss
 from counterpoise.modeling.class_loss_log import PerClassLoss
+from counterpoise.modeling.interfaces import DenseLoss
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
 from counterpoise.modeling.rpn import OHEMSampler
-from counterpoise.modeling.weight_sources import class_table
-
-#: logits (N, R, K), labels (N, R) in [0, K] or -1, anchors per level, alpha -> summed loss. With a
-#: method ``terms`` of the same arguments, which gives labels (M,) and losses (M, K) of the anchors
-#: that are counted, a run records how much of the loss each class causes.
-DenseLoss = Callable[[Tensor, Tensor, list[Boxes], float | Tensor], Tensor]
+from counterpoise.modeling.weight_sources import ClassTable, class_table
 
 ALPHA_SOURCES = ("fixed", "dataset")
 #: Losses of this module; one of a user's may read any key.
 BUILT_IN = ("sigmoid_focal", "cross_entropy", "ohem")
-
-logger = logging.getLogger(__name__)
 
 
 @DENSE_LOSS_REGISTRY.register(name="sigmoid_focal")
@@ -48,55 +41,39 @@ def build_ohem(cfg: CfgNode) -> DenseLoss:
     return OHEMLoss(float(node.RATIO), node.BATCH_SIZE, node.MIN_NEGATIVES, float(node.NMS_THRESH))
 
 
-class DenseFocalLoss:
-    """Sigmoid focal loss, summed over classes and over all anchors that are not ignored."""
+class DenseFocalLoss(DenseLoss):
+    """Sigmoid focal loss over all anchors that are not ignored."""
 
     def __init__(self, gamma: float = 2.0) -> None:
         """
         Args:
             gamma: focusing parameter >= 0; 0 is cross-entropy.
         """
+        super().__init__()
+        check_gamma(gamma)
         self.gamma = gamma
 
-    def __call__(
+    def per_anchor(
         self,
         logits: Tensor,
         labels: Tensor,
         anchors: list[Boxes],
-        alpha: float | Tensor = 0.25,
+        alpha: float | Tensor = -1.0,
     ) -> Tensor:
-        """Sum the loss.
-
-        Args:
-            logits: (N, R, K).
-            labels: (N, R), int64, in [0, K], K the background, or -1 to ignore.
-            anchors: not used.
-            alpha: see :func:`counterpoise.balance.losses.sigmoid_focal_loss`.
-
-        Returns:
-            scalar, float32 or float64.
-        """
-        return self.terms(logits, labels, anchors, alpha)[1].sum()
-
-    def terms(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        anchors: list[Boxes],
-        alpha: float | Tensor = 0.25,
-    ) -> tuple[Tensor, Tensor]:
-        """Labels (M,) and losses (M, K) of the anchors that are not ignored."""
-        counted = labels >= 0
-        return _focal_terms(logits[counted], labels[counted], alpha, self.gamma)
+        """Losses (N, R); arguments as for :class:`DenseLoss`, of which `anchors` is not used."""
+        return focal_per_anchor(logits, labels, alpha, self.gamma)
 
 
-class OHEMLoss:
+class OHEMLoss(DenseLoss):
     """Cross-entropy over the anchors that online hard example mining chooses in each image.
 
     The alternatives that table 1d of arXiv:1708.02002 compares with the focal loss: the anchors of
     highest loss whatever their label (arXiv:1604.03540), and a fixed ratio of hard negatives to
     positives (SSD, arXiv:1512.02325), each with or without NMS and a bound. An anchor's loss is the
     sum over its classes. Choosing needs no gradient, and only the chosen anchors get one.
+
+    On a GPU the host waits for the number of positives of every image and once for the anchors that
+    were chosen in the batch, and with NMS twice more per image.
     """
 
     def __init__(
@@ -124,6 +101,7 @@ class OHEMLoss:
                 "ratio or batch_size must be > 0, and batch_size 0 or at least 1 + ratio; "
                 f"got ratio {ratio} and batch_size {batch_size}"
             )
+        super().__init__()
         self.by_ratio = ratio > 0
         if self.by_ratio:
             max_positives = int(batch_size / (1 + ratio)) if batch_size else -1
@@ -132,31 +110,28 @@ class OHEMLoss:
             # To take the hardest of all is to mine negatives where nothing is positive.
             self.sampler = OHEMSampler(min_negatives=batch_size, nms_thresh=nms_thresh)
 
-    def __call__(
+    def per_anchor(
         self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
     ) -> Tensor:
-        """Sum the cross-entropy over the chosen anchors; arguments as :class:`DenseFocalLoss`.
+        """Losses (N, R), 0 where an anchor is not chosen; arguments as for :class:`DenseLoss`.
 
         `alpha` is not used: choosing the anchors is what balances them.
         """
-        return self.terms(logits, labels, anchors, alpha)[1].sum()
-
-    def terms(
-        self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0
-    ) -> tuple[Tensor, Tensor]:
-        """Labels (M,) and losses (M, K) of the chosen anchors."""
         chosen = torch.stack(
             [
                 self._choose(image_logits, image_labels, anchors)
                 for image_logits, image_labels in zip(logits.detach(), labels, strict=True)
             ]
         )
-        return _focal_terms(logits[chosen], labels[chosen], -1.0, 0.0)
+        # Rows first, so that only the chosen anchors take memory for a graph.
+        rows = chosen.flatten().nonzero().flatten()
+        losses = focal_per_anchor(logits.flatten(0, 1)[rows], labels.flatten()[rows], -1.0, 0.0)
+        return losses.new_zeros(chosen.numel()).index_copy(0, rows, losses).view_as(chosen)
 
     def _choose(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
         """Mask (R,) of the anchors of one image that its loss is made of."""
         num_classes = logits.shape[-1]
-        hardness = _focal_terms(logits, labels.clamp(min=0), -1.0, 0.0)[1].sum(dim=-1)
+        hardness = focal_per_anchor(logits, labels, -1.0, 0.0)
         positive = (labels >= 0) & (labels < num_classes) & self.by_ratio
         roles = positive.long().masked_fill(labels < 0, -1)
         return self.sampler(roles, hardness, anchors) >= 0
@@ -171,24 +146,25 @@ class DenseClassificationLoss(nn.Module):
 
     def __init__(
         self,
-        loss: DenseLoss,
+        loss: DenseLoss | Callable[..., Tensor],
         alpha: float = 0.25,
-        alpha_per_class: Callable[[], Tensor] | None = None,
+        table: Callable[[], ClassTable] | None = None,
         is_detectron2s: bool = False,
     ) -> None:
         """
         Args:
-            loss: of the kind that ``DENSE_LOSS_REGISTRY`` holds.
+            loss: a :class:`DenseLoss` or a function of its arguments.
             alpha: weight of the positives of every class.
-            alpha_per_class: called once, at the first loss; returns (K,), used in place of `alpha`.
+            table: called once, at the first loss, for the classes of the training set, around whose
+                weights `alpha` is spread, see :func:`balanced_alpha`; None takes `alpha` for all.
             is_detectron2s: whether the loss is what Detectron2 computes itself, so that its value
-                can stand and this one is only asked for its terms.
+                can stand and this one only records what each class causes.
         """
         super().__init__()
-        self.loss = loss
+        self.loss = DenseLoss.of(loss)
         self.fixed_alpha = alpha
         self.is_detectron2s = is_detectron2s
-        self._alpha_per_class = alpha_per_class
+        self._table = table
         self.per_class_loss = PerClassLoss()
         self.register_buffer("alpha", None, persistent=False)
 
@@ -197,10 +173,19 @@ class DenseClassificationLoss(nn.Module):
         """Build it from ``BALANCE.DENSE_LOSS``."""
         node = cfg.BALANCE.DENSE_LOSS
         loss = DENSE_LOSS_REGISTRY.get(node.NAME)(cfg)
-        per_class = partial(_alpha_from_dataset, cfg) if node.ALPHA_SOURCE == "dataset" else None
+        table = partial(class_table, cfg) if node.ALPHA_SOURCE == "dataset" else None
         # Detectron2's focal loss has NaN gradients for gamma < 1, the project's has not.
-        is_detectron2s = node.NAME == "sigmoid_focal" and per_class is None and node.GAMMA >= 1
-        return cls(loss, float(node.ALPHA), per_class, is_detectron2s)
+        is_detectron2s = node.NAME == "sigmoid_focal" and table is None and node.GAMMA >= 1
+        return cls(loss, float(node.ALPHA), table, is_detectron2s)
+
+    def use_table(self, table: ClassTable) -> None:
+        """Take the classes from a table, in place of counting the training set at the first loss.
+
+        Args:
+            table: with weights; without effect where alpha is the same for all classes.
+        """
+        if self._table is not None:
+            self._table, self.alpha = lambda: table, None
 
     def forward(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
         """
@@ -213,14 +198,16 @@ class DenseClassificationLoss(nn.Module):
             scalar, summed and not normalised.
         """
         alpha = self._alpha(logits.device)
-        if not hasattr(self.loss, "terms"):
+        losses = self.loss.per_anchor(logits, labels, anchors, alpha)
+        if losses is None:
             return self.loss(logits, labels, anchors, alpha)
-        counted, losses = self.loss.terms(logits, labels, anchors, alpha)
-        self.per_class_loss.add(counted, losses.detach().sum(dim=1), logits.shape[-1])
+        self.per_class_loss.add(labels.flatten(), losses.flatten(), logits.shape[-1])
         return losses.sum()
 
     @torch.no_grad()
-    def log(self, logits: Sequence[Tensor], labels: Tensor, total: Tensor) -> None:
+    def log(
+        self, logits: Sequence[Tensor], labels: Tensor, num_foreground: int, total: Tensor
+    ) -> None:
         """Record what :meth:`forward` records, for a focal loss that is computed elsewhere.
 
         Only the foreground anchors, which are few, are computed again: the background has the rest.
@@ -228,26 +215,40 @@ class DenseClassificationLoss(nn.Module):
         Args:
             logits: per feature level, (N, R_l, K).
             labels: (N, R), see :meth:`forward`.
+            num_foreground: anchors with a label in [0, K); asked for since the host would wait for
+                the device to count them.
             total: the summed loss.
         """
-        num_classes = logits[0].shape[-1]
-        by_level = labels.split([level.shape[1] for level in logits], dim=1)
-        foreground = [(level >= 0) & (level < num_classes) for level in by_level]
-        chosen = torch.cat([level[mask] for level, mask in zip(logits, foreground, strict=True)])
-        classes = torch.cat([level[mask] for level, mask in zip(by_level, foreground, strict=True)])
-        losses = self.loss.terms(chosen, classes, [], self._alpha(labels.device))[1].sum(dim=1)
+        num_classes, num_anchors = logits[0].shape[-1], labels.shape[1]
+        foreground = ((labels >= 0) & (labels < num_classes)).flatten()
+        chosen = foreground.to(torch.uint8).topk(num_foreground).indices
+        images, anchors = chosen // num_anchors, chosen % num_anchors
+        found, start = logits[0].new_zeros(num_foreground, num_classes), 0
+        for level in logits:
+            offset = anchors - start
+            here = (offset >= 0) & (offset < level.shape[1])
+            rows = level[images, offset.clamp(0, level.shape[1] - 1)]
+            found = torch.where(here[:, None], rows, found)
+            start += level.shape[1]
+        classes = labels.flatten()[chosen]
+        losses = self.loss.per_anchor(found, classes, [], self._alpha(labels.device))
         background = (total.detach() - losses.sum()).clamp(min=0)
         self.per_class_loss.add(
-            torch.cat([classes, classes.new_tensor([num_classes])]),
+            torch.cat([classes, classes.new_full((1,), num_classes)]),
             torch.cat([losses, background[None]]),
             num_classes,
         )
 
     def _alpha(self, device: torch.device) -> float | Tensor:
-        if self._alpha_per_class is None:
+        if self._table is None:
             return self.fixed_alpha
         if self.alpha is None:
-            self.alpha = self._alpha_per_class()
+            table = self._table()
+            self.alpha = balanced_alpha(table.weights[:-1], table.counts.boxes, self.fixed_alpha)
+            pairs = zip(table.counts.names, self.alpha.tolist(), strict=True)
+            listed = ", ".join(f"{name} {alpha:.3f}" for name, alpha in pairs)
+            message = f"Alpha of the classes: {listed}"
+            log_first_n(logging.INFO, message, key="message", name=__name__)
         self.alpha = self.alpha.to(device)
         return self.alpha
 
@@ -274,20 +275,18 @@ def balanced_alpha(weights: Tensor, boxes: Sequence[int], alpha: float) -> Tenso
     return (odds / (1 + odds)).float()
 
 
-def _alpha_from_dataset(cfg: CfgNode) -> Tensor:
-    table = class_table(cfg)
-    alpha = balanced_alpha(
-        table.weights[:-1], table.counts.boxes, float(cfg.BALANCE.DENSE_LOSS.ALPHA)
-    )
-    listed = ", ".join(f"{n} {a:.3f}" for n, a in zip(table.counts.names, alpha, strict=True))
-    log_first_n(logging.INFO, f"Alpha of the classes: {listed}", key="message", name=__name__)
-    return alpha
+def focal_per_anchor(logits: Tensor, labels: Tensor, alpha: float | Tensor, gamma: float) -> Tensor:
+    """Sigmoid focal losses of anchors, each summed over its classes.
 
+    Args:
+        logits: (..., K).
+        labels: (...), integer, in [0, K], K the background, or -1 to ignore.
+        alpha, gamma: see :func:`counterpoise.balance.losses.sigmoid_focal_loss`.
 
-def _focal_terms(
-    logits: Tensor, labels: Tensor, alpha: float | Tensor, gamma: float
-) -> tuple[Tensor, Tensor]:
-    """`labels` (...) in [0, K], and the focal loss of each of their logits (..., K)."""
+    Returns:
+        (...), float32 or float64; 0 where ignored.
+    """
     # One column per class and none for the background.
-    targets = F.one_hot(labels, logits.shape[-1] + 1)[..., :-1]
-    return labels, sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none")
+    targets = labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)
+    losses = sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="none", check_values=False)
+    return losses.sum(dim=-1).masked_fill(labels < 0, 0.0)

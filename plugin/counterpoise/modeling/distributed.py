@@ -5,14 +5,11 @@ from detectron2.utils import comm
 from torch import Tensor
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """Average a tensor without gradient over all training processes.
-
-    DistributedDataParallel averages gradients over processes. A loss divided by the averaged
-    divisor therefore has the gradient of the loss over the joint batch.
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum a tensor without gradient over all training processes.
 
     Args:
-        value: any shape, floating point, equal in shape on every process.
+        value: any shape, equal in shape on every process.
 
     Returns:
         a new tensor of the same shape; `value` itself where there is one process.
@@ -21,4 +18,21 @@ def mean_over_processes(value: Tensor) -> Tensor:
         return value
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
-    return total / comm.get_world_size()
+    return total
+
+
+def mean_over_processes(value: Tensor, min_total: float = 0.0) -> Tensor:
+    """Average a tensor >= 0 without gradient over all training processes.
+
+    DistributedDataParallel averages gradients over processes. A loss divided by the averaged
+    divisor therefore has the gradient of the loss over the joint batch.
+
+    Args:
+        value: any shape, floating point, equal in shape on every process.
+        min_total: lower bound of the sum over all processes. The mean itself needs none: two
+            processes that share one sample divide by 0.5 each.
+
+    Returns:
+        a new tensor of the same shape.
+    """
+    return sum_over_processes(value).clamp(min=min_total) / comm.get_world_size()

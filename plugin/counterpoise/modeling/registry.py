@@ -1,29 +1,18 @@
 """Registries of the parts that a config chooses by name; users add their own from outside.
 
-=========================  =====================================================================
-registry                   what an entry is
-=========================  =====================================================================
-ROI_LOSS_REGISTRY          builder ``(cfg) -> loss``; ``loss(logits, gt_classes)`` maps (R, K+1)
-                           and (R,) to unweighted losses (R,), 0 where ``gt_classes`` is -1. Class
-                           weights and the normaliser are applied outside, to every loss alike. A
-                           loss that does not train a softmax also has ``loss.probabilities``, from
-                           logits to probabilities (R, K+1), which is used at inference.
-DENSE_LOSS_REGISTRY        builder ``(cfg) -> loss``; ``loss(logits, labels, anchors, alpha)`` maps
-                           logits (N, R, K), labels (N, R) in [0, K], K the background, or -1 to
-                           ignore, the anchors (Boxes per feature level, R together) and alpha
-                           (number or (K,)) to the summed loss. The normaliser is applied outside.
-WEIGHT_RULE_REGISTRY       function ``(frequency, *, total, log_offset, beta) -> weights``, see
-                           :data:`counterpoise.balance.class_weights.WeightRule`
-ANCHOR_SAMPLER_REGISTRY    builder ``(cfg) -> sampler``; ``sampler(labels, logits, anchors)`` takes
-                           the labels (A,) in {-1, 0, 1} and objectness logits (A,) of one image
-                           and the anchors (Boxes per feature level, A together), and returns new
-                           labels (A,)
-ROI_SAMPLER_REGISTRY       builder ``(cfg) -> sampler``; ``sampler(gt_classes, boxes, losses)`` gets
-                           the classes (R,) in [0, K] and the proposals (Boxes) of one image and
-                           returns the indices (S,) of those that train. ``losses`` (R,) are there
-                           if ``sampler.needs_losses`` is true, else None. The builder returns None
-                           where Detectron2 is to sample
-=========================  =====================================================================
+=======================  =======================================================================
+registry                 what an entry is
+=======================  =======================================================================
+ROI_LOSS_REGISTRY        builder ``(cfg) -> loss``, see :class:`.interfaces.ROILoss`
+DENSE_LOSS_REGISTRY      builder ``(cfg) -> loss``, see :class:`.interfaces.DenseLoss`
+ANCHOR_SAMPLER_REGISTRY  builder ``(cfg) -> sampler``, see :class:`.interfaces.AnchorSampler`
+ROI_SAMPLER_REGISTRY     builder ``(cfg) -> sampler``, see :class:`.interfaces.ROISampler`, or None
+                         where Detectron2 is to sample
+WEIGHT_RULE_REGISTRY     function ``(frequency, *, total, log_offset, beta) -> weights``, see
+                         :data:`counterpoise.balance.class_weights.WeightRule`
+=======================  =======================================================================
+
+A builder may also return a plain function of the arguments of the class it is to give.
 """
 
 from collections.abc import Callable

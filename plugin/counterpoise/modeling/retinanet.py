@@ -8,6 +8,7 @@ from detectron2.layers import cat
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes
+from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from counterpoise.errors import UserError
@@ -73,7 +74,10 @@ class BalancedRetinaNet(RetinaNet):
             losses = super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
             if self.dense_loss is not None:
                 total = losses["loss_cls"] * self.loss_normalizer
-                self.dense_loss.log(pred_logits, torch.stack(gt_labels), total)
+                # Detectron2 has just counted the positive anchors, for its own log.
+                positives, _ = get_event_storage().latest()["num_pos_anchors"]
+                num_foreground = round(positives * len(gt_labels))
+                self.dense_loss.log(pred_logits, torch.stack(gt_labels), num_foreground, total)
             return losses
         # Without a graph, the classification loss that is thrown away costs little.
         detached = [logits.detach() for logits in pred_logits]

@@ -1,6 +1,5 @@
 """ROI heads whose box predictor learns with a registered classification loss."""
 
-import math
 from typing import Any
 
 import torch
@@ -72,7 +71,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
 
         Args:
             predictions: logits (R, K + 1) and box deltas (R, 4K) or (R, 4).
-            proposals: per image, R together, with ``gt_classes`` in [0, K] or -1 to ignore.
+            proposals: per image, R together, with ``gt_classes`` in [0, K]. Detectron2 samples none
+                that its matcher ignores.
 
         Returns:
             ``loss_cls`` and ``loss_box_reg``, scalars.
@@ -80,9 +80,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         logits, deltas = predictions
         if not proposals:
             return {"loss_cls": 0.0 * logits.sum(), "loss_box_reg": 0.0 * deltas.sum()}
-        predictions, proposals = _drop_ignored(predictions, proposals)
         losses = super().losses(predictions, proposals)
-        logits, _ = predictions
         gt_classes = cat([p.gt_classes for p in proposals], dim=0)
         if self.cls_loss.is_plain_cross_entropy:
             self.cls_loss.log(logits, gt_classes)
@@ -97,8 +95,6 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> list[Tensor]:
         """Class probabilities (R_i, K + 1) per image, of the kind that the loss trains."""
-        if not hasattr(self.cls_loss.loss, "probabilities"):
-            return super().predict_probs(predictions, proposals)
         return list(self.cls_loss.loss.probabilities(predictions[0]).split([*map(len, proposals)]))
 
 
@@ -117,16 +113,12 @@ class BalancedHeads(SampledROIHeads):
         """
         refuse_other_losses(cfg)
         arguments = super().from_config(cfg, input_shape)
-        # One loss for all stages of a cascade: the class weights are counted once.
-        cls_loss = ClassificationLoss.from_config(cfg)
         if "box_predictors" in arguments:
             arguments["box_predictors"] = [
-                balanced_predictor(cfg, stock, cls_loss) for stock in arguments["box_predictors"]
+                balanced_predictor(cfg, stock) for stock in arguments["box_predictors"]
             ]
         else:
-            arguments["box_predictor"] = balanced_predictor(
-                cfg, arguments["box_predictor"], cls_loss
-            )
+            arguments["box_predictor"] = balanced_predictor(cfg, arguments["box_predictor"])
         return arguments
 
 
@@ -181,15 +173,12 @@ def refuse_other_losses(cfg: CfgNode) -> None:
             )
 
 
-def balanced_predictor(
-    cfg: CfgNode, stock: FastRCNNOutputLayers, cls_loss: ClassificationLoss
-) -> BalancedFastRCNNOutputLayers:
+def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFastRCNNOutputLayers:
     """Build a balanced predictor with the initial weights of a stock one.
 
     Args:
         cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
         stock: the predictor that it takes the place of.
-        cls_loss: its classification loss.
 
     Returns:
         a predictor with equal parameters, but for the background's bias where
@@ -202,34 +191,11 @@ def balanced_predictor(
             cfg,
             ShapeSpec(channels=stock.cls_score.in_features),
             box2box_transform=stock.box2box_transform,
-            cls_loss=cls_loss,
         )
     predictor.load_state_dict(stock.state_dict())
-    if cfg.BALANCE.ROI_LOSS.PRIOR_PROB > 0:
-        _set_prior(predictor, float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB))
+    prior_prob = float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB)
+    if prior_prob > 0:
+        bias = predictor.cls_loss.loss.prior_bias(predictor.num_classes, prior_prob)
+        with torch.no_grad():
+            predictor.cls_score.bias.copy_(bias)
     return predictor
-
-
-def _set_prior(predictor: BalancedFastRCNNOutputLayers, prior_prob: float) -> None:
-    """Start with a foreground probability of `prior_prob` (arXiv:1708.02002, section 3.3).
-
-    There it is the prior of one sigmoid per class. For a softmax over K classes and a background
-    the total over the classes becomes the prior by a background bias of log(K (1 - pi) / pi).
-    """
-    bias, odds = predictor.cls_score.bias, (1 - prior_prob) / prior_prob
-    with torch.no_grad():
-        if hasattr(predictor.cls_loss.loss, "probabilities"):
-            bias[:-1] = -math.log(odds)
-        else:
-            bias[-1] = math.log(predictor.num_classes * odds)
-
-
-def _drop_ignored(
-    predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-) -> tuple[tuple[Tensor, Tensor], list[Instances]]:
-    """Take out proposals with class -1, which Detectron2's cross-entropy cannot take."""
-    kept = cat([p.gt_classes for p in proposals], dim=0) >= 0
-    if kept.all():
-        return predictions, proposals
-    logits, deltas = predictions
-    return (logits[kept], deltas[kept]), [p[p.gt_classes >= 0] for p in proposals]

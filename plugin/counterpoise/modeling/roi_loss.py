@@ -1,28 +1,30 @@
 """Classification loss of a box head: a registered loss, class weights and a normaliser."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from counterpoise.balance.losses import (
+    check_gamma,
     cross_entropy_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
-    target_probability,
 )
 from counterpoise.errors import UserError
 from counterpoise.modeling.class_loss_log import PerClassLoss
-from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.distributed import mean_over_processes, sum_over_processes
+from counterpoise.modeling.interfaces import ROILoss
+from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
-from counterpoise.modeling.weight_sources import batch_weight_function, class_weight_provider
-
-#: logits (R, K+1), gt_classes (R,) -> unweighted losses (R,), 0 where gt_classes is -1
-ROILoss = Callable[[Tensor, Tensor], Tensor]
+from counterpoise.modeling.weight_sources import (
+    ClassTable,
+    batch_weight_function,
+    class_weight_provider,
+)
 
 NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 
@@ -31,51 +33,66 @@ NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 def build_softmax_focal(cfg: CfgNode) -> ROILoss:
     """Softmax focal loss with ``BALANCE.ROI_LOSS.GAMMA``."""
     gamma = float(cfg.BALANCE.ROI_LOSS.GAMMA)
-    return partial(softmax_focal_loss, gamma=gamma, reduction="none")
+    check_gamma(gamma)
+    return ROILoss(partial(softmax_focal_loss, gamma=gamma, reduction="none", check_values=False))
 
 
 @ROI_LOSS_REGISTRY.register(name="cross_entropy")
-def build_cross_entropy(cfg: CfgNode) -> ROILoss:
+class CrossEntropyROILoss(ROILoss):
     """Cross-entropy, Detectron2's own loss."""
-    return partial(cross_entropy_loss, reduction="none")
+
+    is_detectron2s = True
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(partial(cross_entropy_loss, reduction="none", check_values=False))
 
 
 @ROI_LOSS_REGISTRY.register(name="sigmoid_focal")
-class SigmoidFocalROILoss:
+class SigmoidFocalROILoss(ROILoss):
     """One binary focal loss per foreground class, summed; a background proposal is all negatives.
 
     The last of the K + 1 logits is not used.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        super().__init__()
         node, num_classes = cfg.BALANCE.ROI_LOSS, cfg.MODEL.ROI_HEADS.NUM_CLASSES
         if len(node.ALPHA) not in (1, num_classes):
             raise UserError(
                 f"BALANCE.ROI_LOSS.ALPHA has {len(node.ALPHA)} numbers, expected 1 or {num_classes}"
             )
-        self.alpha = torch.tensor([float(alpha) for alpha in node.ALPHA])
+        alphas = [float(alpha) for alpha in node.ALPHA]
+        if len(alphas) > 1 and not all(0 <= alpha <= 1 for alpha in alphas):
+            raise UserError(f"BALANCE.ROI_LOSS.ALPHA is {alphas}, expected numbers in [0, 1]")
+        self.alpha: float | None = alphas[0] if len(alphas) == 1 else None
+        per_class = None if len(alphas) == 1 else torch.tensor(alphas)
+        self.register_buffer("alpha_per_class", per_class, persistent=False)
         self.gamma = float(node.GAMMA)
 
-    def __call__(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Losses (R,) of logits (R, K + 1) and classes (R,) in [0, K] or -1."""
         num_classes = logits.shape[1] - 1
-        labels = torch.zeros_like(logits[:, :-1])
-        foreground = ((gt_classes >= 0) & (gt_classes < num_classes)).nonzero().flatten()
-        labels[foreground, gt_classes[foreground]] = 1
+        labels = gt_classes[:, None] == torch.arange(num_classes, device=logits.device)
+        alpha = self.alpha_per_class if self.alpha is None else self.alpha
         losses = sigmoid_focal_loss(
-            logits[:, :-1], labels, self.alpha, self.gamma, reduction="none"
-        ).sum(dim=1)
-        return losses.masked_fill(gt_classes < 0, 0.0)
+            logits[:, :-1], labels, alpha, self.gamma, reduction="none", check_values=False
+        )
+        return losses.sum(dim=1).masked_fill(gt_classes < 0, 0.0)
 
-    @staticmethod
-    def probabilities(logits: Tensor) -> Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (R, K + 1): a sigmoid per class, and what the likeliest one leaves."""
         foreground = logits[:, :-1].sigmoid()
         return torch.cat([foreground, 1 - foreground.amax(dim=1, keepdim=True)], dim=1)
 
+    def prior_bias(self, num_classes: int, prior_prob: float) -> Tensor:
+        """The prior of every sigmoid; the last logit is not used."""
+        bias = torch.zeros(num_classes + 1)
+        bias[:-1] = -math.log((1 - prior_prob) / prior_prob)
+        return bias
+
 
 class ClassificationLoss(nn.Module):
-    """Weighted and normalised classification loss over the proposals of a batch.
+    """Weighted and normalised classification loss over the proposals that a box predictor sees.
 
     It holds no parameter and no persistent buffer: a model with it has the ``state_dict`` keys of
     a stock model.
@@ -83,14 +100,15 @@ class ClassificationLoss(nn.Module):
 
     def __init__(
         self,
-        loss: ROILoss,
+        loss: ROILoss | Callable[[Tensor, Tensor], Tensor],
         class_weights: Callable[[], Tensor | None] = lambda: None,
         normalizer: str = "weight_sum",
         batch_weights: Callable[[Tensor], Tensor] | None = None,
+        takes_table: bool = False,
     ) -> None:
         """
         Args:
-            loss: per-proposal loss.
+            loss: per-proposal loss, an :class:`ROILoss` or a function of its arguments.
             class_weights: called once, at the first loss; returns (K + 1,) or None for all ones.
             batch_weights: from the counts (K + 1,) of a step's proposals, over all processes, to
                 their weights (K + 1,); takes the place of `class_weights`.
@@ -98,16 +116,20 @@ class ClassificationLoss(nn.Module):
                 proposals, summed: cancels any common scale of the weights), ``mean`` (proposals),
                 ``num_pos`` (foreground proposals) or ``sum`` (1). ``weight_sum`` and ``num_pos``
                 are averaged over processes.
+            takes_table: whether `class_weights` are those of the training set, which
+                :meth:`use_table` may hand over.
         """
         super().__init__()
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer must be in {NORMALIZERS}, got {normalizer!r}")
-        self.loss = loss
+        self.loss = ROILoss.of(loss)
         self.normalizer = normalizer
         self._class_weights = class_weights
         self._batch_weights = batch_weights
+        self._takes_table = takes_table
         self._resolved = False
         self.per_class_loss = PerClassLoss()
+        self.metric_log = MetricLog()
         self.register_buffer("weight", None, persistent=False)
 
     @classmethod
@@ -115,13 +137,29 @@ class ClassificationLoss(nn.Module):
         """Build it from ``BALANCE.ROI_LOSS`` and ``BALANCE.CLASS_WEIGHTS``."""
         node = cfg.BALANCE.ROI_LOSS
         loss = ROI_LOSS_REGISTRY.get(node.NAME)(cfg)
-        return cls(loss, class_weight_provider(cfg), node.NORMALIZER, batch_weight_function(cfg))
+        return cls(
+            loss,
+            class_weight_provider(cfg),
+            node.NORMALIZER,
+            batch_weight_function(cfg),
+            takes_table=cfg.BALANCE.CLASS_WEIGHTS.SOURCE == "dataset",
+        )
+
+    def use_table(self, table: ClassTable) -> None:
+        """Take the weights from a table, in place of counting the training set at the first loss.
+
+        Args:
+            table: of the training set; without effect where the weights do not come from it.
+        """
+        if self._takes_table:
+            self._class_weights = lambda: table.weights
+            self._resolved = False
 
     @property
     def is_plain_cross_entropy(self) -> bool:
         """Whether the loss is what Detectron2 computes itself, so that its value can stand."""
         return (
-            getattr(self.loss, "func", None) is cross_entropy_loss
+            self.loss.is_detectron2s
             and self._batch_weights is None
             and self._weight() is None
             and self.normalizer in ("weight_sum", "mean")
@@ -167,10 +205,9 @@ class ClassificationLoss(nn.Module):
         """Weight of every proposal, 0 where it is ignored."""
         kept = (gt_classes >= 0).float()
         if self._batch_weights is not None:
-            counted = gt_classes[gt_classes >= 0]
-            counts = torch.bincount(counted, minlength=logits.shape[1]).float()
-            joint = mean_over_processes(counts) * comm.get_world_size()
-            self.weight = self._batch_weights(joint)
+            counts = kept.new_zeros(logits.shape[1])
+            counts.index_add_(0, gt_classes.clamp(min=0), kept)
+            self.weight = self._batch_weights(sum_over_processes(counts))
         elif self._weight() is None:
             return kept
         self.weight = self.weight.to(logits.device)
@@ -178,12 +215,12 @@ class ClassificationLoss(nn.Module):
 
     def _divisor(self, weights: Tensor, gt_classes: Tensor, background: Tensor) -> Tensor:
         if self.normalizer == "sum":
-            return weights.new_tensor(1.0)
+            return weights.new_ones(())
         if self.normalizer == "mean":
             return (gt_classes >= 0).sum().clamp(min=1)
         if self.normalizer == "num_pos":
             positives = ((gt_classes >= 0) & ~background).sum().float()
-            return mean_over_processes(positives).clamp(min=1)
+            return mean_over_processes(positives, min_total=1)
         total = mean_over_processes(weights.sum())
         return total.clamp(min=torch.finfo(total.dtype).tiny)
 
@@ -192,17 +229,13 @@ class ClassificationLoss(nn.Module):
         self, logits: Tensor, gt_classes: Tensor, background: Tensor, weighted: Tensor
     ) -> None:
         self.per_class_loss.add(gt_classes, weighted, logits.shape[1] - 1)
-        storage = get_event_storage()
-        targets = gt_classes.clamp(min=0)
-        if hasattr(self.loss, "probabilities"):
-            p_t = self.loss.probabilities(logits).gather(1, targets[:, None]).squeeze(1)
-        else:
-            p_t = target_probability(logits, targets)
+        targets = gt_classes.clamp(min=0)[:, None]
+        p_t = self.loss.probabilities(logits.float()).gather(1, targets).squeeze(1)
         foreground = (gt_classes >= 0) & ~background
-        for name, chosen in (("fg", foreground), ("bg", background)):
-            if chosen.any():
-                storage.put_scalar(f"roi/p_t_{name}", p_t[chosen].mean().item())
-        total = weighted.sum()
-        if total > 0:
-            share = weighted[background].sum() / total
-            storage.put_scalar("roi/background_loss_share", share.item())
+        self.metric_log.add(
+            {
+                "roi/p_t_fg": ((p_t * foreground).sum(), foreground.sum()),
+                "roi/p_t_bg": ((p_t * background).sum(), background.sum()),
+                "roi/background_loss_share": ((weighted * background).sum(), weighted.sum()),
+            }
+        )

@@ -10,15 +10,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, batched_nms, cat, ciou_loss, diou_loss
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, ROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.events import EventStorage, get_event_storage
+from detectron2.utils.events import EventStorage
 from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor, nn
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.interfaces import ROISampler
+from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
-
-#: gt_classes (R,) in [0, K], proposals (R), losses (R,) or None -> indices (S,) of those that train
-ROISampler = Callable[[Tensor, Boxes, Tensor | None], Tensor]
 
 IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
@@ -31,7 +30,9 @@ def build_random_sampler(cfg: CfgNode) -> None:
 @ROI_SAMPLER_REGISTRY.register(name="all")
 def build_all_sampler(cfg: CfgNode) -> ROISampler:
     """Every proposal that has a label."""
-    return lambda gt_classes, boxes, losses: torch.arange(len(boxes), device=gt_classes.device)
+    return ROISampler(
+        lambda gt_classes, boxes, losses: torch.arange(len(boxes), device=gt_classes.device)
+    )
 
 
 @ROI_SAMPLER_REGISTRY.register(name="ohem")
@@ -41,12 +42,15 @@ def build_ohem_sampler(cfg: CfgNode) -> ROISampler:
     return OHEMSampler(node.BUDGET, float(node.NMS_THRESH))
 
 
-class OHEMSampler:
+class OHEMSampler(ROISampler):
     """Online hard example mining (arXiv:1604.03540, section 4) over the proposals of an image.
 
     Proposals are ranked by their loss, foreground and background together: no share of either is
     asked for. Proposals that overlap have nearly the same loss and would count one region several
     times; NMS keeps the hardest of each group with the same label.
+
+    On a GPU the host waits for NMS in every image, and for the foreground of the batch and the box
+    coding, whose losses rank the proposals.
     """
 
     needs_losses = True
@@ -58,6 +62,7 @@ class OHEMSampler:
             nms_thresh: IoU above which the proposal with the smaller loss is dropped. Negative:
                 off.
         """
+        super().__init__()
         self.budget = budget
         self.nms_thresh = nms_thresh
 
@@ -94,8 +99,7 @@ class SampledROIHeads(ROIHeads):
         """
         Args:
             roi_sampler: chooses among all labelled proposals of an image, ground truth included;
-                None leaves the choice to Detectron2. It gets the losses of the proposals if it has
-                a true attribute ``needs_losses``, else None.
+                None leaves the choice to Detectron2.
             kwargs: of the ROI heads that this class is mixed into.
         """
         if roi_sampler is not None:
@@ -103,6 +107,7 @@ class SampledROIHeads(ROIHeads):
             kwargs |= {"batch_size_per_image": sys.maxsize, "positive_fraction": 1.0}
         super().__init__(**kwargs)
         self.roi_sampler = roi_sampler
+        self.metric_log = MetricLog()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -113,7 +118,9 @@ class SampledROIHeads(ROIHeads):
         """
         name = cfg.BALANCE.ROI_SAMPLER.NAME
         roi_sampler = ROI_SAMPLER_REGISTRY.get(name)(cfg)
-        if _needs_losses(roi_sampler) and cls.predict_boxes is None:
+        if roi_sampler is not None:
+            roi_sampler = ROISampler.of(roi_sampler)
+        if roi_sampler and roi_sampler.needs_losses and cls.predict_boxes is None:
             raise UserError(
                 f"BALANCE.ROI_SAMPLER.NAME is '{name}', which ranks proposals by their loss, but "
                 f"MODEL.ROI_HEADS.NAME '{cfg.MODEL.ROI_HEADS.NAME}' has several box predictors and "
@@ -149,8 +156,8 @@ class SampledROIHeads(ROIHeads):
         with EventStorage():  # Detectron2 logs numbers of samples, which are not chosen yet.
             candidates = self.label_and_sample_proposals(proposals, targets)
         losses = [None] * len(candidates)
-        if _needs_losses(self.roi_sampler):
-            losses = self._losses(features, candidates).split([*map(len, candidates)])
+        if self.roi_sampler.needs_losses:
+            losses = self.losses_per_proposal(features, candidates).split([*map(len, candidates)])
         chosen = [
             candidate[self.roi_sampler(candidate.gt_classes, candidate.proposal_boxes, loss)]
             for candidate, loss in zip(candidates, losses, strict=True)
@@ -158,8 +165,18 @@ class SampledROIHeads(ROIHeads):
         self._log_numbers(chosen)
         return chosen
 
-    def _losses(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
-        """What each proposal (R,) would add to the losses of the box predictor."""
+    def losses_per_proposal(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> Tensor:
+        """What each proposal would add to the losses of the box predictor.
+
+        Args:
+            features: of the backbone, by level.
+            proposals: per image, R together, labelled.
+
+        Returns:
+            float32 (R,), without gradient; it sums to the losses of the box predictor.
+        """
         predictor = self.box_predictor
         with read_only(self):
             logits, deltas = self.predict_boxes(features, proposals)
@@ -169,11 +186,14 @@ class SampledROIHeads(ROIHeads):
         return classification + box_loss_per_proposal(predictor, deltas, proposals)
 
     def _log_numbers(self, proposals: list[Instances]) -> None:
-        foreground = sum(int((p.gt_classes < self.num_classes).sum()) for p in proposals)
-        total = sum(map(len, proposals))
-        storage = get_event_storage()
-        storage.put_scalar("roi_head/num_fg_samples", foreground / len(proposals))
-        storage.put_scalar("roi_head/num_bg_samples", (total - foreground) / len(proposals))
+        background = cat([p.gt_classes for p in proposals]) == self.num_classes
+        images = torch.full((), len(proposals), device=background.device)
+        self.metric_log.add(
+            {
+                "roi_head/num_fg_samples": ((~background).sum(), images),
+                "roi_head/num_bg_samples": (background.sum(), images),
+            }
+        )
 
 
 def box_loss_per_proposal(
@@ -220,7 +240,3 @@ def read_only(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-def _needs_losses(sampler: ROISampler | None) -> bool:
-    return getattr(sampler, "needs_losses", False)

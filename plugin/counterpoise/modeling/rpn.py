@@ -1,6 +1,6 @@
 """Region proposal network whose anchors are sampled by a registered sampler."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,15 +9,17 @@ from detectron2.layers import ShapeSpec, batched_nms, cat
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes
-from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from counterpoise.balance.sampling import mine_hard_negatives, sample_random, top_indices
+from counterpoise.balance.sampling import (
+    hardest,
+    mine_hard_negatives,
+    sample_random,
+)
 from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.interfaces import AnchorSampler
+from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
-
-#: labels (A,) in {-1, 0, 1}, objectness logits (A,), anchors per level -> sampled labels (A,)
-AnchorSampler = Callable[[Tensor, Tensor, list[Boxes]], Tensor]
 
 NORMALIZERS = ("batch", "num_sampled", "num_pos")
 
@@ -27,7 +29,9 @@ def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
     """Detectron2's own sampling by ``BATCH_SIZE_PER_IMAGE`` and ``POSITIVE_FRACTION``."""
     num_samples = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
     positive_fraction = cfg.MODEL.RPN.POSITIVE_FRACTION
-    return lambda labels, logits, anchors: sample_random(labels, num_samples, positive_fraction)
+    return AnchorSampler(
+        lambda labels, logits, anchors: sample_random(labels, num_samples, positive_fraction)
+    )
 
 
 @ANCHOR_SAMPLER_REGISTRY.register(name="ohem")
@@ -43,12 +47,12 @@ def build_ohem_sampler(cfg: CfgNode) -> AnchorSampler:
     )
 
 
-class OHEMSampler:
+class OHEMSampler(AnchorSampler):
     """Online hard negative mining over the anchors of an image.
 
     Negatives are ranked by their logit, with which their classification loss grows. Neighbouring
-    anchors look at the same pixels, so the hardest ones crowd on few places; `nms_thresh` spreads
-    them, as the mining of arXiv:1604.03540 (section 4.1) does for regions.
+    anchors look at the same pixels, so the hardest ones crowd at few locations; `nms_thresh`
+    spreads them, as the mining of arXiv:1604.03540 (section 4.1) does for regions.
     """
 
     #: NMS looks at this many times the negatives that can be asked for.
@@ -66,8 +70,10 @@ class OHEMSampler:
         Args:
             ratio, max_positives, min_negatives, tie_break: see :func:`mine_hard_negatives`.
             nms_thresh: IoU above which a negative counts as a duplicate of a harder one on its
-                level; duplicates are chosen last. Negative: off.
+                level; duplicates are chosen last. Negative: off. On a GPU the host then waits
+                twice more per image, for the pool and for NMS.
         """
+        super().__init__()
         self.ratio = ratio
         self.max_positives = max_positives
         self.min_negatives = min_negatives
@@ -84,20 +90,26 @@ class OHEMSampler:
         Returns:
             (A,), in {-1, 0, 1}.
         """
+        rank = None
         if self.nms_thresh >= 0:
-            logits = self._demote_duplicates(labels, logits, anchors)
+            rank = partial(self._demote_duplicates, labels, logits, anchors)
         return mine_hard_negatives(
-            labels, logits, self.ratio, self.max_positives, self.min_negatives, self.tie_break
+            labels,
+            logits,
+            self.ratio,
+            self.max_positives,
+            self.min_negatives,
+            self.tie_break,
+            rank,
         )
 
-    def _demote_duplicates(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
-        positives = int((labels == 1).sum())
-        if self.max_positives >= 0:
-            positives = min(positives, self.max_positives)
-        wanted = max(int(self.ratio * positives), self.min_negatives)
-        negatives = (labels == 0).nonzero().flatten()
-        pool_size = min(self.NMS_POOL * wanted, len(negatives))
-        pool = negatives[top_indices(logits[negatives], pool_size, self.tie_break)]
+    def _demote_duplicates(
+        self, labels: Tensor, logits: Tensor, anchors: list[Boxes], wanted: int
+    ) -> Tensor:
+        """Logits (A,), float64, in which duplicates among the hardest come after all others."""
+        wanted = max(wanted, self.min_negatives)
+        pool = hardest(logits, self.NMS_POOL * wanted, self.tie_break, labels == 0)
+        pool = pool.nonzero().flatten()
         if self.tie_break == "random":
             # Of equal logits, NMS keeps the one that comes first.
             pool = pool[torch.randperm(len(pool), device=pool.device)]
@@ -106,11 +118,9 @@ class OHEMSampler:
         )
         boxes = Boxes.cat(anchors).tensor
         kept = batched_nms(boxes[pool], logits[pool], levels[pool], self.nms_thresh)
-        duplicate = torch.ones_like(pool, dtype=torch.bool)
-        duplicate[kept] = False
-        demoted = logits.double()
-        demoted[pool[duplicate]] -= demoted.max() - demoted.min() + 1
-        return demoted
+        duplicate = torch.ones_like(pool, dtype=torch.float64).index_fill_(0, kept, 0.0)
+        logits = logits.double()
+        return logits.index_add(0, pool, duplicate * (logits.min() - logits.max() - 1))
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -127,7 +137,8 @@ class BalancedRPN(RPN):
     ) -> None:
         """
         Args:
-            anchor_sampler: chooses the anchors of one image that train the network.
+            anchor_sampler: chooses the anchors of one image that train the network; an
+                :class:`AnchorSampler` or a function of its arguments.
             loss_normalizer: ``batch`` divides both losses by ``batch_size_per_image`` times the
                 number of images, as Detectron2 does; ``num_sampled`` divides the classification
                 loss by the number of sampled anchors; ``num_pos`` both losses by the number of
@@ -137,8 +148,9 @@ class BalancedRPN(RPN):
         super().__init__(**kwargs)
         if loss_normalizer not in NORMALIZERS:
             raise ValueError(f"loss_normalizer must be in {NORMALIZERS}, got {loss_normalizer!r}")
-        self.anchor_sampler = anchor_sampler
+        self.anchor_sampler = AnchorSampler.of(anchor_sampler)
         self.loss_normalizer = loss_normalizer
+        self.metric_log = MetricLog()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -164,7 +176,7 @@ class BalancedRPN(RPN):
     ) -> dict[str, Tensor]:
         """Sample the anchors, then compute Detectron2's losses; arguments as in :class:`RPN`."""
         logits = cat(pred_objectness_logits, dim=1).detach().float()
-        _log_accuracy(logits, torch.stack(gt_labels))
+        self._log_accuracy(logits, torch.stack(gt_labels))
         sampled = [
             self.anchor_sampler(labels, scores, anchors)
             for labels, scores in zip(gt_labels, logits, strict=True)
@@ -181,16 +193,16 @@ class BalancedRPN(RPN):
             counted, rescaled = labels >= 0, {"loss_rpn_cls"}
         else:
             counted, rescaled = labels == 1, losses.keys()
-        divisor = mean_over_processes(counted.sum().float()).clamp(min=1)
+        divisor = mean_over_processes(counted.sum().float(), min_total=1)
         scale = self.batch_size_per_image * len(labels) / divisor
         return {k: v * scale if k in rescaled else v for k, v in losses.items()}
 
-
-def _log_accuracy(logits: Tensor, labels: Tensor) -> None:
-    """Log accuracy over all labelled anchors: a hard sample makes its own accuracy look bad."""
-    storage = get_event_storage()
-    for name, label in (("fg", 1), ("bg", 0)):
-        chosen = logits[labels == label]
-        if chosen.numel():
-            correct = (chosen > 0) == bool(label)
-            storage.put_scalar(f"rpn/{name}_accuracy", correct.float().mean().item())
+    def _log_accuracy(self, logits: Tensor, labels: Tensor) -> None:
+        """Log accuracy over all labelled anchors: a hard sample makes its own accuracy look bad."""
+        foreground, background = labels == 1, labels == 0
+        self.metric_log.add(
+            {
+                "rpn/fg_accuracy": ((foreground & (logits > 0)).sum(), foreground.sum()),
+                "rpn/bg_accuracy": ((background & (logits <= 0)).sum(), background.sum()),
+            }
+        )

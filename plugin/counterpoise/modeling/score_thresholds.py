@@ -1,33 +1,78 @@
 """One score threshold per class: the file that keeps them, and their way into a model."""
 
+import hashlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.modeling.checkpoint import local_checkpoint
 from counterpoise.utils.files import read_json, write_json
+
+#: Name of the file in a run's OUTPUT_DIR.
+FILE_NAME = "thresholds.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file, known by its content.
+
+    Attributes:
+        path: where it was, for messages.
+        sha256: of the content, in hexadecimal.
+    """
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, weights: str) -> "Checkpoint":
+        """Identify a file by its content.
+
+        Args:
+            weights: path or address, as in ``MODEL.WEIGHTS``.
+
+        Raises:
+            UserError: there is no such file, or it cannot be fetched.
+        """
+        path = weights.split("?")[0]  # what follows are instructions for Detectron2's loading
+        local = Path(local_checkpoint(path))
+        state = local.stat()
+        return cls(path, _sha256(local, state.st_mtime_ns, state.st_size))
+
+    def __str__(self) -> str:
+        return f"{self.path} (sha256 {self.sha256[:12]})"
 
 
 @dataclass(frozen=True)
 class ScoreThresholds:
-    """Scores from which on a detection counts, by class."""
+    """The lowest score that a detection of each class may have."""
 
     class_names: tuple[str, ...]
     scores: tuple[float, ...]
-    """In [0, 1], one per class: a detection counts where its score is >= that of its class."""
+    """In [0, 1], one per class: a detection is kept where its score is >= that of its class."""
     criterion: str
-    """How they were chosen, such as ``"max F1"``."""
+    """How they were chosen, such as ``"maximal F1"``."""
     dataset: str
-    """On which dataset they were chosen."""
+    """Name of the dataset that they were chosen on."""
+    checkpoint: Checkpoint | None = None
+    """The one that they were chosen on; None in a file written by hand."""
 
     def write(self, path: Path) -> Path:
-        """Write ``{"criterion", "dataset", "thresholds": {class name: score}}`` as JSON.
+        """Write a JSON file.
+
+        Its keys are ``criterion``, ``dataset``, ``checkpoint`` with ``path`` and ``sha256`` or
+        null, and ``thresholds`` with a score per class name.
 
         Raises:
             UserError: the file cannot be written.
@@ -36,16 +81,17 @@ class ScoreThresholds:
         content = {
             "criterion": self.criterion,
             "dataset": self.dataset,
+            "checkpoint": self.checkpoint and asdict(self.checkpoint),
             "thresholds": thresholds,
         }
         return write_json(path, content)
 
     @classmethod
     def read(cls, path: Path) -> "ScoreThresholds":
-        """Read a file that :meth:`write` wrote, or one of the same kind.
+        """Read a file of :meth:`write`, or one written by hand, which needs ``thresholds`` only.
 
         Raises:
-            UserError: the file is missing, cut off, or does not hold a score in [0, 1] per class.
+            UserError: the file is missing or incomplete, or lacks a score in [0, 1] per class.
         """
         content = read_json(path, "score thresholds")
         thresholds = content.get("thresholds") if isinstance(content, Mapping) else None
@@ -65,7 +111,35 @@ class ScoreThresholds:
             scores=tuple(float(score) for score in thresholds.values()),
             criterion=str(content.get("criterion", "")),
             dataset=str(content.get("dataset", "")),
+            checkpoint=_checkpoint(content.get("checkpoint"), path),
         )
+
+    def check_checkpoint(self, weights: str, source: str) -> None:
+        """Refuse to be applied to another checkpoint than the one they were chosen on.
+
+        Thresholds that name none are let through, with one warning.
+
+        Args:
+            weights: ``MODEL.WEIGHTS`` of the model.
+            source: where the thresholds come from, for the message.
+
+        Raises:
+            UserError: they were chosen on another checkpoint, or the file of `weights` is missing.
+        """
+        if self.checkpoint is None:
+            message = (
+                f"{source} does not name the checkpoint that its thresholds were chosen on, so "
+                "they are applied to any; `counterpoise thresholds` writes files that do"
+            )
+            log_first_n(logging.WARNING, message, key="message")
+            return
+        applied_to = Checkpoint.of(weights)
+        if applied_to.sha256 != self.checkpoint.sha256:
+            raise UserError(
+                f"the thresholds of {source} were chosen on the checkpoint {self.checkpoint}, but "
+                f"MODEL.WEIGHTS is {applied_to}: choose thresholds for this one with "
+                "`counterpoise thresholds`"
+            )
 
     def for_classes(self, class_names: Sequence[str], source: str) -> tuple[float, ...]:
         """Scores in the order of a model's classes.
@@ -106,12 +180,15 @@ def inference_thresholds(cfg: CfgNode, num_classes: int) -> Tensor | None:
         ``score > number`` means ``score >= threshold``; None where the key is empty.
 
     Raises:
-        UserError: the file cannot be used, or is of other classes than the model.
+        UserError: the file cannot be used, or is of other classes than the model or of another
+            checkpoint than ``MODEL.WEIGHTS``, where that is set.
     """
     source = cfg.BALANCE.SCORE_THRESHOLDS
     if not source:
         return None
     thresholds = ScoreThresholds.read(Path(source))
+    if cfg.MODEL.WEIGHTS:
+        thresholds.check_checkpoint(cfg.MODEL.WEIGHTS, f"BALANCE.SCORE_THRESHOLDS {source}")
     class_names = known_class_names(cfg)
     if class_names is not None:
         scores = thresholds.for_classes(class_names, f"BALANCE.SCORE_THRESHOLDS {source}")
@@ -143,3 +220,31 @@ def without_score_thresholds(cfg: CfgNode) -> CfgNode:
     cfg.BALANCE.SCORE_THRESHOLDS = ""
     cfg.freeze()
     return cfg
+
+
+@lru_cache(maxsize=1)
+def _sha256(path: Path, modified_ns: int, size: int) -> str:
+    """Hash a file; the other arguments let a file that changes be read again.
+
+    It takes a second for 300 MB, and a model with three heads asks three times.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _checkpoint(content: Any, path: Path) -> Checkpoint | None:
+    if content is None:
+        return None
+    if (
+        not isinstance(content, Mapping)
+        or content.keys() != {"path", "sha256"}
+        or not all(isinstance(value, str) for value in content.values())
+    ):
+        raise UserError(
+            f"{path}: the checkpoint is {content!r:.60}, expected its path and sha256: choose the "
+            "thresholds again with `counterpoise thresholds`, or remove the key for any checkpoint"
+        )
+    return Checkpoint(**content)

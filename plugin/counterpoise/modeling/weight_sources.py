@@ -8,7 +8,6 @@ from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
-from tabulate import tabulate
 from torch import Tensor
 
 from counterpoise.balance.class_counts import ClassCounts
@@ -22,8 +21,12 @@ from counterpoise.balance.class_weights import (
 from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
+from counterpoise.utils.table import Table
 
 SOURCES = ("dataset", "list", "batch", "none")
+
+#: Architectures whose classes are counted in MODEL.RETINANET and which have no ROI heads.
+RETINANETS = ("RetinaNet", "BalancedRetinaNet")
 
 logger = logging.getLogger(__name__)
 
@@ -34,46 +37,49 @@ class ClassTable:
 
     counts: ClassCounts
     weights: Tensor | None
-    """float32 (K + 1,), background last; None without weighting."""
+    """float32 (K + 1,), background last; None where no loss has weights of the training set."""
 
     def __str__(self) -> str:
         total = max(sum(self.counts.boxes), 1)
-        weights = ["-"] * (len(self.counts.names) + 1)
-        if self.weights is not None:
-            weights = [f"{w:.4g}" for w in self.weights.tolist()]
+        headers = ["class", "images", "boxes", "frequency"]
         rows = [
-            (name, images, boxes, f"{boxes / total:.2%}", weight)
-            for name, images, boxes, weight in zip(
-                self.counts.names, self.counts.images, self.counts.boxes, weights[:-1], strict=True
+            [name, images, boxes, f"{boxes / total:.2%}"]
+            for name, images, boxes in zip(
+                self.counts.names, self.counts.images, self.counts.boxes, strict=True
             )
         ]
-        rows.append(("(background)", "", "", "", weights[-1]))
-        headers = ("class", "images", "boxes", "frequency", "weight")
-        return tabulate(
-            rows, headers, tablefmt="simple", disable_numparse=True,
-            colalign=("left", "right", "right", "right", "right"),
-        )  # fmt: skip
+        if self.weights is not None:
+            headers.append("weight")
+            rows.append(["(background)", "", "", ""])
+            for row, weight in zip(rows, self.weights.tolist(), strict=True):
+                row.append(f"{weight:.4g}")
+        return Table(headers, rows).as_text()
 
 
-def class_table(cfg: CfgNode) -> ClassTable:
+def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
     """Count the training sets of a config and weigh their classes by ``BALANCE.CLASS_WEIGHTS``.
+
+    Args:
+        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+        weighted: whether any loss reads the weights; they are not computed where none does.
 
     Raises:
         UserError: a dataset, a count or a key does not allow it.
     """
     counts = count_classes(cfg.DATASETS.TRAIN)
-    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
+    num_classes = cfg.MODEL[head].NUM_CLASSES
     if len(counts.names) != num_classes:
         raise UserError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but the training set "
+            f"MODEL.{head}.NUM_CLASSES is {num_classes}, but the training set "
             f"{', '.join(cfg.DATASETS.TRAIN)} has {len(counts.names)} classes "
             f"({', '.join(counts.names)}): set the key to {len(counts.names)}"
         )
-    return ClassTable(counts, _weights(cfg.BALANCE.CLASS_WEIGHTS, counts))
+    return ClassTable(counts, _weights(cfg.BALANCE.CLASS_WEIGHTS, counts) if weighted else None)
 
 
 def class_weight_provider(cfg: CfgNode) -> Callable[[], Tensor | None]:
-    """Return a function that works out the class weights when it is first needed.
+    """Return a function that computes the class weights when they are first needed.
 
     Building a model for inference must not open the training set, so nothing is read here.
 
@@ -122,7 +128,8 @@ def batch_weight_function(cfg: CfgNode) -> Callable[[Tensor], Tensor] | None:
 
 def log_class_table(table: ClassTable) -> None:
     """Log a table of classes once, however many parts of the program ask for it."""
-    message = f"Classes of the training set and their weights:\n{table}"
+    weights = "" if table.weights is None else " and their weights"
+    message = f"Classes of the training set{weights}:\n{table}"
     log_first_n(logging.INFO, message, key="message", name=__name__)
 
 

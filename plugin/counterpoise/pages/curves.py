@@ -14,8 +14,6 @@ from torch import Tensor
 from counterpoise.balance.losses import sigmoid_focal_loss, softmax_focal_loss
 from counterpoise.errors import UserError
 
-GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
-
 
 def loss_curve(gamma: float, alpha: float = -1.0, points: int = 400) -> tuple[Tensor, ...]:
     """Focal loss of one positive and its gradient, against the probability of the target.

@@ -7,9 +7,6 @@ import numpy as np
 from matplotlib.font_manager import findfont, fontManager, get_font
 from PIL import Image, ImageDraw, ImageFont
 
-#: Colours that remain apart for colour-blind readers (Okabe and Ito, 2008), dark enough for text.
-COLOURS = ("#0072b2", "#d55e00", "#00805c", "#b0528b", "#a86f00", "#2b7fb0", "#8c6d31", "#444444")
-
 
 def draw_boxes(
     pixels: np.ndarray, boxes: np.ndarray, labels: Sequence[str], colours: Sequence[str]
@@ -38,8 +35,16 @@ def draw_boxes(
         above = corners[1] - height - 4
         top = above if above >= 0 else corners[1]
         canvas.rectangle((left, top, left + width + 6, top + height + 4), fill=colour)
-        canvas.text((left + 3, top + 1), label, fill="white", font=_font(label, size))
+        canvas.text((left + 3, top + 1), label, fill=_ink(colour), font=_font(label, size))
     return np.asarray(image)
+
+
+def _ink(colour: str) -> str:
+    """Black or white, whichever has the higher contrast (WCAG 2.2) on a colour."""
+    shares = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    return "white" if 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 else "black"
 
 
 @cache

@@ -1,30 +1,20 @@
-"""Jinja templates with everything escaped that comes from the user."""
+"""Sections as a page, with everything escaped that comes from the user."""
 
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 import counterpoise
-
-DASH = "\N{EN DASH}"
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """Format a number for a table cell; a dash where there is none."""
-    return DASH if value is None else f"{value:.{digits}f}"
+from counterpoise.pages.sections import Part, Section
+from counterpoise.utils.text import typographic
 
 
-def signed(value: float | None, digits: int = 1) -> str:
-    """Format a difference with its sign; a dash where there is none."""
-    if value is None:
-        return DASH
-    # Adding 0 turns a rounded -0.0 into 0.0.
-    return f"{round(value, digits) + 0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def interval(value: tuple[float, float] | None, digits: int = 1) -> str:
-    """Format a confidence interval; a dash where there is none."""
-    return DASH if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
+def _inline(text: str) -> Markup:
+    """Escape a paragraph, show what stands in backticks as code, and keep numbers with their %."""
+    kept = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", typographic(text))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(kept))))
 
 
 _environment = Environment(
@@ -34,18 +24,24 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"number": number, "signed": signed, "interval": interval}
+_environment.filters |= {
+    "inline": _inline,
+    "typographic": typographic,
+    "kind": lambda part: type(part).__name__,
+}
 _environment.globals["version"] = counterpoise.__version__
 
 
-def render(template: str, **values: Any) -> str:
-    """Render a template of ``pages/templates``.
+def render(title: str, lead: Sequence[Part], sections: Iterable[Section]) -> str:
+    """Render a page.
 
     Args:
-        template: file name, such as ``inspect.html``; it extends ``base.html``.
-        values: for the template. Text is escaped, so a class called ``<script>`` is shown as such.
+        title: its heading.
+        lead: parts below the heading.
+        sections: from top to bottom. Text is escaped, so a class called ``<script>`` is shown so.
 
     Returns:
         a page that needs no other file and no network.
     """
-    return _environment.get_template(template).render(**values)
+    shown = [section for section in sections if section.parts]
+    return _environment.get_template("page.html").render(title=title, lead=lead, sections=shown)

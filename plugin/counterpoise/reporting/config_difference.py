@@ -1,11 +1,11 @@
 """What sets a config apart from the baseline and from the defaults."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
+from counterpoise.config.tree import flat_leaves
 from counterpoise.config.validation import unread_sections
 
 #: Values under which a part of Counterpoise does what Detectron2 does.
@@ -46,9 +46,9 @@ def from_baseline(cfg: CfgNode) -> list[Difference]:
         cfg: of a run.
     """
     unread = unread_sections(cfg)
-    own = dict(_leaves(cfg))
+    own = dict(flat_leaves(cfg))
     return [
-        Difference(key, _shown(own[key]), _shown(neutral))
+        Difference(key, shown(own[key]), shown(neutral))
         for key, neutral in NEUTRAL.items()
         if key.split(".")[1] not in unread and own[key] != neutral
     ]
@@ -56,22 +56,19 @@ def from_baseline(cfg: CfgNode) -> list[Difference]:
 
 def from_defaults(cfg: CfgNode) -> list[Difference]:
     """Compare a config with :func:`counterpoise.config.keys.training_config`."""
-    defaults = dict(_leaves(training_config()))
+    defaults = dict(flat_leaves(training_config()))
     return [
-        Difference(key, _shown(value), _shown(defaults[key]) if key in defaults else None)
-        for key, value in _leaves(cfg)
+        Difference(key, shown(value), shown(defaults[key]) if key in defaults else None)
+        for key, value in flat_leaves(cfg)
         if key not in defaults or value != defaults[key]
     ]
 
 
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def shown_values(cfg: CfgNode) -> dict[str, str]:
+    """All values of a config as text, by dotted key."""
+    return {key: shown(value) for key, value in flat_leaves(cfg)}
 
 
-def _shown(value: object) -> str:
-    """Text as it stands, so that an empty one can be seen as such; everything else as in Python."""
+def shown(value: object) -> str:
+    """Text as it stands, but an empty one so that it can be seen; everything else as in Python."""
     return value if isinstance(value, str) and value else repr(value)

@@ -1,4 +1,4 @@
-"""Pictures of a detector's worst errors: confident false positives, and boxes it did not find."""
+"""Pictures of a detector's worst errors: confident false positives, and missed boxes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ from PIL import Image, ImageOps
 from counterpoise.evaluation import ClassResult, GroundTruth
 from counterpoise.evaluation.error_types import ErrorType, ErrorTypes
 from counterpoise.evaluation.matching import ClassMatches, iou
+from counterpoise.evaluation.results import training_count
 from counterpoise.evaluation.stored import TestSet
-from counterpoise.pages.drawing import COLOURS, draw_boxes
-from counterpoise.pages.figures import image_uri
-from counterpoise.reporting.result_figures import training_count
+from counterpoise.pages.drawing import draw_boxes
+from counterpoise.pages.figures import COLOURS, image_uri
+from counterpoise.pages.sections import Picture
+
+#: Pictures, and the image files that could not be read.
+Found = tuple[list[Picture], list[str]]
 
 TRUTH_COLOUR, DETECTION_COLOUR = COLOURS[0], COLOURS[1]
 
@@ -20,30 +24,7 @@ _SIDE = 300  # pixels of a picture's longer side
 _CONTEXT = 2.4  # side of the crop in sides of the box
 _MIN_CROP = 96  # pixels
 _MAX_BESIDE = 4  # boxes drawn beside the one in question
-_MISSES_IN_A_ROW = 3
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A crop with boxes drawn into it.
-
-    Attributes:
-        uri: JPEG as a data URI.
-        title: what it shows.
-        file_name: of the image.
-    """
-
-    uri: str
-    title: str
-    file_name: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Pictures, and the files that could not be read."""
-
-    pictures: tuple[Picture, ...]
-    unreadable: tuple[str, ...]
+_MISSED_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -57,16 +38,16 @@ class _Scene:
     colours: Sequence[str]
 
 
-def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Gallery:
+def false_positives(test_set: TestSet, errors: ErrorTypes, limit: int) -> Found:
     """Show the false positives of highest score with the ground truth around them.
 
     Args:
         test_set: of a run.
-        kinds: of its detections.
+        errors: of its detections.
         limit: number of pictures.
     """
     truth, found = test_set.ground_truth, test_set.detections
-    wrong = np.flatnonzero(kinds.kinds >= ErrorType.CLASSIFICATION)
+    wrong = np.flatnonzero(errors.types >= ErrorType.CLASSIFICATION)
     scenes = []
     for d in wrong[np.argsort(-found.scores[wrong], kind="stable")][:limit]:
         name = truth.class_names[found.classes[d]]
@@ -76,7 +57,7 @@ def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Gallery
         scenes.append(
             _Scene(
                 image=int(found.images[d]),
-                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, kinds, d)}",
+                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, errors, d)}",
                 boxes=np.vstack([found.boxes[d], truth.boxes[beside]]),
                 labels=[
                     f"{name} {found.scores[d]:.2f}",
@@ -88,12 +69,12 @@ def false_positives(test_set: TestSet, kinds: ErrorTypes, limit: int) -> Gallery
     return _drawn(scenes, truth)
 
 
-def misses(
+def missed_boxes(
     test_set: TestSet,
     matches: Sequence[ClassMatches],
     classes: Sequence[ClassResult],
     limit: int,
-) -> Gallery:
+) -> Found:
     """Show boxes that no detection of at least its class's threshold finds, the rarest class first.
 
     Of a class the largest boxes come first; a class that is missed often leaves room for others.
@@ -105,15 +86,15 @@ def misses(
         limit: number of pictures.
     """
     truth, found = test_set.ground_truth, test_set.detections
-    thresholds = np.array([np.inf if c.threshold is None else c.threshold for c in classes])
+    thresholds = np.array([c.threshold for c in classes])
     kept = found.scores >= thresholds[found.classes]
     rarest_first = sorted(range(len(classes)), key=lambda k: (training_count(classes[k]), k))
     turns = []
     for rank, k in enumerate(rarest_first):
-        hit = matches[k].true_positives[0] & (matches[k].scores >= thresholds[k])
-        missed = np.setdiff1d(matches[k].gt_indices, matches[k].gt[0, hit])
+        finds = matches[k].true_positives[0] & (matches[k].scores >= thresholds[k])
+        missed = np.setdiff1d(matches[k].gt_indices, matches[k].gt[0, finds])
         missed = missed[np.argsort(-truth.areas[missed], kind="stable")][:limit]
-        turns += [(n // _MISSES_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
+        turns += [(n // _MISSED_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
     scenes = []
     shown = sorted(turns, key=lambda turn: turn[:2])[:limit]
     for _, _, g in sorted(shown, key=lambda turn: turn[1]):
@@ -137,9 +118,9 @@ def misses(
     return _drawn(scenes, truth)
 
 
-def _what_is_wrong(test_set: TestSet, kinds: ErrorTypes, detection: int) -> str:
-    truth, gt = test_set.ground_truth, kinds.gt[detection]
-    kind = ErrorType(kinds.kinds[detection])
+def _what_is_wrong(test_set: TestSet, errors: ErrorTypes, detection: int) -> str:
+    truth, gt = test_set.ground_truth, errors.gt[detection]
+    kind = ErrorType(errors.types[detection])
     if kind == ErrorType.CLASSIFICATION:
         return f"classification, the box is {truth.class_names[truth.classes[gt]]}"
     if kind == ErrorType.LOCALISATION:
@@ -155,7 +136,7 @@ def _most_overlapped(box: np.ndarray, others: np.ndarray, among: np.ndarray) -> 
     return among[best[overlap[best] > 0]]
 
 
-def _drawn(scenes: Iterable[_Scene], truth: GroundTruth) -> Gallery:
+def _drawn(scenes: Iterable[_Scene], truth: GroundTruth) -> Found:
     pictures, unreadable = [], []
     for scene in scenes:
         name = truth.file_names[scene.image]
@@ -167,7 +148,7 @@ def _drawn(scenes: Iterable[_Scene], truth: GroundTruth) -> Gallery:
             unreadable.append(name)
             continue
         pictures.append(Picture(image_uri(_crop(pixels, scene), quality=75), scene.title, name))
-    return Gallery(tuple(pictures), tuple(dict.fromkeys(unreadable)))
+    return pictures, list(dict.fromkeys(unreadable))
 
 
 def _crop(image: Image.Image, scene: _Scene) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from counterpoise.errors import UserError
@@ -16,7 +17,7 @@ class Series(NamedTuple):
     """A scalar over training, N values."""
 
     iterations: np.ndarray
-    """(N,) int64, rising."""
+    """(N,) int64, ascending."""
     values: np.ndarray
     """(N,) float64; may hold NaN, as of a training that diverged."""
 
@@ -25,7 +26,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
     """Read Detectron2's log of scalars.
 
     A resumed run repeats iterations: what a scalar was before them is kept, what it had been from
-    there on is not. A last line that was cut off is left out.
+    there on is not. An incomplete last line is left out.
 
     Args:
         path: of ``metrics.json``, one JSON object per line.
@@ -43,10 +44,10 @@ def read_metrics(path: Path) -> dict[str, Series]:
     scalars: dict[str, list[tuple[int, float]]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            iteration = int(record.pop("iteration"))
-            values = {name: float(value) for name, value in record.items()}
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            # Detectron2 writes NaN, which is no JSON to msgspec, so it checks what json has read.
+            values = msgspec.convert(json.loads(line), dict[str, float])
+            iteration = int(values.pop("iteration"))
+        except (ValueError, KeyError, OverflowError) as error:  # msgspec's errors are ValueErrors
             if number == len(lines):
                 break
             raise UserError(

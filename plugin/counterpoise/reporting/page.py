@@ -1,23 +1,24 @@
 """The report of a run as one page."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
-from counterpoise.errors import UserError
-from counterpoise.evaluation import ClassResult, Evaluation
-from counterpoise.evaluation.error_types import ERROR_TYPES, ErrorCount, classify_errors
+from counterpoise.evaluation import Evaluation
+from counterpoise.evaluation.error_types import ErrorCount, classify_errors
 from counterpoise.evaluation.matching import match
+from counterpoise.evaluation.results import error_table, metric_table, proposal_table, score_table
 from counterpoise.evaluation.stored import TestSet
-from counterpoise.pages import render
-from counterpoise.reporting import config_difference, gallery, result_figures, training_figures
-from counterpoise.reporting.consistency import check_same_detections
-from counterpoise.reporting.gallery import Gallery
+from counterpoise.pages.rendering import render
+from counterpoise.pages.sections import Figure, Fold, Gallery, Part, Section, Text
+from counterpoise.reporting import gallery, result_figures, training_figures
+from counterpoise.reporting.config_difference import Difference, from_baseline, from_defaults
 from counterpoise.reporting.run_files import Run
 from counterpoise.reporting.summary import main_facts
 from counterpoise.utils.files import write_whole
+from counterpoise.utils.table import Table
+from counterpoise.utils.text import counted, duration, number
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "report.html"
@@ -26,41 +27,11 @@ FILE_NAME = "report.html"
 PICTURES = 12
 
 
-@dataclass(frozen=True)
-class _Results:
-    """What the page shows of one test set; figures are data URIs, None where they cannot be drawn.
-
-    Attributes:
-        name: of the test set.
-        evaluation: its numbers.
-        classes: the most frequent one in training first.
-        facts: the main ones, in sentences.
-        ap_figure, unnamed: AP against count, and how many points have no name there.
-        curves_figure, confusion_figure, errors_figure: by name.
-        false_positives, misses: pictures; None where the detections are not kept, or there are no
-            thresholds to miss by.
-        seconds_per_image: of inference; None where it was not measured.
-    """
-
-    name: str
-    evaluation: Evaluation
-    classes: list[ClassResult]
-    facts: list[str]
-    ap_figure: str | None
-    unnamed: int
-    curves_figure: str | None
-    confusion_figure: str | None
-    errors_figure: str | None
-    false_positives: Gallery | None
-    misses: Gallery | None
-    seconds_per_image: float | None
-
-
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """Write the page of a run that has evaluated.
 
-    It is built from the run's files alone; parts whose file is missing are left out, and the page
-    says so.
+    All scores are computed from the detections that the run keeps. Parts whose file is missing are
+    left out, and the page says so.
 
     Args:
         run_dir: OUTPUT_DIR of the run.
@@ -70,103 +41,235 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         the file.
 
     Raises:
-        UserError: ``evaluation.json`` is missing, or a file of the run is broken.
+        UserError: the run keeps no detections, or a file of it is incomplete or wrong.
     """
     run = Run(run_dir)
-    limit = max(PICTURES // len(run.evaluations), 4)
-    page = render(
-        "report.html",
-        run=run,
-        results=[_results(run, name, each, limit) for name, each in run.evaluations.items()],
-        kinds=list(ERROR_TYPES),
-        limits=result_figures,
-        loss_figure=training_figures.loss_curves(run.metrics, _lr_steps(run)),
-        share_figure=training_figures.class_loss_areas(run.class_losses)
-        if run.class_losses
-        else None,
-        from_baseline=config_difference.from_baseline(run.config) if run.config else None,
-        from_defaults=config_difference.from_defaults(run.config) if run.config else None,
-        again=_command_from_config(run),
-        moment=_moment,
-        duration=_duration,
-    )
+    limit = max(PICTURES // len(run.test_set_names), 4)
+    test_sets = [run.test_set(name) for name in run.test_set_names]
+    results = [(test_set, test_set.evaluate()) for test_set in test_sets]
+    lead = [
+        Text(" ".join(main_facts(test_set.name, result, _lost(result.errors))))
+        for test_set, result in results
+    ]
+    lead += [
+        Text(f"{test_set.name}: {note}", "note")
+        for test_set, result in results
+        for note in result.notes
+    ]
+    sections = [
+        Section(
+            f"results-{test_set.name}",
+            f"Results on {test_set.name}",
+            list(_results(test_set, result, limit)),
+        )
+        for test_set, result in results
+    ]
+    sections += [
+        Section("training", "Training", list(_training(run))),
+        Section("run", "How to repeat it", list(_command(run))),
+        Section("config", "Config", list(_config(run))),
+    ]
+    page = render(f"Report of {run.name}", lead, sections)
     # A file name of another encoding holds what UTF-8 does not.
     return write_whole(out or run_dir / FILE_NAME, page.encode(errors="replace"))
 
 
-def _results(run: Run, name: str, evaluation: Evaluation, limit: int) -> _Results:
-    classes = evaluation.per_class
-    test_set = run.test_set(name)
-    curves = wrong = missed = None
-    if test_set is not None:
-        _check_classes(run, test_set, evaluation)
-        matches = match(test_set.ground_truth, test_set.detections)
-        check_same_detections(evaluation, matches, f"{run.path}, test set {name}")
-        kinds = classify_errors(test_set.ground_truth, test_set.detections, matches)
-        curves = result_figures.precision_recall_curves(classes, matches)
-        wrong = gallery.false_positives(test_set, kinds, limit)
-        if evaluation.thresholds_from is not None:
-            missed = gallery.misses(test_set, matches, classes, limit)
-    confusion = None
-    if evaluation.confusion is not None:
-        confusion = result_figures.confusion_heatmap(
-            [c.name for c in classes], evaluation.confusion.counts
-        )
-    against_count = result_figures.ap_against_count(classes)
-    frequent_first = sorted(classes, key=lambda c: -result_figures.training_count(c))
-    return _Results(
-        name=name,
-        evaluation=evaluation,
-        classes=frequent_first,
-        facts=main_facts(name, evaluation, _lost(evaluation.errors)),
-        ap_figure=against_count[0] if against_count else None,
-        unnamed=against_count[1] if against_count else 0,
-        curves_figure=curves,
-        confusion_figure=confusion,
-        errors_figure=result_figures.error_bars(
-            {c.name: lost for c in frequent_first if (lost := _lost(c.errors))}
-        ),
-        false_positives=wrong,
-        misses=missed,
-        seconds_per_image=test_set.seconds_per_image if test_set is not None else None,
+def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part]:
+    classes = result.per_class
+    matches = match(test_set.ground_truth, test_set.detections)
+    errors = classify_errors(test_set.ground_truth, test_set.detections, matches)
+    many = len(classes)
+    yield score_table(result)
+    yield Fold(
+        "Other metrics: AP75, AP by size, average recall, Pascal VOC, time of inference",
+        [metric_table(result), Text(_other_metrics(result, test_set.seconds_per_image))],
+    )
+
+    yield Text("AP against training count", "heading")
+    if against_count := result_figures.ap_against_training_boxes(classes):
+        uri, unnamed = against_count
+        caption = "Bars: 95 % intervals."
+        if unnamed:
+            caption += f" {counted(unnamed, 'name')} without room; the table has them all."
+        yield Figure(uri, "AP of each class against its number of training boxes", caption)
+    else:
+        yield _left_out("the evaluation does not know the training set")
+
+    yield Text("Precision and recall", "heading")
+    caption = "At IoU 0.50. Dots: at the scores of the table."
+    if many > result_figures.MAX_CURVES:
+        caption += f" Of {many} classes, the rarest in training, and the mean."
+    yield Figure(
+        result_figures.precision_recall_curves(classes, matches),
+        "Precision against recall of each class at IoU 0.50",
+        caption,
+    )
+
+    yield Text("Confusion matrix", "heading")
+    caption = (
+        "Detections of at least the score of their class, matched one to one with boxes of any "
+        "class at IoU 0.50. Last column: boxes without a detection. Last row: detections without a "
+        "box."
+    )
+    if many > result_figures.MAX_NAMES:
+        caption += " The axes number the classes in the order of the data."
+    names = [c.name for c in classes]
+    heatmap = result_figures.confusion_heatmap(names, result.confusion.counts)
+    yield Figure(heatmap, "Confusion matrix", caption)
+
+    yield Text("Error types", "heading")
+    lost = {c.name: _lost(c.errors) for c in result.most_frequent_first if c.test_boxes}
+    yield Figure(
+        result_figures.error_bars(lost),
+        "AP50 lost by error type and class",
+        f"The {result_figures.MAX_BARS} classes that lose most to a single type."
+        if len(lost) > result_figures.MAX_BARS
+        else "",
+    )
+    yield error_table(result)
+
+    yield Text("Proposals and background" if result.proposals else "Background", "heading")
+    yield proposal_table(result)
+
+    yield Text(
+        "In the pictures, ground truth is blue and detections are orange; the box in question lies "
+        "on top.",
+        "note",
+    )
+    yield Text("False positives of highest score", "heading")
+    yield from _pictures(gallery.false_positives(test_set, errors, limit), "There are none.")
+    yield Text("Boxes that were not found, the rarest class first", "heading")
+    yield from _pictures(
+        gallery.missed_boxes(test_set, matches, classes, limit),
+        "There are none: at these scores every box is found.",
     )
 
 
-def _check_classes(run: Run, test_set: TestSet, evaluation: Evaluation) -> None:
-    evaluated = tuple(c.name for c in evaluation.per_class)
-    if evaluated != test_set.ground_truth.class_names:
-        raise UserError(
-            f"{run.path}: the ground truth kept of {test_set.name} has the classes "
-            f"[{', '.join(test_set.ground_truth.class_names)}], but evaluation.json has "
-            f"[{', '.join(evaluated)}]: evaluate the run again with train_net.py --eval-only"
+def _other_metrics(result: Evaluation, seconds_per_image: float | None) -> str:
+    by_size = ", ".join(map(number, (result.APs, result.APm, result.APl)))
+    recalls = ", ".join(map(number, (result.AR1, result.AR10, result.AR100)))
+    said = (
+        f"AP of small, medium and large boxes: {by_size}. Average recall with 1, 10 and 100 "
+        f"detections per image: {recalls}. VOC 2007 averages precision at 11 recalls, VOC 2010 "
+        "takes the area under the curve; both count IoU above 0.5."
+    )
+    if seconds_per_image is not None:
+        said += f" Inference took {seconds_per_image:.3f} s per image, the model alone."
+    return said
+
+
+def _pictures(found: gallery.Found, otherwise: str) -> Iterator[Part]:
+    pictures, unreadable = found
+    if pictures:
+        yield Gallery(pictures)
+    elif not unreadable:
+        yield Text(otherwise)
+    if unreadable:
+        are = "image that is" if len(unreadable) == 1 else "images that are"
+        yield _left_out(
+            f"{len(unreadable)} {are} no longer where the evaluation read them, such as "
+            f"{unreadable[0]}"
         )
 
 
+def _training(run: Run) -> Iterator[Part]:
+    yield Text("Losses", "heading")
+    losses = training_figures.loss_curves(run.metrics, _lr_steps(run))
+    if losses:
+        yield Figure(
+            losses,
+            "Losses and learning rate over the iterations",
+            "Faint: as logged; full: median over a window around it. The axis is logarithmic where "
+            "a loss spans more than a factor of ten. Dashed: the learning rate is lowered.",
+        )
+    else:
+        yield _left_out(f"{run.path} has no metrics.json with losses, which training writes")
+    yield Text("Classification loss by class", "heading")
+    if run.class_losses:
+        yield Figure(
+            training_figures.class_loss_areas(run.class_losses),
+            "Share of each class in the classification loss over the iterations",
+            "By the true class of what the classifier is trained on, as a share of the summed loss "
+            "since the record before.",
+        )
+    else:
+        yield _left_out(
+            f"{run.path} has no class_losses.jsonl, which training writes where the losses of a "
+            "model can be told by class"
+        )
+
+
+def _command(run: Run) -> Iterator[Part]:
+    record = run.record
+    if record:
+        yield Text("The command:")
+        yield Text(record.command, "code")
+    else:
+        yield _left_out(f"{run.path} has no run.json, so its command, seed and time are not known")
+    if run.config:
+        config = str(run.path / "config.yaml")
+        again = ["--config-file", config, "OUTPUT_DIR", f"{run.path}-again"]
+        yield Text(
+            "From the config that the run has kept, with everything that the command line has set:"
+        )
+        yield Text(shlex.join(["python", "train_net.py", *again]), "code")
+    if record:
+        rows = [
+            ("seed", str(record.seed)),
+            ("started", _moment(record.started)),
+            ("finished", _moment(record.finished) if record.finished else "not yet"),
+            *([("resumed at iteration", str(record.resumed_from))] if record.resumed_from else []),
+            ("time of training, without evaluation", duration(record.training_seconds)),
+            ("hardware", record.hardware),
+            *((name, version or "not installed") for name, version in record.versions.items()),
+        ]
+        yield Table(("", ""), rows, left=frozenset({0, 1}))
+
+
+def _config(run: Run) -> Iterator[Part]:
+    if run.config is None:
+        yield _left_out(f"{run.path} has no config.yaml")
+        return
+    if differences := from_baseline(run.config):
+        yield Text(
+            "What sets this run apart from its baseline, the same config with every part of "
+            "Counterpoise neutral:"
+        )
+        yield _differences(differences, "baseline")
+    else:
+        yield Text("This run is a baseline: every part of Counterpoise is neutral.")
+    differences = from_defaults(run.config)
+    yield Fold(
+        f"All {counted(len(differences), 'key')} that differ from the defaults",
+        [_differences(differences, "default")],
+    )
+    yield Fold(
+        "The whole of BALANCE, with the values that are the defaults",
+        [Text(run.config.BALANCE.dump(), "code")],
+    )
+
+
+def _differences(differences: Sequence[Difference], other: str) -> Table:
+    rows = [(each.key, each.own, "-" if each.other is None else each.other) for each in differences]
+    return Table(("key", "this run", other), rows, left=frozenset({0, 1, 2}), style="code")
+
+
+def _left_out(why: str) -> Text:
+    return Text(f"Left out: {why}.", "note")
+
+
 def _lost(errors: Mapping[str, ErrorCount]) -> dict[str, float]:
-    """AP50 lost by kind; empty for a class without test boxes."""
+    """AP50 lost by error type; empty for a class without test boxes."""
     return {kind: e.AP50_lost for kind, e in errors.items() if e.AP50_lost is not None}
 
 
 def _lr_steps(run: Run) -> Sequence[int]:
-    """Iterations at which the learning rate falls; none of a smooth schedule."""
+    """Iterations at which the learning rate is lowered; none of a smooth schedule."""
     if run.config is None or run.config.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
         return ()
     return run.config.SOLVER.STEPS
 
 
-def _command_from_config(run: Run) -> str | None:
-    if run.config is None:
-        return None
-    config = run.path / "config.yaml"
-    return shlex.join(
-        ["python", "train_net.py", "--config-file", str(config), "OUTPUT_DIR", f"{run.path}-again"]
-    )
-
-
 def _moment(text: str) -> str:
     """Make a time in ISO 8601 readable."""
     return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

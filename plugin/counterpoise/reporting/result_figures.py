@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from counterpoise.evaluation import ClassResult
 from counterpoise.evaluation.average_precision import RECALLS
 from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.operating_points import Curve, precision_recall_curve
+from counterpoise.evaluation.results import training_count
+from counterpoise.pages.ap_figure import ap_against_count
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri, palette
-from counterpoise.pages.labels import label_points, short
+from counterpoise.pages.labels import short
 
 #: Curves with a line of their own; above that the rarest classes have one, and the mean.
 MAX_CURVES = 10
@@ -23,7 +24,7 @@ _CURVES_BESIDE_MEAN = 7
 _POINTS_PER_CURVE = 400
 
 
-def ap_against_count(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
+def ap_against_training_boxes(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
     """Draw AP with its interval against the number of training boxes.
 
     Args:
@@ -37,44 +38,22 @@ def ap_against_count(classes: Sequence[ClassResult]) -> tuple[str, int] | None:
     if not known:
         return None
     known.sort(key=lambda c: c.train_boxes)
-    counts = np.array([c.train_boxes for c in known])
-    values = np.array([c.AP for c in known])
-    spread = np.array([c.AP_interval or (c.AP, c.AP) for c in known])
-    with figure(WIDE, 4.2) as drawn:
-        axes = drawn.subplots()
-        axes.vlines(counts, spread[:, 0], spread[:, 1], color=COLOURS[0], alpha=0.45, linewidth=2)
-        axes.plot(counts, values, "o", color=COLOURS[0], markersize=6)
-        if counts[0] > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        else:
-            axes.set_xscale("symlog", linthresh=1)
-        axes.margins(x=0.08)
-        axes.set_ylim(0, min(max(spread.max() * 1.12, 10), 104))
-        axes.set(xlabel="boxes in the training set (logarithmic)", ylabel="AP")
-        axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        points = np.stack([counts, values], axis=1)
-        fontsize = 9 if len(known) <= MAX_COUNTS else 8
-        unnamed = label_points(axes, points, [c.name for c in known], spread, fontsize)
-        return figure_uri(drawn), unnamed
+    bars = np.array([c.AP_interval or (c.AP, c.AP) for c in known])
+    counts, values = [c.train_boxes for c in known], {"": [c.AP for c in known]}
+    return ap_against_count([c.name for c in known], counts, values, COLOURS[:1], bars)
 
 
-def precision_recall_curves(
-    classes: Sequence[ClassResult], matches: Sequence[ClassMatches]
-) -> str | None:
+def precision_recall_curves(classes: Sequence[ClassResult], matches: Sequence[ClassMatches]) -> str:
     """Draw precision against recall at IoU 0.50, and where the thresholds cut.
 
     Args:
-        classes: of an evaluation.
+        classes: of an evaluation, at least one with test boxes.
         matches: of the same classes.
 
     Returns:
-        the figure as a data URI; None without test boxes.
+        the figure as a data URI.
     """
     known = [k for k, c in enumerate(classes) if matches[k].num_gt]
-    if not known:
-        return None
     curves = {k: precision_recall_curve(matches[k]) for k in known}
     shown = known
     if len(known) > MAX_CURVES:
@@ -85,12 +64,11 @@ def precision_recall_curves(
         for k, colour, dash in zip(shown, palette(len(shown)), _dashes(len(shown)), strict=True):
             result, curve = classes[k], curves[k]
             at = _thinned(len(curve.scores))
-            known_AP50 = "" if result.AP50 is None else f" (AP50 {result.AP50:.1f})"
             axes.plot(
                 curve.recall[at], curve.precision[at], dash,
-                color=colour, linewidth=1.6, label=short(result.name) + known_AP50,
+                color=colour, linewidth=1.6, label=f"{short(result.name)} (AP50 {result.AP50:.1f})",
             )  # fmt: skip
-            if result.precision is not None and result.recall is not None:
+            if result.precision is not None:
                 axes.plot(
                     result.recall / 100, result.precision / 100, "o", color=colour,
                     markeredgecolor="white", markersize=8,
@@ -148,43 +126,40 @@ def confusion_heatmap(names: Sequence[str], counts: Sequence[Sequence[int]]) -> 
         return figure_uri(drawn)
 
 
-def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str | None:
-    """Draw the AP50 that each error type costs, a stacked bar per class.
+def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str:
+    """Draw the AP50 that each error type costs, a panel per type with a bar per class.
+
+    The bars are not stacked, because what the types cost does not add up.
 
     Args:
-        lost: kind -> AP50 by class name. Above :data:`MAX_BARS` classes, those that lose most are
-            shown.
+        lost: AP50 by error type, by class name; at least one class. Above :data:`MAX_BARS` classes,
+            those that lose most to a single type are shown.
 
     Returns:
-        the figure as a data URI; None without classes.
+        the figure as a data URI.
     """
     names = list(lost)
-    if not names:
-        return None
-    total = {name: sum(kinds.values()) for name, kinds in lost.items()}
     if len(names) > MAX_BARS:
-        names = sorted(names, key=lambda name: -total[name])[:MAX_BARS]
-    kinds = list(lost[names[0]])
-    with figure(WIDE, 1.3 + 0.34 * len(names)) as drawn:
-        axes = drawn.subplots()
-        rows, left = np.arange(len(names)), np.zeros(len(names))
-        for kind, colour in zip(kinds, palette(len(kinds)), strict=True):
-            # Fixing an error may cost a little: it moves a detection to another class.
-            values = np.array([max(lost[name][kind], 0) for name in names])
-            axes.barh(rows, values, left=left, height=0.66, color=colour, label=kind)
-            left += values
-        axes.set_yticks(rows, map(short, names))
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlim(0, max(left.max() * 1.02, 1))
-        axes.set_xlabel("AP50 lost")
-        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(kinds))
+        names = sorted(names, key=lambda name: -max(lost[name].values()))[:MAX_BARS]
+    types = list(lost[names[0]])
+    values = np.array([[lost[name][each] for each in types] for name in names])
+    low, high = min(values.min(), 0), max(values.max(), 1)
+    with figure(WIDE, 0.9 + 0.28 * len(names)) as drawn:
+        panels = drawn.subplots(1, len(types), sharex=True, sharey=True)
+        for panel, own, each, colour in zip(
+            panels, values.T, types, palette(len(types)), strict=True
+        ):
+            bars = panel.barh(range(len(names)), own, height=0.7, color=colour)
+            panel.bar_label(bars, [f"{value:.1f}" for value in own], padding=2, fontsize=8)
+            panel.set_title(each, fontsize=10, loc="left")
+            panel.grid(axis="y", visible=False)
+        panels[0].set_yticks(range(len(names)), map(short, names))
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
+        # Fixing an error may cost a little: it moves a detection to another class.
+        margin = 0.35 * (high - low)
+        panels[0].set_xlim(low - margin if low < 0 else 0, high + margin)
+        drawn.supxlabel("AP50 lost", fontsize=10)
         return figure_uri(drawn)
-
-
-def training_count(result: ClassResult) -> int:
-    """Boxes in the training set, or in the test set where that is not known."""
-    return result.test_boxes if result.train_boxes is None else result.train_boxes
 
 
 def _dashes(n: int) -> list[str]:

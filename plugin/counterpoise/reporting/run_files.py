@@ -8,10 +8,8 @@ from detectron2.config import CfgNode
 from counterpoise.config.keys import training_config
 from counterpoise.config.loading import load_config, read_yaml
 from counterpoise.errors import UserError
-from counterpoise.evaluation import Evaluation
-from counterpoise.evaluation.stored import TestSet, read_inference, stored_test_sets
-from counterpoise.reporting import evaluation_file, metrics_file
-from counterpoise.reporting.evaluation_file import read_evaluations
+from counterpoise.evaluation.stored import FIX, FOLDER, TestSet, read_inference, stored_test_sets
+from counterpoise.reporting import metrics_file
 from counterpoise.reporting.metrics_file import Series, read_metrics
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.class_loss_file import ClassLosses, read_class_losses
@@ -39,23 +37,23 @@ class Run:
         return self.path.resolve().name
 
     @cached_property
-    def evaluations(self) -> dict[str, Evaluation]:
-        """At least one evaluation, by test set.
+    def test_set_names(self) -> list[str]:
+        """Test sets that the run has been evaluated on, at least one.
 
         Raises:
-            UserError: ``evaluation.json`` is missing, cut off or no evaluation.
+            UserError: there is none.
         """
-        path = self.path / evaluation_file.FILE_NAME
-        if not path.is_file():
+        names = stored_test_sets(self.path)
+        if not names:
             raise UserError(
-                f"{self.path} has no {path.name}: give the OUTPUT_DIR of a run that has evaluated, "
-                "or evaluate it with train_net.py --eval-only"
+                f"{self.path} has kept no detections in {FOLDER}/: give the OUTPUT_DIR of a run "
+                f"that has evaluated, or {FIX}"
             )
-        return read_evaluations(path)
+        return names
 
-    def test_set(self, name: str) -> TestSet | None:
-        """Ground truth and detections of a test set; None where the run has not kept them."""
-        return read_inference(self.path, name) if name in stored_test_sets(self.path) else None
+    def test_set(self, name: str) -> TestSet:
+        """Ground truth and detections of a test set."""
+        return read_inference(self.path, name)
 
     @cached_property
     def metrics(self) -> dict[str, Series]:
@@ -65,7 +63,7 @@ class Run:
 
     @cached_property
     def class_losses(self) -> ClassLosses | None:
-        """Share of the classification per-class loss; None where it was not logged."""
+        """Shares of the classes in the classification loss; None where they were not logged."""
         path = self.path / class_loss_file.FILE_NAME
         return read_class_losses(path) if path.is_file() else None
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from counterpoise.evaluation import ClassResult, Evaluation
-from counterpoise.pages.rendering import interval, number
+from counterpoise.utils.text import counted, interval, number
 
 
 def main_facts(test_set: str, evaluation: Evaluation, lost: Mapping[str, float]) -> list[str]:
@@ -19,12 +19,11 @@ def main_facts(test_set: str, evaluation: Evaluation, lost: Mapping[str, float])
     """
     classes = evaluation.per_class
     scored = [c for c in classes if c.AP is not None]
-    counted = f"{len(scored)} classes" if len(scored) > 1 else "one class"
-    images = "" if evaluation.test_images is None else f" in {evaluation.test_images} images"
-    facts = [f"On {test_set} the mean AP over {counted}{images} is {_rate(evaluation)}."]
+    over = f"{counted(len(scored), 'class')} in {counted(evaluation.test_images, 'image')}"
+    facts = [f"On {test_set} the mean AP over {over} is {_rate(evaluation)}."]
     rarest = _rarest(scored)
     if rarest is not None:
-        boxes = "one box" if rarest.train_boxes == 1 else f"{rarest.train_boxes} boxes"
+        boxes = counted(rarest.train_boxes, "box")
         facts.append(
             f"Of them, {rarest.name} is the rarest in training ({boxes}): AP {_rate(rarest)}."
         )

@@ -25,7 +25,7 @@ def loss_curves(metrics: Mapping[str, Series], lr_steps: Sequence[int] = ()) -> 
 
     Args:
         metrics: scalars of the training.
-        lr_steps: iterations at which the learning rate falls, marked in every panel.
+        lr_steps: iterations at which the learning rate is lowered, marked in every panel.
 
     Returns:
         the figure as a data URI; None where no loss was logged.
@@ -80,7 +80,7 @@ def rolling_median(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def class_loss_areas(shares: ClassLosses) -> str:
-    """Draw the share of the classification per-class loss, stacked, the background on top.
+    """Draw the share of each class in the classification loss, stacked, the background on top.
 
     Args:
         shares: at least one record. Above :data:`MAX_CLASSES` classes, those of the smallest shares

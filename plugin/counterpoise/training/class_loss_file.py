@@ -1,28 +1,46 @@
-"""How the classification loss is spread over target classes, from training to a file and back."""
+"""The classification loss by target class: the file that training writes, and its reader."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
 import numpy as np
 
 from counterpoise.errors import UserError
+from counterpoise.utils.decoding import where_and_why
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "class_losses.jsonl"
 
+_Loss = Annotated[float, msgspec.Meta(ge=0)]  # refuses NaN, too
+
 
 class ClassLosses(NamedTuple):
-    """Shares of the classification loss over a training."""
+    """What part of the classification loss each class causes, over a training."""
 
     iterations: tuple[int, ...]
-    """Last iteration of each record, rising."""
+    """Last iteration of each record, ascending."""
     names: tuple[str, ...]
     """Classes in the order of the data, then ``"background"``."""
     shares: np.ndarray
     """float64 (N, K + 1), in [0, 1], each row with sum 1."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Sums of the loss since the record before."""
+
+    iteration: int
+    per_class_loss: dict[str, _Loss]
+    background: _Loss
+
+    def __post_init__(self) -> None:
+        if not 0 < sum(self.per_class_loss.values()) + self.background < math.inf:
+            raise ValueError("expected losses of a finite sum above 0")
 
 
 def append_class_losses(
@@ -50,7 +68,7 @@ def read_class_losses(path: Path) -> ClassLosses:
     """Read a file of per-class losses.
 
     A run that was resumed repeats iterations: what it recorded before them is kept, what it had
-    recorded of them is not. A line that was cut off is left out.
+    recorded of them is not. An incomplete line is left out.
 
     Args:
         path: of the file that training wrote, ``OUTPUT_DIR/class_losses.jsonl``.
@@ -62,33 +80,27 @@ def read_class_losses(path: Path) -> ClassLosses:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as per-class losses ({error})") from error
-    records: list[tuple[int, dict[str, float], float]] = []
+    records: list[_Record] = []
     for line in lines:
         try:
-            record = json.loads(line)
+            content = json.loads(line)
         except json.JSONDecodeError:
             continue
-        iteration, by_class, background = _checked(record, path)
-        while records and records[-1][0] >= iteration:
+        try:
+            record = msgspec.convert(content, _Record)
+        except msgspec.ValidationError as error:
+            raise UserError(
+                f"{path} is no file of per-class losses: it holds {line:.60} "
+                f"({where_and_why(error)}): remove the file"
+            ) from error
+        while records and records[-1].iteration >= record.iteration:
             records.pop()
-        records.append((iteration, by_class, background))
+        records.append(record)
     if not records:
         raise UserError(f"{path} holds no record of per-class losses: was this run trained?")
-    names = tuple(records[-1][1])
-    if any(tuple(by_class) != names for _, by_class, _ in records):
+    names = tuple(records[-1].per_class_loss)
+    if any(tuple(record.per_class_loss) != names for record in records):
         raise UserError(f"{path} mixes runs of different classes: remove the file and train anew")
-    sums = np.array([[*by_class.values(), background] for _, by_class, background in records])
-    iterations = tuple(iteration for iteration, *_ in records)
+    sums = np.array([[*record.per_class_loss.values(), record.background] for record in records])
+    iterations = tuple(record.iteration for record in records)
     return ClassLosses(iterations, (*names, "background"), sums / sums.sum(axis=1, keepdims=True))
-
-
-def _checked(record: Any, path: Path) -> tuple[int, dict[str, float], float]:
-    if isinstance(record, Mapping):
-        iteration, by_class = record.get("iteration"), record.get("per_class_loss")
-        background = record.get("background")
-        if isinstance(iteration, int) and isinstance(by_class, dict):
-            sums = [*by_class.values(), background]
-            numbers = all(isinstance(s, (int, float)) and math.isfinite(s) for s in sums)
-            if numbers and min(sums) >= 0 and sum(sums) > 0:
-                return iteration, by_class, background
-    raise UserError(f"{path} is no file of per-class losses: it holds {record!s:.60}")

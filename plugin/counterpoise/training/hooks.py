@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from counterpoise.modeling.class_loss_log import PerClassLoss
-from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.distributed import sum_over_processes
 from counterpoise.training.class_loss_file import append_class_losses
 from counterpoise.training.run_record import RunRecord, now
 
@@ -32,13 +32,13 @@ class BalanceMetricPrinter(EventWriter):
     """Prints this project's metrics to the terminal, beside Detectron2's line."""
 
     def write(self) -> None:
-        """Log the medians over the last 20 iterations."""
-        histories = get_event_storage().histories()
+        """Log their newest values."""
+        latest = get_event_storage().latest()
         # A cascade puts the stage before the name, such as "stage0/roi/p_t_fg".
         parts = [
-            f"{name}: {histories[name].median(20):.3f}"
+            f"{name}: {latest[name][0]:.3f}"
             for metric in BALANCE_METRICS
-            for name in sorted(histories)
+            for name in sorted(latest)
             if f"/{name}".endswith(f"/{metric}")
         ]
         if parts:
@@ -78,7 +78,7 @@ class ClassLossWriter(HookBase):
             taken = recorder.take()
             if taken is not None:
                 sums += taken
-        sums = (mean_over_processes(sums) * comm.get_world_size()).tolist()
+        sums = sum_over_processes(sums).tolist()
         # A registered loss that says nothing of single samples leaves the sums at 0.
         if comm.is_main_process() and sum(sums) > 0:
             append_class_losses(self.path, self.trainer.iter, self.class_names, sums)

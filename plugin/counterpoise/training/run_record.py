@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -15,8 +14,8 @@ from pathlib import Path
 import torch
 
 from counterpoise.errors import UserError
-from counterpoise.utils.decoding import decode
-from counterpoise.utils.files import read_json, write_json
+from counterpoise.utils.decoding import read_record
+from counterpoise.utils.files import write_json
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "run.json"
@@ -50,15 +49,9 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def command_line(arguments: Sequence[str] | None = None, program: str | None = None) -> str:
-    """Command that a shell takes, without the path of the interpreter.
-
-    Args:
-        arguments: of the program; None takes those of this process.
-        program: script; None takes that of this process.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", program or sys.argv[0], *arguments])
+def command_line() -> str:
+    """Command of this process as a shell takes it, without the path of the interpreter."""
+    return shlex.join(["python", *sys.argv])
 
 
 @dataclass(frozen=True)
@@ -98,22 +91,16 @@ class RunRecord:
         """Read a record.
 
         Raises:
-            UserError: the file is missing, cut off or no record of a run.
+            UserError: the file is missing, incomplete or no record of a run.
         """
-        content = read_json(path, "record of a run")
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        if not isinstance(content, dict) or content.keys() != known:
-            raise UserError(
-                f"{path} is no record of a run: expected the keys {', '.join(sorted(known))}"
-            )
         fix = "remove the file, or train the run again"
-        record = decode(content, cls, str(path), fix)
+        record = read_record(path, cls, fix)
         for name in ("started", "finished"):
             moment = getattr(record, name)
             try:
                 _ = moment is None or datetime.fromisoformat(moment)
             except ValueError as error:
-                raise UserError(f"{path}.{name} is {moment!r:.40}, no ISO 8601 time: {fix}") from (
+                raise UserError(f"{path}.{name}: {moment!r:.40} is no ISO 8601 time: {fix}") from (
                     error
                 )
         return record

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import (
-    build_detection_train_loader,
-)
+from detectron2.data import build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
+from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
+from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -22,8 +22,11 @@ from counterpoise.modeling.checkpoint import (
     BalancedCheckpointer,
     TrainingRecord,
 )
+from counterpoise.modeling.dense_loss import DenseClassificationLoss
+from counterpoise.modeling.metric_log import log_last_iteration
+from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.score_thresholds import without_score_thresholds
-from counterpoise.modeling.weight_sources import class_table, log_class_table
+from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
 from counterpoise.training.run_record import RunRecord, command_line
@@ -45,12 +48,16 @@ class BalancedTrainer(DefaultTrainer):
             UserError: the training set or a key does not allow to train.
         """
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
-        self.table = class_table(cfg)
+        self.table = training_table(cfg)
         log_class_table(self.table)
         _log_schedule(cfg, self.table.counts)
-        for name in cfg.DATASETS.TEST:  # a fault here must not come to light after the training
+        for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
         super().__init__(cfg)
+        for module in self.model.modules():
+            if isinstance(module, (ClassificationLoss, DenseClassificationLoss)):
+                module.use_table(self.table)
+        log_last_iteration(self.model, self.max_iter - 1)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -60,7 +67,8 @@ class BalancedTrainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader with :func:`training_mapper`."""
-        return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
+        with read_once(cfg.DATASETS.TRAIN):
+            return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
@@ -95,6 +103,18 @@ class BalancedTrainer(DefaultTrainer):
         """Evaluate on ``DATASETS.TEST`` and write ``evaluation.json``."""
         self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
         return self._last_eval_results
+
+
+def training_table(cfg: CfgNode) -> ClassTable:
+    """Count the training set, and weigh its classes where a loss reads the weights.
+
+    Args:
+        cfg: prepared by :func:`prepare`.
+
+    Raises:
+        UserError: a dataset, a count or a key does not allow it.
+    """
+    return class_table(cfg, weighted="CLASS_WEIGHTS" not in unread_sections(cfg))
 
 
 def _best_metric(cfg: CfgNode, counts: ClassCounts) -> str:

@@ -1,66 +1,38 @@
-"""From JSON back into the dataclasses that it was written from."""
+"""JSON files read into the dataclasses that they were written from."""
 
-import dataclasses
-import sys
-import types
-import typing
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from counterpoise.errors import UserError
 
-_EXPECTED = {float: "a number", int: "a whole number", str: "text"}
-_LARGEST = sys.float_info.max  # JSON's whole numbers may be larger than any float
+T = TypeVar("T")
 
 
-def decode(value: Any, kind: Any, where: str, fix: str) -> Any:
-    """Turn JSON into a value of a type.
+def read_record(path: Path, kind: type[T], fix: str) -> T:
+    """Read a JSON file into a dataclass, and check it by the types of its fields.
 
     Args:
-        value: as JSON has it.
-        kind: a dataclass of texts, numbers, tuples, dictionaries, dataclasses and ``... | None``,
-            or one of these. Keys that a dataclass lacks are left out; fields that the JSON lacks
-            are None, or empty where they hold several values.
-        where: name of the value for messages.
-        fix: what to do about a wrong one, for messages.
+        path: of the file.
+        kind: dataclass; keys that it lacks are left out, fields with a default may be absent.
+        fix: what to do about a file that is wrong, for the message.
 
     Raises:
-        UserError: a value is of another type, or a number is not finite.
+        UserError: the file cannot be read, is incomplete, or a value is of another type or not
+            finite.
     """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else decode(value, arguments[0], where, fix)
-    if dataclasses.is_dataclass(kind):
-        fields = _checked(value, dict, "keys and values", where, fix)
-        return kind(
-            **{
-                name: decode(fields[name], part, f"{where}.{name}", fix)
-                if name in fields
-                else _absent(part)
-                for name, part in typing.get_type_hints(kind).items()
-            }
-        )
-    if origin is dict:
-        items = _checked(value, dict, "keys and values", where, fix).items()
-        return {key: decode(item, arguments[1], f"{where}.{key}", fix) for key, item in items}
-    if origin is tuple:
-        items = _checked(value, list, "a list", where, fix)
-        if arguments[-1] is not Ellipsis and len(items) != len(arguments):
-            raise UserError(f"{where} is {items!r:.40}, expected {len(arguments)} numbers")
-        return tuple(
-            decode(item, arguments[0], f"{where}[{i}]", fix) for i, item in enumerate(items)
-        )
-    accepted = (int, float) if kind is float else kind
-    return _checked(value, accepted, _EXPECTED[kind], where, fix)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {fix}") from error
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}{where_and_why(error)}: {fix}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UserError(f"{path} is no whole JSON file ({error}): {fix}") from error
 
 
-def _checked(value: Any, kind: Any, expected: str, where: str, fix: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise UserError(f"{where} is {value!r:.40}, expected {expected}: {fix}")
-    if isinstance(value, int | float) and not abs(value) <= _LARGEST:
-        raise UserError(f"{where} is {value!r:.40}, expected a finite number: {fix}")
-    return value
-
-
-def _absent(kind: Any) -> Any:
-    origin = typing.get_origin(kind)
-    return origin() if origin in (tuple, dict) else None
+def where_and_why(error: msgspec.ValidationError) -> str:
+    """Name the field that an error is about, and what was expected, as ``.field: expected ...``."""
+    why, _, where = str(error).replace("`", "").partition(" - at $")
+    return f"{where}: {why[0].lower()}{why[1:]}"

@@ -1,14 +1,13 @@
-"""A comparison in plain words."""
+"""What a comparison finds, in sentences."""
 
-from collections.abc import Sequence
-
-from counterpoise.comparison.results import Comparison, Difference, KindOfError, Scores
+from counterpoise.comparison.results import Comparison, Difference, ErrorComparison, Scores
+from counterpoise.utils.text import duration, listed, sentence, signed, signed_interval
 
 #: Names that a sentence lists before it says how many more there are.
 LISTED = 5
-#: Smallest change of AP50 lost to a error type that is worth a sentence.
+#: Smallest change of AP50 lost to an error type that is worth a sentence.
 WORTH_SAYING = 0.1
-#: From as many classes on, some differences beyond noise are to be expected by chance.
+#: From as many classes on, some intervals are to be expected to exclude 0 by chance.
 MANY_CLASSES = 20
 
 
@@ -31,16 +30,18 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     classes = comparison.classes
     if len(classes) >= MANY_CLASSES:
         said.append(
-            "About 1 in 20 intervals leaves out 0 by chance: among these "
-            f"{len(classes)} classes expect {len(classes) / 20:.0f} beyond noise even if nothing "
-            "has changed."
+            "About 1 in 20 intervals excludes 0 by chance: among these "
+            f"{len(classes)} classes expect {len(classes) / 20:.0f} to do so even if nothing has "
+            "changed."
         )
     if absent := [c.name for c in classes if not c.test_boxes]:
-        said.append(f"Without test boxes, so without AP and not in the mean: {_listed(absent)}.")
+        said.append(
+            f"Without test boxes, so without AP and not in the mean: {listed(absent, LISTED)}."
+        )
     if short := [c.name for c in classes if c.test_boxes and c.missing_resamples]:
         said.append(
             f"In so few test images that some resamples lack them, which their intervals leave "
-            f"out: {_listed(short)}."
+            f"out: {listed(short, LISTED)}."
         )
     if not comparison.same_training_data:
         said.append(
@@ -62,10 +63,10 @@ def _findings(comparison: Comparison, run: str) -> list[str]:
     if comparison.groups:
         rarest = comparison.groups[-1]
         said.append(
-            f"The {rarest.name} classes ({_listed(rarest.classes)}): "
+            f"The {rarest.name} classes ({listed(rarest.classes, LISTED)}): "
             f"mean AP {_change(rarest.scores, baseline, run)}."
         )
-    said.append(_classes_beyond_noise(comparison, run))
+    said.append(_changed_classes(comparison, run))
     said.append(_moved_errors(comparison.errors, baseline, run))
     matched = comparison.matched
     if matched is not None:
@@ -86,36 +87,36 @@ def _change(scores: Scores, baseline: str, run: str) -> str:
         return "unknown, for there are no test boxes"
     return (
         f"{scores.AP[run]:.1f} against {scores.AP[baseline]:.1f}, {signed(difference.value)} "
-        f"({spread(difference)}), {_verdict(difference)}"
+        f"({_verdict(difference)})"
     )
 
 
 def _verdict(difference: Difference) -> str:
     if difference.interval is None:
-        return "on too few test images to tell it from noise"
-    if not difference.beyond_noise:
-        return "within the noise of the test images: neither gain nor loss is shown"
-    kind = "gain" if difference.value > 0 else "loss"
-    return f"a {kind} beyond the noise of the test images"
+        return "in too few test images for an interval"
+    spread = f"95 % CI {signed_interval(difference.interval)}"
+    if not difference.excludes_zero:
+        return f"{spread} includes 0: neither gain nor loss is shown"
+    return f"{spread} excludes 0: a {'gain' if difference.value > 0 else 'loss'}"
 
 
-def _classes_beyond_noise(comparison: Comparison, run: str) -> str:
+def _changed_classes(comparison: Comparison, run: str) -> str:
     changes = {c.name: c.scores.AP_difference[run] for c in comparison.classes}
-    beyond = {name: d.value for name, d in changes.items() if d.beyond_noise}
-    better = sorted((name for name in beyond if beyond[name] > 0), key=lambda n: -beyond[n])
-    worse = sorted((name for name in beyond if beyond[name] < 0), key=lambda n: beyond[n])
-    if not beyond:
-        return "No class is better or worse beyond noise."
+    changed = {name: d.value for name, d in changes.items() if d.excludes_zero}
+    if not changed:
+        return "No class is better or worse: no 95 % CI of a class excludes 0."
+    better = sorted((name for name in changed if changed[name] > 0), key=lambda n: -changed[n])
+    worse = sorted((name for name in changed if changed[name] < 0), key=lambda n: changed[n])
     parts = [
-        f"{word} beyond noise: {_listed([f'{n} ({signed(beyond[n])})' for n in names])}"
+        f"{word}: {listed([f'{n} ({signed(changed[n])})' for n in names], LISTED)}"
         if names
-        else f"no class is {word} beyond noise"
+        else f"no class is {word}"
         for word, names in (("better", better), ("worse", worse))
     ]
-    return f"{parts[0][0].upper()}{parts[0][1:]}; {parts[1]}."
+    return f"By a 95 % CI that excludes 0, {'; '.join(parts)}."
 
 
-def _moved_errors(errors: dict[str, KindOfError], baseline: str, run: str) -> str:
+def _moved_errors(errors: dict[str, ErrorComparison], baseline: str, run: str) -> str:
     changes = {kind: e.AP50_lost_difference[run] for kind, e in errors.items()}
     moved = [kind for kind, by in changes.items() if by is not None and abs(by) >= WORTH_SAYING]
     moved.sort(key=lambda kind: -abs(changes[kind]))
@@ -151,29 +152,4 @@ def _cost(comparison: Comparison, run: str) -> list[str]:
             f"inference takes {own.seconds_per_image:.3g} s an image against "
             f"{baseline.seconds_per_image:.3g} s"
         )
-    sentence = "; ".join(said)
-    return [f"{sentence[0].upper()}{sentence[1:]}."] if said else []
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """Format a difference with its sign; what rounds to 0 is +0."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
-
-
-def spread(difference: Difference) -> str:
-    """Format the interval of a difference."""
-    if difference.interval is None:
-        return "no interval"
-    low, high = difference.interval
-    return f"95 % interval {signed(low)} to {signed(high)}"
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as hours, minutes and seconds, such as ``1:02:03``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return [sentence("; ".join(said))] if said else []

@@ -1,4 +1,4 @@
-"""An inspection as a page."""
+"""Figures of an inspection, as data URIs."""
 
 import numpy as np
 from detectron2.data.detection_utils import read_image
@@ -6,9 +6,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image, ImageDraw
 
-from counterpoise.inspection.recommendation import as_yaml
 from counterpoise.inspection.results import Anchors, Inspection, Sample
-from counterpoise.pages import figure, figure_uri, image_uri, palette, render
+from counterpoise.pages.figures import figure, figure_uri, image_uri, palette
+from counterpoise.pages.labels import short
 
 _MOST_LABELS = 40  # classes whose names fit beside a figure
 _MOST_NUMBERS = 12  # classes whose numbers fit into the cells of the heatmap
@@ -18,25 +18,8 @@ _SAMPLE_SIDE = 480  # pixels of a sample's long side
 _RARE, _OTHER = palette(2)[1], "#9fb4c4"
 
 
-def as_page(inspection: Inspection) -> str:
-    """Render ``inspect.html``: one file that needs no other."""
-    anchors = inspection.anchors
-    return render(
-        "inspect.html",
-        inspection=inspection,
-        counts_figure=_draw_counts(inspection) if inspection.subject.boxes else None,
-        sizes_figure=_draw_sizes(anchors) if anchors else None,
-        cooccurrence_figure=_draw_cooccurrence(inspection) if _has_pairs(inspection) else None,
-        samples=[(sample, _draw_sample(sample)) for sample in inspection.samples],
-        as_yaml=as_yaml,
-    )
-
-
-def _has_pairs(inspection: Inspection) -> bool:
-    return len(inspection.class_names) > 1 and inspection.subject.boxes > 0
-
-
-def _draw_counts(inspection: Inspection) -> str:
+def draw_counts(inspection: Inspection) -> str:
+    """Draw the boxes per class and split on a logarithmic axis."""
     order = inspection.by_boxes
     splits = inspection.splits
     labelled = len(order) <= _MOST_LABELS
@@ -70,7 +53,8 @@ def _draw_counts(inspection: Inspection) -> str:
         return figure_uri(drawn)
 
 
-def _draw_sizes(anchors: Anchors) -> str:
+def draw_sizes(anchors: Anchors) -> str:
+    """Draw the sizes of the boxes, and those of the anchors."""
     with figure(height=3.0) as drawn:
         axes = drawn.add_subplot()
         blue, orange = palette(2)
@@ -87,7 +71,8 @@ def _draw_sizes(anchors: Anchors) -> str:
         return figure_uri(drawn)
 
 
-def _draw_cooccurrence(inspection: Inspection) -> str:
+def draw_cooccurrence(inspection: Inspection) -> str:
+    """Draw how many images hold both classes, coloured by their share of the row."""
     order = inspection.by_boxes
     matrix = np.array(inspection.cooccurrence)[np.ix_(order, order)]
     share = matrix / matrix.diagonal()[:, None].clip(min=1)
@@ -111,8 +96,7 @@ def _draw_cooccurrence(inspection: Inspection) -> str:
 
 
 def _labels(inspection: Inspection, order: list[int]) -> list[str]:
-    names = [inspection.class_names[i] for i in order]
-    return [name if len(name) <= _LABEL else f"{name[: _LABEL - 3]}..." for name in names]
+    return [short(inspection.class_names[i], _LABEL) for i in order]
 
 
 def _blues() -> ListedColormap:
@@ -121,8 +105,8 @@ def _blues() -> ListedColormap:
     return ListedColormap([1 - t * (1 - dark) for t in np.linspace(0, 1, 64)])
 
 
-def _draw_sample(sample: Sample) -> str | None:
-    """The image with its boxes, those of the rare class on top; None where it cannot be read."""
+def draw_sample(sample: Sample) -> str | None:
+    """Draw an image with its boxes, the rare class on top; None where it cannot be read."""
     try:
         pixels = read_image(sample.file, "RGB")
     except Exception:  # Pillow's plugins raise anything on broken files

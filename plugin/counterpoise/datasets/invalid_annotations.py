@@ -1,4 +1,4 @@
-"""Kinds of invalid annotations, and one invalid annotation."""
+"""What makes an annotation invalid, and the record of one that is."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,8 +6,8 @@ from enum import Enum
 _LONGEST = 500  # characters of a reason in messages
 
 
-class Kind(str, Enum):
-    """Kinds of invalid annotations."""
+class InvalidKind(str, Enum):
+    """What is wrong with an annotation; the values stand in messages."""
 
     __str__ = str.__str__
 
@@ -31,20 +31,20 @@ class Kind(str, Enum):
 
 _BOX_KINDS = frozenset(
     {
-        Kind.ZERO_SIZE,
-        Kind.OUTSIDE,
-        Kind.NOT_FINITE,
-        Kind.UNKNOWN_CLASS,
-        Kind.UNREADABLE_OBJECT,
-        Kind.UNKNOWN_IMAGE,
-        Kind.DUPLICATE_ANNOTATION,
+        InvalidKind.ZERO_SIZE,
+        InvalidKind.OUTSIDE,
+        InvalidKind.NOT_FINITE,
+        InvalidKind.UNKNOWN_CLASS,
+        InvalidKind.UNREADABLE_OBJECT,
+        InvalidKind.UNKNOWN_IMAGE,
+        InvalidKind.DUPLICATE_ANNOTATION,
     }
 )
 
 
 @dataclass(frozen=True)
 class InvalidAnnotation:
-    """One invalid annotation.
+    """One annotation that cannot be used, and is left out.
 
     Attributes:
         kind: what is wrong; it decides whether a box or a whole image is left out.
@@ -53,7 +53,7 @@ class InvalidAnnotation:
         boxes: readable boxes that are left out together with their image.
     """
 
-    kind: Kind
+    kind: InvalidKind
     where: str
     reason: str
     boxes: int = 0
@@ -71,8 +71,8 @@ class InvalidAnnotation:
 
 
 class InvalidAnnotationError(Exception):
-    """A record that breaks a rule; whoever catches it knows the place and notes it."""
+    """An annotation breaks a rule; the message is the reason, the place is known to the caller."""
 
-    def __init__(self, kind: Kind, reason: str) -> None:
+    def __init__(self, kind: InvalidKind, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind

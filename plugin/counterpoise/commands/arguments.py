@@ -1,0 +1,294 @@
+"""What can be typed: the commands, their arguments and their help.
+
+``--help`` and a mistyped option are answered from here, so nothing that takes time is imported.
+What a command does is in the module of its name.
+"""
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from counterpoise.config.packaged import config_folder, packaged_configs
+
+EPILOG = """\
+exit codes: 0 done, 2 bad input, 1 anything else
+`counterpoise COMMAND --help` shows an example of each command
+"""
+
+
+def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Make the parser of ``counterpoise``, and those of its commands by their names."""
+    parser = argparse.ArgumentParser(
+        prog="counterpoise",
+        description="Train detectors on class-imbalanced data; look into datasets, losses and "
+        "trained models.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_train, _inspect, _thresholds, _predict, _report, _compare, _curves):
+        add(commands)
+    return parser, commands.choices
+
+
+def train_parser(program: str) -> argparse.ArgumentParser:
+    """Make the parser of ``counterpoise train`` under the name of another program."""
+    return _with_train_arguments(argparse.ArgumentParser(prog=program, **_train_help(program)))
+
+
+def _train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train", help="train and evaluate; resume; evaluate a checkpoint",
+        **_train_help("counterpoise train"),
+    )  # fmt: skip
+    _with_train_arguments(parser)
+
+
+def _train_help(program: str) -> dict[str, Any]:
+    packaged: dict[str, list[str]] = {}
+    for name in packaged_configs():
+        folder, _, file = name.partition("/")
+        packaged.setdefault(folder, []).append(file.removesuffix(".yaml"))
+    return _help(
+        "Train Faster R-CNN or RetinaNet on class-imbalanced data and evaluate it per class. "
+        "Writes checkpoints, evaluation.json and report.html to OUTPUT_DIR.",
+        f"{program} --config-file quick/focal_weights.yaml --config-file my_data.yaml \\\n"
+        "    OUTPUT_DIR output/mine\n"
+        f"{program} --eval-only --config-file output/mine/config.yaml \\\n"
+        "    MODEL.WEIGHTS output/mine/model_final.pth\n",
+        "\nThe first command with --resume continues after an interruption.\n"
+        f"\nconfig files that come with Counterpoise, in {config_folder()}:\n"
+        + "".join(f"  {folder}/  {', '.join(files)}\n" for folder, files in packaged.items())
+        + "A file of yours that has the same path is used instead.\n"
+        "\nexit codes: 0 done, 2 bad input or config, 1 anything else\n",
+    )
+
+
+def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    _add_config_file(parser)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace the run that OUTPUT_DIR holds"
+    )
+    group.add_argument(
+        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; needs no training data"
+    )
+    parser.add_argument(
+        "--import", action="append", default=[], dest="imports", metavar="FILE",
+        help="Python file that registers components of your own; may be given more than once",
+    )  # fmt: skip
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine (default 1)")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines (default 1)")
+    parser.add_argument("--machine-rank", type=int, default=0, help="rank of this machine")
+    parser.add_argument(
+        "--dist-url", default="auto", help="address of machine 0 for several machines"
+    )
+    _add_overrides(parser, "SOLVER.BASE_LR 0.01")
+    parser.set_defaults(command="train")
+    return parser
+
+
+def _inspect(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "inspect",
+        "count, measure and check a dataset, and recommend settings",
+        "Class counts, box sizes against the model's anchors, co-occurrence, invalid annotations, "
+        "files shared by splits, class weights, repeat factors, and a recommendation with the "
+        "config lines to copy. The anchors are those of the config's model, or of R50-FPN without "
+        "a config. Writes inspect.json and inspect.html.",
+        "counterpoise inspect path/to/dataset\n"
+        "counterpoise inspect bccd_train --config-file quick/focal_weights.yaml \\\n"
+        "    --config-file datasets/bccd.yaml --out output/inspect/bccd\n",
+    )
+    parser.add_argument(
+        "target", metavar="NAME_OR_FOLDER",
+        help="a dataset of the config or of Detectron2's catalogue, or a folder in YOLO "
+        "(data.yaml), Pascal VOC or COCO form",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="for inspect.json and inspect.html (default output/inspect/<name>)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
+    _add_config_file(parser)
+    _add_overrides(parser, "INPUT.MIN_SIZE_TEST 480")
+
+
+def _thresholds(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "thresholds",
+        "choose a score threshold per class on DATASETS.VAL",
+        "Choose a score threshold per class on DATASETS.VAL and write a file for "
+        "BALANCE.SCORE_THRESHOLDS, which holds for this checkpoint. Scores of a focal loss are not "
+        "calibrated, and those of rare classes least of all, so one threshold for all classes "
+        "suits none.",
+        "counterpoise thresholds --run output/aquarium\n"
+        "counterpoise thresholds --run output/aquarium --recall 0.9 --out high_recall.json\n"
+        "counterpoise predict photos/ --run output/aquarium --thresholds high_recall.json\n",
+    )
+    _add_run(parser)
+    aims = parser.add_mutually_exclusive_group()
+    aims.add_argument(
+        "--precision", type=float, metavar="P",
+        help="the largest recall with at least this precision, in (0, 1]; without --precision and "
+        "--recall the threshold of maximal F1",
+    )  # fmt: skip
+    aims.add_argument(
+        "--recall", type=float, metavar="R",
+        help="the highest threshold with at least this recall, in (0, 1]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="file to write (default: thresholds.json beside the checkpoint)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_config_file(parser)
+    _add_overrides(parser, "DATASETS.VAL mine_val")
+
+
+def _predict(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "predict",
+        "detect objects in images or folders",
+        "Detect objects in images; write the images with boxes drawn and predictions.json, a COCO "
+        "dataset whose annotations have a score.",
+        "counterpoise predict photos/ --run output/bccd --thresholds output/bccd/thresholds.json\n"
+        "counterpoise predict a.jpg b.jpg --config-file my.yaml --opts MODEL.WEIGHTS my.pth\n",
+    )
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER")
+    _add_run(parser)
+    parser.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="of `counterpoise thresholds`"
+    )
+    parser.add_argument(
+        "--min-score", type=float, metavar="S",
+        help="leave out detections below this score (default 0.5, or 0 with --thresholds)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/predictions"), metavar="DIR",
+        help="for predictions.json and images/ (default output/predictions)",
+    )  # fmt: skip
+    parser.add_argument("--no-images", action="store_true", help="write predictions.json only")
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of a summary")
+    _add_config_file(parser)
+    # The images take all positional arguments.
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE",
+        help="config overrides, such as MODEL.WEIGHTS output/mine/model_final.pth",
+    )  # fmt: skip
+
+
+def _report(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "report",
+        "build the page of a run again",
+        "Build the page that a training ends with, from the files of its OUTPUT_DIR: results per "
+        "class, curves, errors with pictures, losses and config.",
+        "counterpoise report output/bccd\n",
+    )
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN", help="OUTPUT_DIR of a run that has evaluated"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="page to write (default RUN/report.html)"
+    )
+
+
+def _compare(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "compare",
+        "compare trained runs: AP with paired intervals, error types, time, settings",
+        "Compare runs with the first one on the same test images: AP and AP50 per class and group "
+        "with 95 % intervals by paired bootstrap, error types, false positives at matched recall, "
+        "time, and settings that differ. Writes compare.json and compare.html.",
+        "counterpoise compare output/bccd/baseline output/bccd/focal_weights_ohem\n"
+        "counterpoise compare output/baseline output/focal output/ohem --test-set mine_test \\\n"
+        "    --out output/compare/mine\n",
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN",
+        help="OUTPUT_DIR of a run that has evaluated; the first one is the baseline",
+    )  # fmt: skip
+    parser.add_argument(
+        "--test-set", metavar="NAME",
+        help="to compare on, where the runs have several in common",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/compare"), metavar="DIR",
+        help="for compare.json and compare.html (default output/compare)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
+
+
+def _curves(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "curves",
+        "draw the focal loss, and how a trained model's loss is spread",
+        "Draw loss and gradient against p_t; with a config and MODEL.WEIGHTS also the share of the "
+        "loss that the easiest foreground and background proposals cause.",
+        "counterpoise curves --out output/curves\n"
+        "counterpoise curves --config-file output/bccd/config.yaml \\\n"
+        "    MODEL.WEIGHTS output/bccd/model_final.pth\n",
+    )
+    parser.add_argument(
+        "--gammas", type=float, nargs="+", default=(0.0, 0.5, 1.0, 2.0, 5.0), metavar="G",
+        help="focusing parameters >= 0 (default 0 0.5 1 2 5)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alphas", type=float, nargs="*", default=(0.25, 0.75), metavar="A",
+        help="weights of the positives in [0, 1], or none (default 0.25 0.75)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/curves"), metavar="DIR",
+        help="for the pictures (default output/curves)",
+    )  # fmt: skip
+    parser.add_argument("--images", type=int, default=50, help="of the test set (default 50)")
+    _add_config_file(parser)
+    _add_overrides(parser, "MODEL.WEIGHTS output/mine/model_final.pth")
+
+
+def _add_command(
+    commands: Any, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, **_help(description, examples))
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _help(description: str, examples: str, more: str = "") -> dict[str, Any]:
+    return {
+        "description": textwrap.fill(description, 88),
+        "epilog": "examples:\n" + textwrap.indent(examples, "  ") + more,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def _add_config_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-file", action="append", default=[], metavar="FILE",
+        help="config file of yours or of Counterpoise; may be given more than once, later files "
+        "override earlier ones",
+    )  # fmt: skip
+
+
+def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help=f"config overrides, such as {example}"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", type=Path, dest="run_dir", metavar="DIR",
+        help="OUTPUT_DIR of a training: its config.yaml and model_final.pth",
+    )  # fmt: skip

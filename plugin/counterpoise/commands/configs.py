@@ -1,0 +1,30 @@
+"""The config that the arguments of a command name."""
+
+import argparse
+
+from detectron2.config import CfgNode
+
+from counterpoise.config.loading import load_config
+from counterpoise.errors import UserError
+
+
+def config_of(args: argparse.Namespace) -> CfgNode:
+    """Load the config that the arguments name; not prepared yet.
+
+    Args:
+        args: with ``config_file``, ``opts`` and, where the command has it, ``run_dir``.
+
+    Raises:
+        UserError: a file, key or value is not usable, or ``--run`` names no finished training.
+    """
+    files, overrides = list(args.config_file), list(args.opts)
+    folder = getattr(args, "run_dir", None)
+    if folder is not None:
+        for name in ("config.yaml", "model_final.pth"):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"--run {folder} has no {name}: give the OUTPUT_DIR of a finished training"
+                )
+        files.insert(0, folder / "config.yaml")
+        overrides = ["MODEL.WEIGHTS", str(folder / "model_final.pth"), *overrides]
+    return load_config(files, overrides)

@@ -1,0 +1,69 @@
+"""Numbers and lists as text, alike in the terminal and on pages.
+
+Everything is ASCII, which any terminal shows; pages put minus signs and dashes where they belong,
+see :func:`typographic`.
+"""
+
+import re
+from collections.abc import Sequence
+
+#: What stands for a value that there is none of.
+NONE = "-"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """Format a number; a hyphen where there is none."""
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    return NONE if value is None else f"{round(value, digits) + 0:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """Format a difference with its sign, what rounds to 0 as +0; a hyphen where there is none."""
+    return NONE if value is None else f"{round(value, digits) + 0:+.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Format a share of 1, such as ``12.5 %``; a hyphen where there is none."""
+    return NONE if value is None else f"{100 * value:.{digits}f} %"
+
+
+def interval(value: tuple[float, float] | None, digits: int = 1) -> str:
+    """Format a confidence interval of a value; a hyphen where there is none."""
+    return NONE if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
+
+
+def signed_interval(value: tuple[float, float] | None, digits: int = 1) -> str:
+    """Format a confidence interval of a difference; a hyphen where there is none."""
+    return NONE if value is None else " to ".join(signed(end, digits) for end in value)
+
+
+def duration(seconds: float | None) -> str:
+    """Format seconds as hours, minutes and seconds, such as ``1:02:03``."""
+    if seconds is None:
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Format a count with its noun, such as ``1 box`` and ``2 boxes``."""
+    plural = f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
+
+
+def listed(items: Sequence[str], most: int) -> str:
+    """Join the first items by commas and count the others, such as ``a, b and 3 more``."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def sentence(text: str) -> str:
+    """Write the first letter in capitals, and end with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def typographic(text: str) -> str:
+    """Put a minus sign before numbers, and a dash for a value that there is none of."""
+    if text == NONE:
+        return "\N{EN DASH}"
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)

@@ -1,0 +1,106 @@
+"""The command line: quick answers, and one training under two names."""
+
+import subprocess
+import sys
+
+import pytest
+
+import counterpoise
+from counterpoise.commands.arguments import argument_parser, train_parser
+from counterpoise.commands.console import main, train_net
+from counterpoise.errors import UserError
+from counterpoise.training.run_record import RunRecord
+from models import CONFIGS, ROOT
+from runs import SMALL, write_dataset
+
+COMMANDS = list(argument_parser()[1])
+
+#: Runs a program in a process of its own; the last line says which slow packages it imported.
+PROBE = """
+import atexit, runpy, sys
+slow = {"torch", "torchvision", "detectron2", "matplotlib", "numpy", "cv2", "PIL", "fvcore"}
+atexit.register(lambda: print("imported:", sorted(slow & sys.modules.keys())))
+program, *sys.argv[1:] = sys.argv[1:]
+if program == "counterpoise":
+    from counterpoise.commands.console import main
+    sys.exit(main())
+sys.argv[0] = program
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+def probe(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", PROBE, *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("counterpoise",),
+        *(("counterpoise", name) for name in COMMANDS),
+        (ROOT / "train_net.py",),
+    ],
+)
+def test_help_and_a_mistyped_option_are_answered_before_anything_slow_is_imported(command):
+    for argument, code in (("--help", 0), ("--no-such-option", 2)):
+        done = probe(*command, argument)
+        assert done.returncode == code
+        assert "usage: " in (done.stdout if code == 0 else done.stderr)
+        assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_the_probe_sees_slow_imports(tmp_path):
+    (tmp_path / "slow.py").write_text("import numpy")
+    assert probe(tmp_path / "slow.py").stdout == "imported: ['numpy']\n"
+
+
+def test_train_and_train_net_take_the_same_options():
+    arguments = ["A.B", "1", "--resume", "--config-file", "a.yaml", "C.D", "2", "--num-gpus", "2"]
+    _, commands = argument_parser()
+    parsed = [
+        parser.parse_intermixed_args(arguments)
+        for parser in (commands["train"], train_parser("train_net.py"))
+    ]
+    assert parsed[0] == parsed[1]
+    assert parsed[0].opts == ["A.B", "1", "C.D", "2"]
+    helps = [
+        parser.format_help().partition("options:")[2].partition("examples:")[0]
+        for parser in (commands["train"], train_parser("train_net.py"))
+    ]
+    assert helps[0] == helps[1]
+
+
+def test_a_run_records_and_says_the_program_that_was_typed(tmp_path, capsys):
+    data = write_dataset(tmp_path / "shapes")
+    files = ["--config-file", str(CONFIGS / "quick" / "baseline.yaml"), "--config-file", str(data)]
+    short = [*SMALL, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1"]
+    for program, start, typed in (
+        (lambda arguments: main(["train", *arguments]), "counterpoise train", "counterpoise train"),
+        (train_net, "train_net.py", "python train_net.py"),
+    ):
+        arguments = [*files, *short, "OUTPUT_DIR", str(tmp_path / typed)]
+        assert program(arguments) == 0
+        record = RunRecord.read(tmp_path / typed / "run.json")
+        assert record.command.startswith(f"{typed} --config-file ")
+        capsys.readouterr()
+        assert program(arguments) == 2
+        assert capsys.readouterr().err.startswith(f"{start}: error: OUTPUT_DIR ")
+
+
+def test_overrides_may_stand_on_both_sides_of_options(capsys):
+    typed = ["inspect", "bccd_trian", "SEED", "1", "--json", "SOLVER.MAXITER", "2"]
+    assert main(typed) == 2
+    assert "unknown key 'SOLVER.MAXITER'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_without_detectron2_a_command_says_what_is_missing(name, capsys, monkeypatch):
+    monkeypatch.setattr(counterpoise, "find_spec", lambda name: None)
+    needed = {"inspect": ["x"], "predict": ["x"], "report": ["x"], "compare": ["x"]}
+    assert main([name, *needed.get(name, [])]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"counterpoise {name}: error: counterpoise {name} needs Detectron2")
+    with pytest.raises(UserError, match=r"add_counterpoise_config needs Detectron2"):
+        _ = counterpoise.add_counterpoise_config

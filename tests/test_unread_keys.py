@@ -1,0 +1,154 @@
+"""Keys of Detectron2: honoured, or refused in one sentence before anything long begins."""
+
+import json
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from counterpoise.config.validation import check_config
+from counterpoise.errors import UserError
+from models import quick_config
+from runs import train_net, write_dataset
+
+
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["DATALOADER.SAMPLER_TRAIN", "WeightedTrainingSampler"],
+         r"'WeightedTrainingSampler', which reads DATASETS.TRAIN_REPEAT_FACTOR, a key that this"),
+        (["DATALOADER.SAMPLER_TRAIN", "WeightedCategoryTrainingSampler"], "TRAIN_REPEAT_FACTOR"),
+        (["DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"], "RANDOM_SUBSET_RATIO"),
+        (["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"],
+         r"REPEAT_THRESHOLD is 0, with which .* repeats no image: set it to the share"),
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], "which finds boxes without classes"),
+        (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "which needs a label for every pixel"),
+        (["MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"], "which makes rotated boxes"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"], "which proposes rotated boxes"),
+        (["MODEL.ROI_HEADS.NAME", "RROIHeads"], "which detects rotated boxes"),
+        (["MODEL.ANCHOR_GENERATOR.NAME", "DefaultGenerator"], "did you mean 'DefaultAnchorGenera"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.MASK_ON", "True"],
+         "MODEL.MASK_ON is True, but RetinaNet finds boxes only"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.LOAD_PROPOSALS", "True"],
+         "MODEL.LOAD_PROPOSALS is True, but RetinaNet uses no proposals"),
+        (["MODEL.LOAD_PROPOSALS", "True"], "'BalancedRPN', which makes its own proposals"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"], "LOAD_PROPOSALS is False: set"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.LOAD_PROPOSALS", "True",
+          "BALANCE.ANCHOR_SAMPLER.NAME", "ohem"], "'PrecomputedProposals', which does not read it"),
+        (["MODEL.BACKBONE.FREEZE_AT", "0"], "which reads MODEL.TORCHVISION.FREEZE_AT: set that"),
+        (["TEST.KEYPOINT_OKS_SIGMAS", "[0.1]"], "boxes alone are evaluated here"),
+        (["INPUT.MASK_FORMAT", "bitmsk"], "did you mean 'bitmask'"),
+    ],
+)  # fmt: skip
+def test_what_nothing_would_read_is_refused(overrides, said):
+    with pytest.raises(UserError, match=said):
+        check_config(quick_config(*overrides))
+
+
+def test_a_sampler_whose_key_this_detectron2_defines_is_taken():
+    cfg = quick_config("DATALOADER.SAMPLER_TRAIN", "WeightedTrainingSampler")
+    cfg.defrost()
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = [["a", 2.0]]
+    check_config(cfg)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_half_precision_without_a_gpu_is_refused_for_training_alone(run, tmp_path, capsys):
+    data, out = run
+    half = ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cuda"]
+    assert train_net(data, tmp_path / "out", *half) == 2
+    assert (
+        "SOLVER.AMP.ENABLED is True, but the model is on the device cpu" in capsys.readouterr().err
+    )
+    weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
+    assert train_net(data, tmp_path / "out", "--eval-only", *half, *weights) == 0
+
+
+def with_masks(folder, count=None, encoded=False):
+    data = write_dataset(folder)
+    content = json.loads((folder / "labels.json").read_text())
+    for annotation in content["annotations"][:count]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        if encoded:
+            before, inside = 64 * x + y, [h, 64 - h] * (w - 1) + [h]
+            counts = [before, *inside, 64 * 80 - before - sum(inside)]
+            annotation["segmentation"] = {"size": [64, 80], "counts": counts}
+    (folder / "labels.json").write_text(json.dumps(content))
+    return data
+
+
+MASKS = ["MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "SOLVER.MAX_ITER", "1"]
+
+
+def test_masks_train_where_every_box_has_one(tmp_path):
+    data = with_masks(tmp_path / "shapes")
+    assert train_net(data, tmp_path / "out", *MASKS) == 0
+    weights = torch.load(tmp_path / "out" / "model_final.pth")["model"]
+    assert any("mask_head" in name for name in weights)
+    metrics = (tmp_path / "out" / "metrics.json").read_text()
+    assert "loss_mask" in metrics
+
+
+@pytest.mark.parametrize(
+    "count, encoded, said",
+    [
+        (0, False, "boxes of shapes_train have no masks: set it to False to train on the boxes"),
+        (3, False, "boxes of shapes_train have no masks"),
+        (None, True, "shapes_train has run-length encoded masks: set it to 'bitmask'"),
+    ],
+)
+def test_masks_that_boxes_lack_or_cannot_be_read_are_answered(
+    tmp_path, capsys, count, encoded, said
+):
+    data = with_masks(tmp_path / "shapes", count, encoded)
+    assert train_net(data, tmp_path / "out", *MASKS) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_encoded_masks_train_as_bitmasks(tmp_path):
+    data = with_masks(tmp_path / "shapes", encoded=True)
+    assert train_net(data, tmp_path / "out", *MASKS, "INPUT.MASK_FORMAT", "bitmask") == 0
+
+
+@pytest.mark.parametrize(
+    "names, files, said",
+    [
+        (["shapes_train"], 1, "shapes_train is a custom dataset, for which there are no files"),
+        (["stored"], 0, "DATASETS.PROPOSAL_FILES_TRAIN has 0 files for 1 datasets"),
+    ],
+)
+def test_proposals_that_the_data_does_not_have_are_answered(
+    tmp_path, capsys, names, files, said, stored
+):
+    data = write_dataset(tmp_path / "shapes")
+    loaded = ["MODEL.LOAD_PROPOSALS", "True", "DATASETS.TRAIN", str(names)]
+    loaded += ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+    loaded += ["DATASETS.PROPOSAL_FILES_TRAIN", str(["p.pkl"] * files)]
+    assert train_net(data, tmp_path / "out", *loaded, leaf="base") == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def stored():
+    DatasetCatalog.register("stored", list)
+    MetadataCatalog.get("stored").thing_classes = ["disc", "bar"]
+    yield
+    DatasetCatalog.remove("stored")
+    MetadataCatalog.remove("stored")
+
+
+def test_training_images_are_shown_and_batch_norms_made_precise_when_asked(tmp_path):
+    data = write_dataset(tmp_path / "shapes")
+    asked = ["VIS_PERIOD", "1", "TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "1"]
+    asked += ["MODEL.FPN.NORM", "BN", "SOLVER.MAX_ITER", "1"]
+    assert train_net(data, tmp_path / "out", *asked) == 0
+    assert "Running precise-BN for 1 iterations" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_expected_results_are_verified(run, tmp_path):
+    weights = ["MODEL.WEIGHTS", str(run[1] / "model_final.pth"), "TEST.EXPECTED_RESULTS"]
+    assert train_net(run[0], tmp_path, "--eval-only", *weights, "[['bbox','AP',50,100]]") == 0
+    with pytest.raises(SystemExit):
+        train_net(run[0], tmp_path, "--eval-only", *weights, "[['bbox','AP',500,1]]")
