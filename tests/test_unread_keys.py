@@ -53,13 +53,12 @@ def test_a_sampler_whose_key_this_detectron2_defines_is_taken():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_half_precision_without_a_gpu_is_refused_for_training_alone(run, tmp_path, capsys):
+def test_float16_without_a_gpu_is_refused_for_training_alone(run, tmp_path, capsys):
     data, out = run
-    half = ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cuda"]
+    half = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "float16"]
+    half += ["MODEL.DEVICE", "cuda"]
     assert train_net(data, tmp_path / "out", *half) == 2
-    assert (
-        "SOLVER.AMP.ENABLED is True, but the model is on the device cpu" in capsys.readouterr().err
-    )
+    assert "'float16', but the model is on the device cpu" in capsys.readouterr().err
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
     assert train_net(data, tmp_path / "out", "--eval-only", *half, *weights) == 0
 

@@ -12,7 +12,7 @@ from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
 from counterpoise.balance.sampling import TIE_BREAKS
 from counterpoise.config.declaration import Choices, Interval, Key, Section
 from counterpoise.datasets.registration import BAD_RECORDS
-from counterpoise.modeling import dense_loss, roi_loss, rpn, weight_sources
+from counterpoise.modeling import acceleration, dense_loss, roi_loss, rpn, weight_sources
 from counterpoise.modeling.registry import (
     ANCHOR_SAMPLER_REGISTRY,
     DENSE_LOSS_REGISTRY,
@@ -365,6 +365,46 @@ SECTIONS = (
 
 #: Keys of the launcher: they are no part of a model, or change a default of Detectron2.
 LAUNCHER_SECTIONS = (
+    Section(
+        "MODEL",
+        "",
+        (
+            Key(
+                "SPEED",
+                "stock",
+                "`stock` computes as Detectron2 does, bit for bit; `auto` sets the next two keys "
+                "and `SOLVER.AMP` to what is fastest on this machine and changes results by "
+                "rounding only.",
+                Choices(acceleration.SPEEDS),
+            ),
+            Key(
+                "CHANNELS_LAST",
+                False,
+                "Keep feature maps in channels-last order, which convolutions prefer on a CPU and "
+                "in half precision on a GPU.",
+            ),
+            Key(
+                "ROI_ALIGN",
+                "torchvision",
+                "`gather` computes ROIAlign on a CPU as a weighted gather of pixels, where "
+                "`POOLER_SAMPLING_RATIO` is stated: a tenth of the time, equal to rounding.",
+                Choices(acceleration.ROI_ALIGNS),
+            ),
+        ),
+    ),
+    Section(
+        "SOLVER.AMP",
+        "",
+        (
+            Key(
+                "PRECISION",
+                "bfloat16",
+                "Type of mixed-precision training (`SOLVER.AMP.ENABLED`): `bfloat16` on any "
+                "device, `float16` with scaled gradients on a GPU. Evaluation stays in float32.",
+                Choices(acceleration.PRECISIONS),
+            ),
+        ),
+    ),
     Section(
         "MODEL.ROI_HEADS",
         "",

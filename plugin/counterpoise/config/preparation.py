@@ -19,6 +19,7 @@ from counterpoise.datasets import (
     register_datasets,
 )
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.modeling.acceleration import choose_speed
 from counterpoise.modeling.checkpoint import read_record
 from counterpoise.modeling.score_thresholds import ScoreThresholds, known_class_names
 
@@ -93,6 +94,7 @@ def prepare(
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
+    choose_speed(cfg)
     if not eval_only:
         _check_half_precision(cfg)
         _check_annotations(cfg)
@@ -150,10 +152,11 @@ def _check_proposal_files(
 
 
 def _check_half_precision(cfg: CfgNode) -> None:
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and not on_gpu:
         raise UserError(
-            f"SOLVER.AMP.ENABLED is True, but the model is on the device {cfg.MODEL.DEVICE}, and "
-            "Detectron2 trains in half precision on a GPU only: set it to False"
+            f"SOLVER.AMP.PRECISION is 'float16', but the model is on the device "
+            f"{cfg.MODEL.DEVICE}, and float16 trains on a GPU only: set it to 'bfloat16'"
         )
 
 

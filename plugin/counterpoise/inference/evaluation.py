@@ -20,6 +20,7 @@ from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
+from counterpoise.modeling.acceleration import accelerate
 from counterpoise.modeling.checkpoint import RECORD_KEY, BalancedCheckpointer, counts_of
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
 
@@ -125,6 +126,7 @@ def load_for_evaluation(
     if not cfg.MODEL.WEIGHTS:
         raise UserError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
     model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
+    accelerate(model, cfg)
     checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)
     checkpointer.require_all = True
     record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)

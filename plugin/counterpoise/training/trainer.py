@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
@@ -17,6 +18,12 @@ from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
+from counterpoise.modeling.acceleration import (
+    accelerate,
+    train_in_bfloat16,
+    trains_in_bfloat16,
+    without_amp_trainer,
+)
 from counterpoise.modeling.checkpoint import (
     RECORD_KEY,
     BalancedCheckpointer,
@@ -53,7 +60,10 @@ class BalancedTrainer(DefaultTrainer):
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
-        super().__init__(cfg)
+        super().__init__(without_amp_trainer(cfg))
+        self.cfg = cfg
+        if trains_in_bfloat16(cfg):
+            train_in_bfloat16(self.model, torch.device(cfg.MODEL.DEVICE))
         for module in self.model.modules():
             if isinstance(module, (ClassificationLoss, DenseClassificationLoss)):
                 module.use_table(self.table)
@@ -62,7 +72,9 @@ class BalancedTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Detectron2's model without ``BALANCE.SCORE_THRESHOLDS``: AP is over all detections."""
-        return super().build_model(without_score_thresholds(cfg))
+        model = super().build_model(without_score_thresholds(cfg))
+        accelerate(model, cfg)
+        return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

@@ -1,0 +1,115 @@
+"""How a model computes: memory layout, ROIAlign and precision, as fast as this machine can.
+
+``MODEL.SPEED: stock`` computes as Detectron2 does, bit for bit. ``auto`` sets the keys that are
+faster on this machine and change results by rounding only: ``MODEL.CHANNELS_LAST``,
+``MODEL.ROI_ALIGN`` and, where the hardware multiplies bfloat16, ``SOLVER.AMP``.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling.poolers import ROIPooler
+from torch import nn
+
+from counterpoise.modeling.roi_align import use_gathered_roi_align
+
+SPEEDS = ("stock", "auto")
+ROI_ALIGNS = ("torchvision", "gather")
+PRECISIONS = ("bfloat16", "float16")
+
+#: Flags of /proc/cpuinfo, of x86 and of ARM, for instructions that multiply bfloat16.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+logger = logging.getLogger(__name__)
+
+
+def choose_speed(cfg: CfgNode) -> None:
+    """Set the keys that ``MODEL.SPEED: auto`` leaves to this machine, in place.
+
+    Args:
+        cfg: with the keys of the launcher and a ``MODEL.DEVICE`` that is here.
+    """
+    if cfg.MODEL.SPEED != "auto":
+        return
+    device = torch.device(cfg.MODEL.DEVICE)
+    cfg.MODEL.CHANNELS_LAST = True
+    cfg.MODEL.ROI_ALIGN = "gather"
+    cfg.SOLVER.AMP.ENABLED = multiplies_bfloat16(device)
+    cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    logger.info(
+        "MODEL.SPEED auto on this machine: channels last, gathered ROIAlign, training in %s",
+        "bfloat16" if cfg.SOLVER.AMP.ENABLED else "float32",
+    )
+
+
+def multiplies_bfloat16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether bfloat16 saves time on a device, because its hardware multiplies it.
+
+    Args:
+        device: a CPU or GPU of this machine.
+        cpuinfo: what Linux says of the CPUs; elsewhere nothing is known, and the answer is no.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not cpuinfo.is_file():
+        return False
+    return not BFLOAT16_FLAGS.isdisjoint(cpuinfo.read_text().split())
+
+
+def accelerate(model: nn.Module, cfg: CfgNode) -> None:
+    """Let a model keep its maps and pool its boxes as its config says; ``state_dict`` keys stay.
+
+    Args:
+        model: of ``build_model``.
+        cfg: with the keys of the launcher.
+    """
+    if cfg.MODEL.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last)
+    if cfg.MODEL.ROI_ALIGN == "gather":
+        for module in model.modules():
+            if isinstance(module, ROIPooler):
+                use_gathered_roi_align(module)
+
+
+def trains_in_bfloat16(cfg: CfgNode) -> bool:
+    """Whether the forward pass casts itself, so that the plain trainer without scaler fits."""
+    return cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "bfloat16"
+
+
+def without_amp_trainer(cfg: CfgNode) -> CfgNode:
+    """Copy a config so that Detectron2 takes its plain trainer where the model casts itself.
+
+    Its AMP trainer refuses to run without CUDA and scales gradients, as float16 needs it.
+    """
+    if not trains_in_bfloat16(cfg):
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.AMP.ENABLED = False
+    cfg.freeze()
+    return cfg
+
+
+def train_in_bfloat16(model: nn.Module, device: torch.device) -> None:
+    """Run a model's forward passes under autocast while it trains; evaluation stays in float32.
+
+    Args:
+        model: possibly wrapped for several processes.
+        device: that it is on.
+    """
+    contexts: list[torch.autocast] = []
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        if module.training:
+            contexts.append(torch.autocast(device.type, torch.bfloat16))
+            contexts[-1].__enter__()
+
+    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if contexts:
+            contexts.pop().__exit__(None, None, None)
+
+    model.register_forward_pre_hook(enter)
+    model.register_forward_hook(leave, always_call=True)

@@ -1,0 +1,124 @@
+"""MODEL.SPEED and the keys behind it: what they set, and what stays as it was."""
+
+import json
+import logging
+
+import pytest
+import torch
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.testing import assert_close
+
+from counterpoise.config.keys import training_config
+from counterpoise.modeling.acceleration import (
+    accelerate,
+    choose_speed,
+    multiplies_bfloat16,
+    train_in_bfloat16,
+)
+from counterpoise.modeling.roi_align import GatheredROIAlign
+from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
+from runs import train_net, write_dataset
+
+CPU = torch.device("cpu")
+FAST = ("MODEL.CHANNELS_LAST", "True", "MODEL.ROI_ALIGN", "gather")
+
+
+@pytest.mark.parametrize(
+    "cpuinfo, expected",
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 sse2\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx512f avx2\n", False),
+        (None, False),
+    ],
+)
+def test_bfloat16_is_chosen_only_where_the_cpu_multiplies_it(tmp_path, cpuinfo, expected):
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
+    assert multiplies_bfloat16(CPU, path) == expected
+
+
+def test_auto_sets_the_keys_for_this_machine_and_says_so(caplog):
+    cfg = training_config()
+    cfg.MODEL.DEVICE, cfg.MODEL.SPEED = "cpu", "auto"
+    with caplog.at_level(logging.INFO, "counterpoise"):
+        choose_speed(cfg)
+    assert cfg.MODEL.CHANNELS_LAST and cfg.MODEL.ROI_ALIGN == "gather"
+    assert multiplies_bfloat16(CPU) == cfg.SOLVER.AMP.ENABLED
+    assert "MODEL.SPEED auto on this machine" in caplog.text
+
+
+def test_stock_leaves_every_key_alone():
+    cfg = training_config()
+    before = cfg.dump()
+    choose_speed(cfg)
+    assert cfg.dump() == before
+
+
+def test_an_accelerated_model_has_the_losses_and_gradients_that_it_had():
+    stock, fast = build(quick_config(*NEUTRAL)), build(quick_config(*NEUTRAL, *FAST))
+    keys = fast.state_dict().keys()
+    accelerate(fast, quick_config(*FAST))
+    assert fast.state_dict().keys() == keys
+    convolutions = [m for m in fast.modules() if isinstance(m, nn.Conv2d)]
+    assert all(c.weight.is_contiguous(memory_format=torch.channels_last) for c in convolutions)
+    (pooler,) = (m for m in fast.modules() if isinstance(m, ROIPooler))
+    assert all(isinstance(level, GatheredROIAlign) for level in pooler.level_poolers)
+    with EventStorage():
+        expected, gradients = losses_and_gradients(stock, batch())
+        actual, own_gradients = losses_and_gradients(fast, batch())
+    assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+    head = "roi_heads.box_predictor.cls_score.weight"
+    assert_close(own_gradients[head], gradients[head], rtol=1e-3, atol=1e-5)
+
+
+def test_training_is_in_bfloat16_and_evaluation_in_float32():
+    model = build(quick_config(*NEUTRAL))
+    seen = []
+    model.backbone.register_forward_hook(lambda _m, _in, out: seen.append(out["p2"].dtype))
+    train_in_bfloat16(model, CPU)
+    with EventStorage():
+        _, gradients = losses_and_gradients(model, batch())
+    with torch.no_grad():
+        model.eval()(batch())
+    assert seen == [torch.bfloat16, torch.float32]
+    assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_autocast_ends_with_a_forward_pass_that_fails():
+    class Fails(nn.Module):
+        def forward(self, images):
+            raise RuntimeError("no memory")
+
+    model = Fails()
+    train_in_bfloat16(model, CPU)
+    with pytest.raises(RuntimeError, match="no memory"):
+        model([])
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("MODEL.SPEED", "auto"),
+        ("SOLVER.AMP.ENABLED", "True"),
+        (*FAST, "SOLVER.AMP.ENABLED", "True", "BALANCE.ROI_SAMPLER.NAME", "ohem"),
+    ],
+    ids=["auto", "amp", "all"],
+)
+def test_a_run_trains_resumes_and_evaluates_on_a_cpu(tmp_path, settings):
+    data = write_dataset(tmp_path / "shapes")
+    out = tmp_path / "out"
+    assert train_net(data, out, *settings, "SOLVER.MAX_ITER", "2") == 0
+    assert train_net(data, out, "--resume", *settings, "SOLVER.MAX_ITER", "3") == 0
+    evaluation = (out / "evaluation.json").read_text()
+    weights = ("MODEL.WEIGHTS", str(out / "model_final.pth"))
+    assert train_net(data, out, "--eval-only", *settings, *weights) == 0
+    assert json.loads((out / "evaluation.json").read_text()) == json.loads(evaluation)
+    content = torch.load(out / "model_final.pth", weights_only=True)["model"]
+    assert all(value.dtype != torch.bfloat16 for value in content.values())
