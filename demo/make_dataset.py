@@ -86,7 +86,7 @@ def make_dataset(out: Path, seed: int = 0, splits: Mapping[str, Split] = SPLITS)
     if _is_complete(out, recipe):
         return paths
     if foreign := _foreign_file(out):
-        raise UserError(f"{foreign} is no part of this data set: name a new folder")
+        raise UserError(f"{foreign} is not part of this data set: name a new folder")
     _check_request(seed, splits)
 
     # Drawn aside and then moved, so that a folder named `out` is never half a data set.

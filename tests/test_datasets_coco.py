@@ -213,7 +213,7 @@ def test_an_invalid_area_goes_with_a_note_and_its_box_stays(root: Path):
     boxes = [box(id=i, area=value) for i, value in enumerate(values)]
     part = load(root, [*boxes, box(id=90, area=None), box(id=91)], mode="refuse")
     assert not any("area" in a for a in part.dicts[0]["annotations"])
-    assert "'area' is no finite number >= 0" in part.report.summary()
+    assert "'area' is not a finite number >= 0" in part.report.summary()
     assert f"is taken: {len(values)}" in part.report.summary() and part.report.boxes == 8
 
 

@@ -249,7 +249,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("names: [a", "no readable YAML"),
         ("[" * 1000, "no readable YAML"),
         ("!!python/object/apply:os.getcwd []", "no readable YAML"),
-        (f"{BOMB}names: *i", "which is no name"),
+        (f"{BOMB}names: *i", "which is not a name"),
         (f"{BOMB}names: [a]\ntrain: *i", "expected a path"),
         ("names: [a]\ntrain: nowhere", "leads nowhere"),
         ("names: [a]\ntrain: [3]", "expected a path"),
@@ -293,7 +293,7 @@ BAD = {
     "too few": ("0 0.5 0.5 0.1", Kind.UNREADABLE_OBJECT, "4 columns"),
     "confidence": ("0 0.5 0.5 0.1 0.1 0.9", Kind.UNREADABLE_OBJECT, "confidence"),
     "half a point": ("0 0 0 1 1 0 1 1", Kind.UNREADABLE_OBJECT, "8 columns"),
-    "half a class": ("0.5 0.5 0.5 0.1 0.1", Kind.UNREADABLE_OBJECT, "no whole number"),
+    "half a class": ("0.5 0.5 0.5 0.1 0.1", Kind.UNREADABLE_OBJECT, "not a whole number"),
     "class too high": ("2 0.5 0.5 0.1 0.1", Kind.UNKNOWN_CLASS, "classes are 0 to 1"),
     "negative class": ("-1 0.5 0.5 0.1 0.1", Kind.UNKNOWN_CLASS, "class index -1"),
 }

@@ -129,11 +129,11 @@ def test_files_of_someone_else_are_never_replaced(tmp_path, after_drawing):
         demo.make_dataset(tmp_path, splits=SMALL)
     (tmp_path / "train").mkdir(exist_ok=True)
     (tmp_path / "train" / "mine.jpg").write_text("precious")
-    with pytest.raises(UserError, match=r"mine\.jpg is no part of this data set"):
+    with pytest.raises(UserError, match=r"mine\.jpg is not part of this data set"):
         demo.make_dataset(tmp_path, seed=1, splits=SMALL)
     assert (tmp_path / "train" / "mine.jpg").read_text() == "precious"
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file is no part"):
+    with pytest.raises(UserError, match="file is not part"):
         demo.make_dataset(tmp_path / "file", splits=SMALL)
 
 

@@ -46,7 +46,7 @@ def prepare(
         eval_only: take the classes from the checkpoint ``MODEL.WEIGHTS`` and do not look at the
             training data.
         splits: keys of ``DATASETS``, in capitals, that must name datasets which exist; none at all
-            for work on images that are no dataset. By default ``TEST``, which may be empty, or in
+            for work on images outside any dataset. By default ``TEST``, which may be empty, or in
             training ``TRAIN``, and ``TEST`` and ``VAL`` which may be empty.
 
     Returns:

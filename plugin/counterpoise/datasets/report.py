@@ -89,8 +89,8 @@ class Report:
         if self.invalid_annotations:
             total = _count(len(self.invalid_annotations), "invalid annotation")
             raise UserError(
-                f"dataset '{self.name}' holds {total}: {self._examples()}. Fix them, or set "
-                "DATASETS.BAD_RECORDS to 'skip' to leave them out."
+                f"dataset '{self.name}' holds {total}: {self._examples()}; fix them, or set "
+                "DATASETS.BAD_RECORDS to 'skip' to leave them out"
             )
 
     def refuse_if_without_images(self) -> None:
@@ -105,7 +105,7 @@ class Report:
                 if self.invalid_annotations
                 else " and no image was found there"
             )
-            raise UserError(f"dataset '{self.name}' has no usable image in {self.source}{because}.")
+            raise UserError(f"dataset '{self.name}' has no usable image in {self.source}{because}")
 
     def _examples(self) -> str:
         shown = "; ".join(f"{a.kind} in {a}" for a in self.invalid_annotations[:_EXAMPLES])

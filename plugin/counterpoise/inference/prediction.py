@@ -29,7 +29,7 @@ class InputImage:
 
     Attributes:
         path: of the file.
-        name: relative path under which its results are written, without an ending and unique
+        name: relative path under which its results are written, without a suffix and unique
             among the inputs.
     """
 
@@ -41,7 +41,7 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
     """List image files; folders are searched with their sub-folders, in order of path.
 
     Raises:
-        UserError: an input does not exist or is no image, or a folder holds none.
+        UserError: an input does not exist or is not an image, or a folder holds none.
     """
     suffixes = image_suffixes()
     found: dict[Path, InputImage] = {}
@@ -55,7 +55,10 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
         elif not given.exists():
             raise UserError(f"{given} does not exist: give image files or a folder of them")
         elif given.suffix.lower() not in suffixes:
-            raise UserError(f"{given} is no image file that can be read, by its ending")
+            raise UserError(
+                f"{given} does not have the suffix of an image that can be read, such as .jpg or "
+                ".png: give image files or a folder of them"
+            )
         else:
             files, names = [given], [Path(given.name)]
         for file, name in zip(files, names, strict=True):

@@ -51,7 +51,7 @@ class TrainingRecord:
         difference = describe_difference(counts_of(state), self.table.counts)
         if difference:
             raise UserError(
-                f"--resume continues a run on another training set: {difference}. Restore the "
+                f"--resume continues a run on another training set: {difference}; restore the "
                 "data, or start a new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this "
                 "checkpoint"
             )

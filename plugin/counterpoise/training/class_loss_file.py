@@ -90,7 +90,7 @@ def read_class_losses(path: Path) -> ClassLosses:
             record = msgspec.convert(content, _Record)
         except msgspec.ValidationError as error:
             raise UserError(
-                f"{path} is no file of per-class losses: it holds {line:.60} "
+                f"{path} is not a file of per-class losses: it holds {line:.60} "
                 f"({where_and_why(error)}): remove the file"
             ) from error
         while records and records[-1].iteration >= record.iteration:
