@@ -102,7 +102,7 @@ def own_names(root: Path, categories: list, annotations: list, **keys: object) -
 
 
 @pytest.mark.parametrize("above", ["none", "None", "", None])
-def test_an_unused_root_category_is_no_class(root: Path, above: object):
+def test_an_unused_root_category_is_not_a_class(root: Path, above: object):
     categories = tree((0, "pets", above), (1, "cat", "pets"), (2, "dog", "pets"))
     names, summary = own_names(root, categories, [box(category_id=2)])
     assert names == ["cat", "dog"]
@@ -288,9 +288,9 @@ def test_boxes_of_a_left_out_image_are_counted(root: Path):
 @pytest.mark.parametrize(
     "content, says",
     [
-        ("", "no readable JSON"),
-        ('{"images": [', "no readable JSON"),
-        ("[" * 100_000, "no readable JSON"),
+        ("", "not readable JSON"),
+        ('{"images": [', "not readable JSON"),
+        ("[" * 100_000, "not readable JSON"),
         ("[]", "no list 'images'"),
         ('{"images": [], "categories": []}', "no list 'annotations'"),
         ('{"images": [], "annotations": [], "categories": []}', "defines no class"),

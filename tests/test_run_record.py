@@ -161,7 +161,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
         ("hardware", -1),
     ],
 )
-def test_a_record_with_a_value_of_another_kind_is_refused(tmp_path, key, value):
+def test_a_record_with_a_value_of_another_type_is_refused(tmp_path, key, value):
     path = RunRecord("python train_net.py", (), 1).write(tmp_path / "run.json")
     content = json.loads(path.read_text()) | {key: value}
     path.write_text(json.dumps(content))

@@ -165,7 +165,7 @@ def test_evaluation_reproduces_the_figures_of_the_run(run, tmp_path):
 @pytest.mark.parametrize(
     "weights, said",
     [
-        ("", "--eval-only needs a checkpoint"),
+        ("", "MODEL.WEIGHTS is empty: give the path of a checkpoint"),
         ("nowhere.pth", "nowhere.pth does not exist"),
         ("{data}", "cannot be read as a checkpoint"),
     ],

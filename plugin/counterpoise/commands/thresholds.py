@@ -37,13 +37,6 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--{flag} is {value:g}, expected a number in (0, 1]")
     cfg = config_of(args)
     cfg.BALANCE.SCORE_THRESHOLDS = ""  # those of an earlier choice
-    if not cfg.MODEL.WEIGHTS:
-        raise UserError("there is no checkpoint to choose for: give --run or MODEL.WEIGHTS")
-    if not cfg.DATASETS.VAL:
-        raise UserError(
-            "DATASETS.VAL is empty: name a dataset whose images the model has not learned from, "
-            "such as DATASETS.VAL mine_val"
-        )
     prepare(cfg, eval_only=True, splits=("VAL",))
     path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(FILE_NAME)
     applied = cfg.clone()

@@ -48,8 +48,8 @@ def check_records(
     report.empty_images = sum(not d["annotations"] for d in dicts)
     if checker.invalid_areas:
         report.notes.append(
-            "boxes whose 'area' is not a finite number >= 0, so that the area of their segment or box "
-            f"is taken: {checker.invalid_areas}"
+            "boxes whose 'area' is not a finite number >= 0, so that the area of their segment or "
+            f"box is taken: {checker.invalid_areas}"
         )
     if checker.lost_segmentations:
         report.notes.append(

@@ -22,6 +22,7 @@ from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.evaluation import load_for_evaluation, test_loader
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.loop import infer
+from counterpoise.modeling.weight_sources import head_section
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,7 @@ def overlaps(cfg: CfgNode) -> list[str]:
 
 def default_threshold(cfg: CfgNode) -> float:
     """The ``SCORE_THRESH_TEST`` of a config's model, the same for all classes."""
-    retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
-    node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_HEADS
-    return float(node.SCORE_THRESH_TEST)
+    return float(cfg.MODEL[head_section(cfg)].SCORE_THRESH_TEST)
 
 
 def _numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:

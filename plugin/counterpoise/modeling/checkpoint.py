@@ -79,7 +79,7 @@ def describe_difference(before: ClassCounts, now: ClassCounts) -> str:
     return "; ".join(changed)
 
 
-def read_record(path: str) -> dict[str, Any] | None:
+def read_training_record(path: str) -> dict[str, Any] | None:
     """Read the training record of a checkpoint file; None where it has none.
 
     Raises:

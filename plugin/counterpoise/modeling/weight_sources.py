@@ -25,7 +25,7 @@ from counterpoise.utils.table import Table
 
 SOURCES = ("dataset", "list", "batch", "none")
 
-#: Architectures whose classes are counted in MODEL.RETINANET and which have no ROI heads.
+#: Architectures that read MODEL.RETINANET and have no ROI heads.
 RETINANETS = ("RetinaNet", "BalancedRetinaNet")
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,15 @@ class ClassTable:
         return Table(headers, rows).as_text()
 
 
+def head_section(cfg: CfgNode) -> str:
+    """Section of ``MODEL`` with the number of classes and the score threshold of a config's model.
+
+    Returns:
+        ``"RETINANET"`` or ``"ROI_HEADS"``.
+    """
+    return "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
+
+
 def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
     """Count the training sets of a config and weigh their classes by ``BALANCE.CLASS_WEIGHTS``.
 
@@ -67,7 +76,7 @@ def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
         UserError: a dataset, a count or a key does not allow it.
     """
     counts = count_classes(cfg.DATASETS.TRAIN)
-    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
+    head = head_section(cfg)
     num_classes = cfg.MODEL[head].NUM_CLASSES
     if len(counts.names) != num_classes:
         raise UserError(

@@ -72,6 +72,6 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{path} is nested too deeply to be {what}: give another file") from error
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{path} is not a complete JSON file ({error.msg}, line {error.lineno}): its writing may "
-            f"have been interrupted, so write the {what} again"
+            f"{path} is not a complete JSON file ({error.msg}, line {error.lineno}): its writing "
+            f"may have been interrupted, so write the {what} again"
         ) from error
