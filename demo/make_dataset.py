@@ -1,4 +1,4 @@
-"""Draw the demo's data set: loose parts on a workbench, with a long-tailed class distribution.
+"""Draw the demo's dataset: loose parts on a workbench, with a long-tailed class distribution.
 
 Six classes of fasteners, from 840 washers to 14 split washers in training (60:1). What makes real
 skewed data hard is here too: the rare classes differ from frequent ones by a detail (a split washer
@@ -36,7 +36,7 @@ Points = np.ndarray  # (n, 2) float, x to the right and y down
 
 
 class Split(NamedTuple):
-    """How many images one part of the data set has, and how many boxes of each class."""
+    """How many images one part of the dataset has, and how many boxes of each class."""
 
     images: int
     boxes: Mapping[str, int]
@@ -51,7 +51,7 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where the data set lies: COCO annotations, whose file names are relative to the images."""
+    """Where the dataset lies: COCO annotations, whose file names are relative to the images."""
 
     train_json: Path
     train_images: Path
@@ -60,12 +60,12 @@ class DatasetPaths:
 
     @classmethod
     def under(cls, root: Path) -> "DatasetPaths":
-        """The paths of a data set in the folder ``root``."""
+        """The paths of a dataset in the folder ``root``."""
         return cls(root / "train.json", root / "train", root / "test.json", root / "test")
 
 
 def make_dataset(out: Path, seed: int = 0, splits: Mapping[str, Split] = SPLITS) -> DatasetPaths:
-    """Draw the data set into a folder, unless it is already there.
+    """Draw the dataset into a folder, unless it is already there.
 
     Args:
         out: the folder to make. One that holds a complete set of the same recipe (this file, seed
@@ -77,7 +77,7 @@ def make_dataset(out: Path, seed: int = 0, splits: Mapping[str, Split] = SPLITS)
         The paths of annotations and image folders.
 
     Raises:
-        UserError: ``out`` holds other files than a data set made here, the seed is negative, or a
+        UserError: ``out`` holds other files than a dataset made here, the seed is negative, or a
             split asks for an unknown class, more boxes than its images take or fewer than images.
     """
     out = Path(out).resolve()
@@ -86,10 +86,10 @@ def make_dataset(out: Path, seed: int = 0, splits: Mapping[str, Split] = SPLITS)
     if _is_complete(out, recipe):
         return paths
     if foreign := _foreign_file(out):
-        raise UserError(f"{foreign} is not part of this data set: name a new folder")
+        raise UserError(f"{foreign} is not part of this dataset: name a new folder")
     _check_request(seed, splits)
 
-    # Drawn aside and then moved, so that a folder named `out` is never half a data set.
+    # Drawn aside and then moved, so that a folder named `out` is never half a dataset.
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")
     try:
@@ -128,7 +128,7 @@ def _recipe(seed: int, splits: Mapping[str, Split]) -> str:
 
 
 def _files_of(out: Path) -> tuple[str, set[Path]]:
-    """Recipe and files of the data set in ``out`` according to its marker; nothing without one."""
+    """Recipe and files of the dataset in ``out`` according to its marker; nothing without one."""
     try:
         marker = json.loads((out / MARKER).read_text())
         return marker["recipe"], {out / file for file in marker["files"]} | {out / MARKER}
@@ -544,7 +544,7 @@ def photograph(canvas: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def main() -> None:
-    """Command line: draw the data set into the folder given."""
+    """Command line: draw the dataset into the folder given."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     parser.add_argument("--seed", type=int, default=0)

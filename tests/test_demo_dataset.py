@@ -1,4 +1,4 @@
-"""The synthetic long-tailed data set of the demo."""
+"""The synthetic long-tailed dataset of the demo."""
 
 import importlib.util
 from collections import Counter
@@ -129,7 +129,7 @@ def test_files_of_someone_else_are_never_replaced(tmp_path, after_drawing):
         demo.make_dataset(tmp_path, splits=SMALL)
     (tmp_path / "train").mkdir(exist_ok=True)
     (tmp_path / "train" / "mine.jpg").write_text("precious")
-    with pytest.raises(UserError, match=r"mine\.jpg is not part of this data set"):
+    with pytest.raises(UserError, match=r"mine\.jpg is not part of this dataset"):
         demo.make_dataset(tmp_path, seed=1, splits=SMALL)
     assert (tmp_path / "train" / "mine.jpg").read_text() == "precious"
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""Fields of one object in a JSON file. Each function raises ValueError that says what is wrong."""
+"""Fields of one object in a JSON file. Each function raises a ValueError that says what is wrong."""
 
 from reprlib import repr  # bounded in length and depth, whatever the file holds
 from typing import Any

@@ -25,7 +25,7 @@ from counterpoise.errors import UserError, did_you_mean
 
 
 class Registry(_Registry):
-    """Detectron2's registry, with names of the user's choice and an answer to a mistyped one."""
+    """Detectron2's registry, whose entries have any name; a mistyped one is answered with the nearest."""
 
     def __init__(self, name: str, config_key: str) -> None:
         """
