@@ -435,7 +435,7 @@ def settle_opencv(env: Environment, prefix: Path, session: Session) -> None:
         session: runs pip.
 
     Raises:
-        SetupError: ``cv2`` does not import, and the swap does not help or the OpenCV was there before.
+        SetupError: ``cv2`` does not import, and the swap does not help or is not allowed.
     """
     error = import_error(env.python, "cv2")
     library = missing_library(error)

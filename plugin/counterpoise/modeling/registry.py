@@ -25,7 +25,7 @@ from counterpoise.errors import UserError, did_you_mean
 
 
 class Registry(_Registry):
-    """Detectron2's registry, whose entries have any name; a mistyped one is answered with the nearest."""
+    """Detectron2's registry, with entries of any name and hints for a mistyped one."""
 
     def __init__(self, name: str, config_key: str) -> None:
         """
