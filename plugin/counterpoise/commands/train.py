@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> None:
     """
     gpus = torch.cuda.device_count()
     if args.num_gpus > max(gpus, 1):
-        raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs")
+        raise UserError(
+            f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs: give at most "
+            f"{max(gpus, 1)}"
+        )
     try:
         launch(
             train_or_evaluate,

@@ -132,7 +132,7 @@ def _class_name(annotation: Mapping[str, Any], names: list[str], dataset_name: s
     if not 0 <= index < len(names):
         raise UserError(
             f"dataset '{dataset_name}' holds a box of category_id {index}, but its thing_classes "
-            f"are {len(names)} names (0 to {len(names) - 1})"
+            f"are {len(names)} names (0 to {len(names) - 1}): fix the id or the list"
         )
     return names[index]
 

@@ -112,7 +112,7 @@ class Source:
         if len(dicts) < 2:
             raise UserError(
                 f"DATASETS.CUSTOM.{self.spec.name}.HOLDOUT needs at least two usable images, but "
-                f"{report.source} holds {len(dicts)}"
+                f"{report.source} holds {len(dicts)}: set it to 0"
             )
         ids = [d["image_id"] for d in dicts]
         labels = [frozenset(a["category_id"] for a in d["annotations"]) for d in dicts]

@@ -72,7 +72,8 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     if parsed.ignored.all():
         raise UserError(
             f"DATASETS.VAL {', '.join(cfg.DATASETS.VAL)} has no box of the classes "
-            f"[{', '.join(parsed.class_names)}], so no threshold can be chosen on it"
+            f"[{', '.join(parsed.class_names)}], so no threshold can be chosen on it: "
+            "name a dataset that has some"
         )
     return match(parsed, parse_detections(results, truth, parsed)), parsed.class_names
 

@@ -92,7 +92,10 @@ def read_training_record(path: str) -> dict[str, Any] | None:
         content = torch.load(local, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"MODEL.WEIGHTS {path} cannot be read as a checkpoint: {reason}") from error
+        raise UserError(
+            f"MODEL.WEIGHTS {path} cannot be read as a checkpoint ({reason}): give a file that "
+            "train_net.py or Detectron2 has saved"
+        ) from error
     record = content.get(RECORD_KEY) if isinstance(content, dict) else None
     return record if isinstance(record, dict) else None
 
