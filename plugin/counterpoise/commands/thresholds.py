@@ -75,7 +75,7 @@ def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> st
     """Write the thresholds as a table for the terminal."""
     rows = [
         (
-            c.name, c.boxes, f"{c.point.threshold:.3f}" + ("" if c.reached else " *"),
+            c.name, c.boxes, number(c.point.threshold, 3) + ("" if c.reached else " *"),
             *(number(v) for v in (c.point.precision, c.point.recall, c.point.F1, c.F1_common)),
         )
         for c in chosen

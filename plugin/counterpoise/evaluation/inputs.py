@@ -10,6 +10,7 @@ import numpy as np
 
 from counterpoise.errors import UserError
 from counterpoise.utils.files import read_json
+from counterpoise.utils.text import listed
 
 
 @dataclass(frozen=True)
@@ -259,8 +260,7 @@ def _indices(ids: Sequence[Any], known: Sequence[Any], what: str, hint: str = ""
     except TypeError as error:
         raise UserError(f"{what} is neither a whole number nor text in some record") from error
     except KeyError:
-        unknown = list(dict.fromkeys(i for i in ids if i not in at))
-        shown = ", ".join(repr(i) for i in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        shown = listed([repr(i) for i in dict.fromkeys(ids) if i not in at], most=3)
         raise UserError(
             f"{what} {shown} is not in the ground truth{hint}: score predictions against the "
             "dataset that they were made on"

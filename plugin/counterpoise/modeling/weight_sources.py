@@ -22,6 +22,7 @@ from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
 from counterpoise.utils.table import Table
+from counterpoise.utils.text import percent
 
 SOURCES = ("dataset", "list", "batch", "none")
 
@@ -43,7 +44,7 @@ class ClassTable:
         total = max(sum(self.counts.boxes), 1)
         headers = ["class", "images", "boxes", "frequency"]
         rows = [
-            [name, images, boxes, f"{boxes / total:.2%}"]
+            [name, images, boxes, percent(boxes / total, 2)]
             for name, images, boxes in zip(
                 self.counts.names, self.counts.images, self.counts.boxes, strict=True
             )
