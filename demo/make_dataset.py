@@ -1,4 +1,4 @@
-"""Draw the demo's data set: loose parts on a workbench, with a long-tailed class distribution.
+"""Draw the demo's dataset: loose parts on a workbench, with a long-tailed class distribution.
 
 Six classes of fasteners, from 840 washers to 14 split washers in training (60:1). What makes real
 skewed data hard is here too: the rare classes differ from frequent ones by a detail (a split washer
@@ -36,7 +36,7 @@ Points = np.ndarray  # (n, 2) float, x to the right and y down
 
 
 class Split(NamedTuple):
-    """How many images one part of the data set has, and how many boxes of each class."""
+    """How many images one part of the dataset has, and how many boxes of each class."""
 
     images: int
     boxes: Mapping[str, int]
@@ -51,7 +51,7 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where the data set lies: COCO annotations, whose file names are relative to the images."""
+    """Where the dataset lies: COCO annotations, whose file names are relative to the images."""
 
     train_json: Path
     train_images: Path
@@ -60,12 +60,12 @@ class DatasetPaths:
 
     @classmethod
     def under(cls, root: Path) -> "DatasetPaths":
-        """The paths of a data set in the folder ``root``."""
+        """The paths of a dataset in the folder ``root``."""
         return cls(root / "train.json", root / "train", root / "test.json", root / "test")
 
 
 def make_dataset(out: Path, seed: int = 0, splits: Mapping[str, Split] = SPLITS) -> DatasetPaths:
-    """Draw the data set into a folder, unless it is already there.
+    """Draw the dataset into a folder, unless it is already there.
 
     Args:
         out: the folder to make. One that holds a complete set of the same recipe (this file, seed
@@ -77,7 +77,7 @@ def make_dataset(out: Path, seed: int = 0, splits: Mapping[str, Split] = SPLITS)
         The paths of annotations and image folders.
 
     Raises:
-        UserError: ``out`` holds other files than a data set made here, the seed is negative, or a
+        UserError: ``out`` holds other files than a dataset made here, the seed is negative, or a
             split asks for an unknown class, more boxes than its images take or fewer than images.
     """
     out = Path(out).resolve()
@@ -86,10 +86,10 @@ def make_dataset(out: Path, seed: int = 0, splits: Mapping[str, Split] = SPLITS)
     if _is_complete(out, recipe):
         return paths
     if foreign := _foreign_file(out):
-        raise UserError(f"{foreign} is no part of this data set: name a new folder")
+        raise UserError(f"{foreign} is not part of this dataset: name a new folder")
     _check_request(seed, splits)
 
-    # Drawn aside and then moved, so that a folder named `out` is never half a data set.
+    # Drawn aside and then moved, so that a folder named `out` is never half a dataset.
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")
     try:
@@ -128,7 +128,7 @@ def _recipe(seed: int, splits: Mapping[str, Split]) -> str:
 
 
 def _files_of(out: Path) -> tuple[str, set[Path]]:
-    """Recipe and files of the data set in ``out`` according to its marker; nothing without one."""
+    """Recipe and files of the dataset in ``out`` according to its marker; nothing without one."""
     try:
         marker = json.loads((out / MARKER).read_text())
         return marker["recipe"], {out / file for file in marker["files"]} | {out / MARKER}
@@ -344,34 +344,47 @@ def draw_scene(
         The picture, (HEIGHT, WIDTH, 3) uint8 in BGR order, and class name and visible box
         (x, y, width, height in pixels) of each object.
     """
-    canvas = _draw_bench(rng)
+    canvas = draw_bench(rng)
     owner = np.full(canvas.shape[:2], -1, np.int16)  # number of the part that each pixel shows
     areas: list[int] = []  # of each part, with what is hidden or outside
     light = rng.uniform(0, 2 * np.pi)
 
     parts = [(name, PARTS[name]) for name in class_names]
-    parts += [(None, drawer) for drawer in _look_alikes(rng)]
+    parts += [(None, drawer) for drawer in choose_look_alikes(rng)]
     parts = [parts[i] for i in rng.permutation(len(parts))]
     for number, (_, drawer) in enumerate(parts):
         shape = drawer(rng)
-        sprite, area = _place(shape, owner, areas, rng)
+        sprite, area = place_part(shape, owner, areas, rng)
         areas.append(area)
-        inside, on_patch = _overlap(sprite, owner.shape)
+        inside, on_patch = overlap(sprite, owner.shape)
         owner[inside][sprite.solid[on_patch] > 0.5] = number
         _paint(canvas[inside], sprite, on_patch, light, rng)
 
     boxes = [
         (name, _visible_box(owner == number)) for number, (name, _) in enumerate(parts) if name
     ]
-    return _photograph(canvas, rng), boxes
+    return photograph(canvas, rng), boxes
 
 
-def _look_alikes(rng: Generator) -> list[Drawer]:
+def choose_look_alikes(rng: Generator) -> list[Drawer]:
+    """Choose up to four parts that belong to no class."""
     return [LOOK_ALIKES[i] for i in rng.integers(0, len(LOOK_ALIKES), rng.integers(0, 5))]
 
 
-def _place(shape: Shape, owner: np.ndarray, areas: list[int], rng: Generator) -> tuple[Sprite, int]:
-    """Turn, tilt and put a part where it and all parts under it stay visible enough."""
+def place_part(
+    shape: Shape, owner: np.ndarray, areas: list[int], rng: Generator
+) -> tuple[Sprite, int]:
+    """Turn, tilt and put a part where it and all parts under it stay visible enough.
+
+    Args:
+        shape: the part.
+        owner: (height, width) integer, number of the part that each pixel shows, -1 for none.
+        areas: pixels of each part so far, with what is hidden or outside.
+        rng: source of every random choice.
+
+    Returns:
+        The part at its place, and its area in pixels.
+    """
     visible = np.bincount(owner[owner >= 0], minlength=len(areas))
     half = SUPERSAMPLING * rng.uniform(*shape.length) / 2
     while True:
@@ -379,7 +392,7 @@ def _place(shape: Shape, owner: np.ndarray, areas: list[int], rng: Generator) ->
         tilt = np.diag([1, rng.uniform(0.78, 1)])
         centre = rng.uniform((0, 0), owner.shape[::-1])
         sprite = _rasterise(shape, turn @ tilt_axis.T @ tilt @ tilt_axis * half, centre, half)
-        inside, on_patch = _overlap(sprite, owner.shape)
+        inside, on_patch = overlap(sprite, owner.shape)
         covers = sprite.solid > 0.5
         area = int(covers.sum())
         covered = owner[inside][covers[on_patch]]
@@ -414,7 +427,7 @@ def _rasterise(shape: Shape, matrix: np.ndarray, centre: np.ndarray, half: float
     return Sprite(solid / np.float32(255), ink, int(low[0]), int(low[1]), half)
 
 
-def _overlap(
+def overlap(
     sprite: Sprite, canvas_shape: tuple[int, ...]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """The canvas' part under the sprite's patch, and the patch's part on the canvas."""
@@ -484,7 +497,7 @@ BENCHES = np.array(
 )  # fmt: skip
 
 
-def _draw_bench(rng: Generator) -> np.ndarray:
+def draw_bench(rng: Generator) -> np.ndarray:
     """A bench top: (height, width, 3) float32 from 0 to 255, supersampled."""
     relief = 0.5 * _noise((HEIGHT, WIDTH), (60, 80), rng)
     for grain in (rng.uniform(10, 30), rng.uniform(3, 8), 1.5):
@@ -511,7 +524,7 @@ def _draw_bench(rng: Generator) -> np.ndarray:
     return cv2.resize(np.clip(bench, 0, 255), size, interpolation=cv2.INTER_NEAREST)
 
 
-def _photograph(canvas: np.ndarray, rng: Generator) -> np.ndarray:
+def photograph(canvas: np.ndarray, rng: Generator) -> np.ndarray:
     """Light the scene unevenly and take it with an imperfect camera: (HEIGHT, WIDTH, 3) uint8."""
     picture = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     lamp = rng.uniform((0, 0), (WIDTH, HEIGHT))
@@ -531,7 +544,7 @@ def _photograph(canvas: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def main() -> None:
-    """Command line: draw the data set into the folder given."""
+    """Command line: draw the dataset into the folder given."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     parser.add_argument("--seed", type=int, default=0)

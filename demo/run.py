@@ -23,9 +23,10 @@ from counterpoise.comparison import Comparison, compare, read_runs, score
 from counterpoise.comparison.sections import RunTables, as_page
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth
+from counterpoise.evaluation.matching import corners
 from counterpoise.evaluation.stored import read_inference
 from counterpoise.pages.drawing import draw_boxes
-from counterpoise.pages.figures import COLOURS
+from counterpoise.pages.figures import palette
 from counterpoise.utils.files import write_whole
 from make_dataset import DatasetPaths, make_dataset
 
@@ -100,8 +101,8 @@ def panel(
 ) -> np.ndarray:
     """Draw boxes (n, 4) XYWH with their labels on a copy of an image at twice its size."""
     large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    corners = 2 * np.c_[boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]
-    return draw_boxes(large, corners, labels, [COLOURS[c % len(COLOURS)] for c in classes])
+    colours = palette(classes.max(initial=0) + 1)
+    return draw_boxes(large, 2 * corners(boxes), labels, [colours[c] for c in classes])
 
 
 def titled(row: list[np.ndarray], titles: list[str]) -> np.ndarray:

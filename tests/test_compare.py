@@ -329,7 +329,7 @@ def _two_test_sets(first, second):
         (None, ["{0}", "{0}/nowhere"], "is no folder"),
         (_empty_folder, ["{0}", "{1}"], "kept no detections"),
         (lambda _, b: shutil.rmtree(b / "inference"), ["{0}", "{1}"], "kept no detections"),
-        (_cut_off, ["{0}", "{1}"], "cut off"),
+        (_cut_off, ["{0}", "{1}"], "not a complete JSON file"),
         (_other_test_set, ["{0}", "{1}"], "no test set in common"),
         (_two_test_sets, ["{0}", "{1}"], "choose one of [mine, yours] with --test-set"),
         (None, ["{0}", "{1}", "--test-set", "mien"], "did you mean 'mine'"),

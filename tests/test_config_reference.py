@@ -1,7 +1,7 @@
 """Every key is declared once: its default, its check and its line in the documentation agree."""
 
-import subprocess
-import sys
+import math
+import runpy
 
 import pytest
 from detectron2.config import get_cfg
@@ -9,8 +9,9 @@ from fvcore.common.registry import Registry
 
 import counterpoise
 from config_reference import reference, row
+from counterpoise.balance.losses import check_gamma
 from counterpoise.config.declaration import Choices, Interval, Key, declared
-from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS, training_config
+from counterpoise.config.keys import GAMMA, LAUNCHER_SECTIONS, SECTIONS, training_config
 from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
@@ -20,10 +21,9 @@ from models import ROOT
 DECLARED = declared(SECTIONS) | declared(LAUNCHER_SECTIONS)
 
 
-def test_the_documentation_is_what_the_command_makes():
-    command = [sys.executable, str(ROOT / "tools" / "config_reference.py")]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert made == (ROOT / "docs" / "config.md").read_text()
+def test_the_documentation_is_what_the_command_makes(capsys):
+    runpy.run_path(str(ROOT / "tools" / "config_reference.py"), run_name="__main__")
+    assert capsys.readouterr().out == (ROOT / "docs" / "config.md").read_text()
 
 
 @pytest.mark.parametrize("name", DECLARED)
@@ -75,6 +75,16 @@ def test_every_declared_restriction_is_checked(name):
         UserError, match=rf"^{name} is .*(expected (a number|numbers) (in|>)|known: )"
     ):
         check_config(cfg)
+
+
+@pytest.mark.parametrize("gamma", [-0.1, 0.0, 0.5, 2.0, math.nan, math.inf])
+def test_a_config_refuses_the_gammas_that_the_losses_refuse(gamma):
+    try:
+        check_gamma(gamma)
+    except ValueError:
+        assert gamma not in GAMMA
+    else:
+        assert gamma in GAMMA
 
 
 def test_a_name_that_a_user_registers_is_allowed_at_once():

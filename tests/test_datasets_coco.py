@@ -102,7 +102,7 @@ def own_names(root: Path, categories: list, annotations: list, **keys: object) -
 
 
 @pytest.mark.parametrize("above", ["none", "None", "", None])
-def test_an_unused_root_category_is_no_class(root: Path, above: object):
+def test_an_unused_root_category_is_not_a_class(root: Path, above: object):
     categories = tree((0, "pets", above), (1, "cat", "pets"), (2, "dog", "pets"))
     names, summary = own_names(root, categories, [box(category_id=2)])
     assert names == ["cat", "dog"]
@@ -213,7 +213,7 @@ def test_an_invalid_area_goes_with_a_note_and_its_box_stays(root: Path):
     boxes = [box(id=i, area=value) for i, value in enumerate(values)]
     part = load(root, [*boxes, box(id=90, area=None), box(id=91)], mode="refuse")
     assert not any("area" in a for a in part.dicts[0]["annotations"])
-    assert "'area' is no finite number >= 0" in part.report.summary()
+    assert "'area' is not a finite number >= 0" in part.report.summary()
     assert f"is taken: {len(values)}" in part.report.summary() and part.report.boxes == 8
 
 
@@ -288,9 +288,9 @@ def test_boxes_of_a_left_out_image_are_counted(root: Path):
 @pytest.mark.parametrize(
     "content, says",
     [
-        ("", "no readable JSON"),
-        ('{"images": [', "no readable JSON"),
-        ("[" * 100_000, "no readable JSON"),
+        ("", "not readable JSON"),
+        ('{"images": [', "not readable JSON"),
+        ("[" * 100_000, "not readable JSON"),
         ("[]", "no list 'images'"),
         ('{"images": [], "categories": []}', "no list 'annotations'"),
         ('{"images": [], "annotations": [], "categories": []}', "defines no class"),

@@ -26,7 +26,7 @@ def oriented(value: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_whole_image_gives_its_size(tmp_path: Path, suffix: str):
+def test_a_complete_image_gives_its_size(tmp_path: Path, suffix: str):
     assert read_image_size(picture(tmp_path / f"a{suffix}")) == (60, 40)
     assert suffix in image_suffixes()
 

@@ -160,7 +160,7 @@ def test_the_split_file_tolerates_what_people_write(voc: Path):
     assert not part.report.invalid_annotations
 
 
-def test_hidden_copies_are_no_data(voc: Path):
+def test_hidden_copies_are_left_out(voc: Path):
     picture(voc, "img/.ipynb_checkpoints/good.jpg")
     write(voc, "xml/._good.xml", b"\x00\x05\x16\x07")
     assert load(voc).report.images == 1

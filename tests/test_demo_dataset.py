@@ -1,4 +1,4 @@
-"""The synthetic long-tailed data set of the demo."""
+"""The synthetic long-tailed dataset of the demo."""
 
 import importlib.util
 from collections import Counter
@@ -65,10 +65,10 @@ def test_images_and_boxes_are_as_many_as_asked_for_and_read_as_coco(drawn, name)
 def test_boxes_are_tight_around_the_visible_part(class_name, monkeypatch):
     # On a bench without green every greenish pixel shows a part; shadows only darken.
     monkeypatch.setattr(
-        demo, "_draw_bench", lambda rng: np.tile(np.float32([255, 0, 255]), (480, 640, 1))
+        demo, "draw_bench", lambda rng: np.tile(np.float32([255, 0, 255]), (480, 640, 1))
     )
-    monkeypatch.setattr(demo, "_photograph", lambda canvas, rng: canvas)
-    monkeypatch.setattr(demo, "_look_alikes", lambda rng: [])
+    monkeypatch.setattr(demo, "photograph", lambda canvas, rng: canvas)
+    monkeypatch.setattr(demo, "choose_look_alikes", lambda rng: [])
     for seed in range(8):
         canvas, [(name, box)] = demo.draw_scene([class_name], np.random.default_rng(seed))
         shown = cv2.boundingRect((canvas[..., 1] > 25).astype(np.uint8))
@@ -80,8 +80,8 @@ def test_every_object_stays_visible_under_the_others():
     shape = demo.PARTS["washer"](np.random.default_rng(0))
     rng, owner, areas = np.random.default_rng(0), np.full((480, 640), -1, np.int16), []
     for number in range(30):
-        sprite, area = demo._place(shape, owner, areas, rng)
-        inside, on_patch = demo._overlap(sprite, owner.shape)
+        sprite, area = demo.place_part(shape, owner, areas, rng)
+        inside, on_patch = demo.overlap(sprite, owner.shape)
         owner[inside][sprite.solid[on_patch] > 0.5] = number
         areas.append(area)
         visible = np.bincount(owner[owner >= 0], minlength=len(areas))
@@ -129,11 +129,11 @@ def test_files_of_someone_else_are_never_replaced(tmp_path, after_drawing):
         demo.make_dataset(tmp_path, splits=SMALL)
     (tmp_path / "train").mkdir(exist_ok=True)
     (tmp_path / "train" / "mine.jpg").write_text("precious")
-    with pytest.raises(UserError, match=r"mine\.jpg is no part of this data set"):
+    with pytest.raises(UserError, match=r"mine\.jpg is not part of this dataset"):
         demo.make_dataset(tmp_path, seed=1, splits=SMALL)
     assert (tmp_path / "train" / "mine.jpg").read_text() == "precious"
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file is no part"):
+    with pytest.raises(UserError, match="file is not part"):
         demo.make_dataset(tmp_path / "file", splits=SMALL)
 
 

@@ -31,7 +31,7 @@ def remove(part, key):
     "spoil, sentence",
     [
         (change("detections", "score", float("nan")), "1 of .* scores are NaN.* record 0"),
-        (change("detections", "score", "high"), "a score is no number"),
+        (change("detections", "score", "high"), "a score is not a number"),
         (change("detections", "image_id", 999), "image_id 999 is not in the ground truth"),
         (
             change("detections", "category_id", 7),
@@ -49,7 +49,7 @@ def remove(part, key):
         (change("images", "id", 1), "image id 1 appears twice"),
         (change("categories", "name", "class 1"), "category name 'class 1' appears twice"),
         (lambda truth, _: truth.pop("images"), "expected a COCO dataset with a list 'images'"),
-        (change("annotations", "area", "x"), "an area is no number"),
+        (change("annotations", "area", "x"), "an area is not a number"),
         (change("annotations", "area", float("nan")), "the area of annotation 0 is nan"),
         (change("images", "id", None), "image id None is neither a whole number nor text"),
         (change("categories", "id", [1]), r"category id \[1\] is neither a whole number nor text"),
@@ -100,7 +100,9 @@ def test_a_truncated_predictions_file_is_named(tmp_path):
     write_inference(tmp_path, "mine", *scene())
     file = tmp_path / "inference" / "mine" / "detections.json"
     file.write_text(file.read_text()[:200])
-    with pytest.raises(UserError, match=r"detections.json is no whole JSON file .*cut off"):
+    with pytest.raises(
+        UserError, match=r"detections.json is not a complete JSON file .*interrupted"
+    ):
         read_inference(tmp_path, "mine")
 
 

@@ -679,7 +679,7 @@ def test_json_is_the_only_thing_on_standard_output(tmp_path, capsys, monkeypatch
         (["empty"], "holds no dataset: looked for a data.yaml"),
         (["config.yaml"], "config.yaml is a file: give the folder"),
         (["empty", "--config-file", "missing.yaml"], "config file missing.yaml cannot be read"),
-        (["broken"], "is no readable YAML"),
+        (["broken"], "is not readable YAML"),
         (["broken_images"], "has no usable image"),
         (["empty", "MODEL.BACKBONE.NAME", "resnet"], "MODEL.BACKBONE.NAME is 'resnet'"),
     ],

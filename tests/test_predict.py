@@ -97,7 +97,7 @@ def test_files_of_equal_name_keep_apart(images):
         (lambda folder: folder / "none", "does not exist"),
         (
             lambda folder: (folder / "text.txt", (folder / "text.txt").write_text("x"))[0],
-            "no image",
+            "does not have the suffix of an image",
         ),
         (lambda folder: ((folder / "empty").mkdir(), folder / "empty")[1], "holds no image"),
     ],

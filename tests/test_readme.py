@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,18 @@ def test_files_that_are_named_exist():
     assert named
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_and_functions_that_a_page_names_exist(page):
+    text = page.read_text()
+    for file, name in re.findall(r"`(?:tests/)?(test_\w+\.py)(?:::(\w+))?`", text):
+        assert f"def {name}" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+    for module, name in re.findall(r"`((?:balance|evaluation)\.\w+)\.(\w+)`", text):
+        assert hasattr(import_module(f"counterpoise.{module}"), name), f"{module}.{name}"
 
 
 def test_config_keys_that_are_named_exist():

@@ -10,7 +10,7 @@ import torch
 from counterpoise.commands import console
 from counterpoise.errors import UserError
 from counterpoise.training.run_record import RunRecord, command_line, hardware
-from runs import train_net, write_dataset
+from runs import NO_TEST, train_net, write_dataset
 
 
 def weights(out):
@@ -37,10 +37,9 @@ def test_the_command_of_a_script_is_quoted_for_a_shell(monkeypatch):
 
 def test_a_resumed_run_adds_up_its_time_and_keeps_when_it_began(tmp_path):
     data = write_dataset(tmp_path / "shapes")
-    quiet = ("DATASETS.TEST", "()")
-    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "2", *quiet) == 0
+    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "2", *NO_TEST) == 0
     first = RunRecord.read(tmp_path / "out" / "run.json")
-    assert train_net(data, tmp_path / "out", "--resume", "SOLVER.MAX_ITER", "4", *quiet) == 0
+    assert train_net(data, tmp_path / "out", "--resume", "SOLVER.MAX_ITER", "4", *NO_TEST) == 0
     second = RunRecord.read(tmp_path / "out" / "run.json")
     assert second.resumed_from == 2 and second.started == first.started
     assert second.training_seconds > first.training_seconds
@@ -49,7 +48,7 @@ def test_a_resumed_run_adds_up_its_time_and_keeps_when_it_began(tmp_path):
 
 def test_a_run_that_fails_has_no_end(tmp_path, capsys):
     data = write_dataset(tmp_path / "shapes")
-    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()") == 0
+    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "1", *NO_TEST) == 0
     for path in (tmp_path / "shapes" / "images").iterdir():
         path.unlink()
     assert train_net(data, tmp_path / "again") == 2
@@ -61,7 +60,7 @@ def test_the_config_that_a_run_leaves_trains_the_same_from_anywhere(tmp_path, mo
     data = write_dataset(tmp_path / "shapes")
     monkeypatch.chdir(tmp_path)
     pretrained = ("MODEL.WEIGHTS", "first/model_final.pth")  # relative to the working directory
-    short = ("DATASETS.TEST", "()", "SOLVER.MAX_ITER", "2", "SEED", seed)
+    short = (*NO_TEST, "SOLVER.MAX_ITER", "2", "SEED", seed)
     assert train_net(data, tmp_path / "first", *short) == 0
     assert train_net(data, tmp_path / "second", *short, *pretrained) == 0
     assert RunRecord.read(tmp_path / "second" / "run.json").seed >= 0
@@ -76,7 +75,7 @@ def test_the_config_that_a_run_leaves_trains_the_same_from_anywhere(tmp_path, mo
 
 def test_two_runs_left_to_chance_differ(tmp_path):
     data = write_dataset(tmp_path / "shapes")
-    short = ("DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1", "SEED", "-1")
+    short = (*NO_TEST, "SOLVER.MAX_ITER", "1", "SEED", "-1")
     for name in ("a", "b"):
         assert train_net(data, tmp_path / name, *short) == 0
     assert (
@@ -88,7 +87,7 @@ def test_two_runs_left_to_chance_differ(tmp_path):
 def test_an_evaluation_in_the_folder_of_a_run_leaves_its_config_alone(tmp_path):
     data = write_dataset(tmp_path / "shapes")
     out = tmp_path / "out"
-    assert train_net(data, out, "SOLVER.MAX_ITER", "1") == 0
+    assert train_net(data, out, "SOLVER.MAX_ITER", "1", *NO_TEST) == 0
     config, record = (out / "config.yaml").read_text(), (out / "run.json").read_text()
     assert train_net(data, out, "--eval-only", "MODEL.WEIGHTS", str(out / "model_final.pth")) == 0
     assert (out / "config.yaml").read_text() == config
@@ -107,7 +106,7 @@ def test_overwrite_removes_all_that_a_run_leaves_and_nothing_of_the_user(tmp_pat
     assert {"thresholds.json", "report.html", "model_best.pth"} <= {p.name for p in earlier}
     for path in (*earlier, out / "notes.txt"):
         path.write_bytes(mark + (path.read_bytes() if path.exists() else b""))
-    assert train_net(data, out, "--overwrite", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", "1") == 0
+    assert train_net(data, out, "--overwrite", *NO_TEST, "SOLVER.MAX_ITER", "1") == 0
     files = [path for path in out.rglob("*") if path.is_file()]
     assert [path.name for path in files if mark in path.read_bytes()] == ["notes.txt"]
     assert not (out / "thresholds.json").exists() and not (out / "log.txt.rank3").exists()
@@ -161,7 +160,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
         ("hardware", -1),
     ],
 )
-def test_a_record_with_a_value_of_another_kind_is_refused(tmp_path, key, value):
+def test_a_record_with_a_value_of_another_type_is_refused(tmp_path, key, value):
     path = RunRecord("python train_net.py", (), 1).write(tmp_path / "run.json")
     content = json.loads(path.read_text()) | {key: value}
     path.write_text(json.dumps(content))

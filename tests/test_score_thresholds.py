@@ -178,7 +178,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
     "text, said",
     [
         (None, "does not exist"),
-        ('{"thresholds": {"disc": 0.', "cut off"),
+        ('{"thresholds": {"disc": 0.', "not a complete JSON file"),
         ("[]", "holds no score thresholds"),
         ('{"thresholds": {}}', "holds no score thresholds"),
         ('{"thresholds": [0.5]}', "holds no score thresholds"),

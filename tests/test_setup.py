@@ -184,7 +184,7 @@ def test_environment_is_current_only_with_matching_stamp_and_a_python(tmp_path):
         ("something new", "read the end of its output"),
     ],
 )
-def test_failure_is_told_with_its_fix(output, told):
+def test_failure_is_reported_with_its_fix(output, told):
     cause = setup_env.failure_cause(output)
     assert told in cause
     assert "\n" not in cause
@@ -244,7 +244,7 @@ def test_opencv_that_set_up_installed_gives_way_to_its_headless_build(opencv, en
 
 
 @pytest.mark.parametrize("error", [NO_LIBGL, "ImportError: numpy.core failed to import"])
-def test_broken_opencv_of_a_kept_environment_is_told_and_not_replaced(opencv, error):
+def test_broken_opencv_of_a_kept_environment_is_reported_and_not_replaced(opencv, error):
     opencv(error)
     session = RecordingSession()
     with pytest.raises(SetupError, match=r"cv2 of env does not import .*apt-get install"):
@@ -252,7 +252,7 @@ def test_broken_opencv_of_a_kept_environment_is_told_and_not_replaced(opencv, er
     assert not session.pip_calls
 
 
-def test_opencv_that_headless_does_not_cure_is_told(opencv):
+def test_opencv_that_headless_does_not_fix_is_reported(opencv):
     opencv(NO_LIBGL, NO_LIBGL.replace("libGL", "libz"))
     with pytest.raises(SetupError, match=r"libz\.so\.1"):
         setup_env.settle_opencv(environment(owned=True), Path("env"), RecordingSession())
@@ -312,7 +312,7 @@ def test_environment_is_described_by_its_own_python(tmp_path):
     assert not env.owned
 
 
-def test_environment_whose_python_is_gone_is_told(tmp_path):
+def test_environment_whose_python_is_gone_is_reported(tmp_path):
     with pytest.raises(SetupError, match="does not run; remove"):
         setup_env.inspect_environment(tmp_path)
 

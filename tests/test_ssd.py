@@ -146,7 +146,7 @@ def test_batches_with_nothing_to_learn_give_finite_losses_with_a_graph(shape, ta
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_computed_in_float32(dtype):
+def test_half_precision_is_computed_in_float32(dtype):
     half = batch(dtype=dtype)
     exact = [v.float() if v.is_floating_point() else v for v in half]
     losses = ssd_loss(*half)

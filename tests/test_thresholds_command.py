@@ -105,7 +105,7 @@ def test_chosen_thresholds_are_refused_for_another_checkpoint(arguments, run, tm
         (["DATASETS.VAL", "()"], "DATASETS.VAL is empty"),
         (["DATASETS.VAL", "('shapes_vall',)"], "did you mean"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth does not exist"),
-        (["MODEL.WEIGHTS", ""], "no checkpoint"),
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "SCORE_THRESHOLDS"),
     ],
 )

@@ -15,7 +15,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.training.hooks import BalanceMetricPrinter
 from models import CONFIGS
-from runs import SMALL, train_net, write_dataset
+from runs import NO_TEST, SMALL, train_net, write_dataset
 
 
 def metrics(out: Path) -> list[dict]:
@@ -89,7 +89,7 @@ def test_overwrite_starts_anew(tmp_path):
     data = write_dataset(tmp_path / "shapes")
     assert train_net(data, tmp_path / "out") == 0
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    assert train_net(data, tmp_path / "out", "--overwrite", "SOLVER.MAX_ITER", "2") == 0
+    assert train_net(data, tmp_path / "out", "--overwrite", "SOLVER.MAX_ITER", "2", *NO_TEST) == 0
     assert max(m["iteration"] for m in metrics(tmp_path / "out")) <= 2
     assert not (tmp_path / "out" / "model_0000002.pth").exists()
     assert (tmp_path / "out" / "notes.txt").exists()
@@ -112,14 +112,14 @@ def test_overwrite_keeps_the_earlier_run_where_the_new_one_cannot_begin(run, mis
 
 def test_resume_continues_where_the_run_stopped(tmp_path):
     data = write_dataset(tmp_path / "shapes")
-    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "2") == 0
-    assert train_net(data, tmp_path / "out", "--resume", "SOLVER.MAX_ITER", "4") == 0
+    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "2", *NO_TEST) == 0
+    assert train_net(data, tmp_path / "out", "--resume", "SOLVER.MAX_ITER", "4", *NO_TEST) == 0
     assert checkpoint(tmp_path / "out" / "model_final.pth")["iteration"] == 3
 
 
 def test_resume_refuses_other_counts_and_shows_the_difference(tmp_path, capsys):
     data = write_dataset(tmp_path / "shapes")
-    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "2") == 0
+    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "2", *NO_TEST) == 0
     labels = json.loads((tmp_path / "shapes" / "labels.json").read_text())
     labels["annotations"].append({**labels["annotations"][0], "id": 99})
     (tmp_path / "shapes" / "labels.json").write_text(json.dumps(labels))
@@ -165,7 +165,7 @@ def test_evaluation_reproduces_the_figures_of_the_run(run, tmp_path):
 @pytest.mark.parametrize(
     "weights, said",
     [
-        ("", "--eval-only needs a checkpoint"),
+        ("", "MODEL.WEIGHTS is empty: give the path of a checkpoint"),
         ("nowhere.pth", "nowhere.pth does not exist"),
         ("{data}", "cannot be read as a checkpoint"),
     ],
@@ -223,7 +223,7 @@ def test_fine_tuning_for_other_classes_names_the_layers_that_start_fresh(run, tm
     _, out = run
     data = write_dataset(tmp_path / "parts", names=("nut", "bolt"))
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth"), "SOLVER.MAX_ITER", "1"]
-    assert train_net(data, tmp_path / "out", *weights) == 0
+    assert train_net(data, tmp_path / "out", *weights, *NO_TEST) == 0
     log = (tmp_path / "out" / "log.txt").read_text()
     line = next(line for line in log.splitlines() if "start fresh" in line)
     assert "roi_heads.box_predictor.cls_score" in line
@@ -265,10 +265,10 @@ def test_bad_input_ends_with_one_sentence_and_code_2(run, tmp_path, capsys, over
 
 def test_an_image_that_goes_missing_while_training_is_named_also_from_a_worker(tmp_path, capsys):
     data = write_dataset(tmp_path / "shapes")
-    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "1") == 0  # reads the dataset
+    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "1", *NO_TEST) == 0
     for path in (tmp_path / "shapes" / "images").iterdir():
         path.unlink()
-    assert train_net(data, tmp_path / "again", "DATALOADER.NUM_WORKERS", "1") == 2
+    assert train_net(data, tmp_path / "again", "DATALOADER.NUM_WORKERS", "1", *NO_TEST) == 2
     error = capsys.readouterr().err
     assert ".png cannot be used" in error and len(error.strip().splitlines()) == 1
 
@@ -302,14 +302,13 @@ def test_a_loss_from_a_file_of_the_users_own_trains(run, tmp_path):
     data, _ = run
     (tmp_path / "my_losses.py").write_text(OWN_LOSS)
     flags = [f"--import={tmp_path / 'my_losses.py'}"]
-    assert (
-        train_net(data, tmp_path / "out", *flags, "BALANCE.ROI_LOSS.NAME", "smooth_for_test") == 0
-    )
+    own = ("BALANCE.ROI_LOSS.NAME", "smooth_for_test", *NO_TEST)
+    assert train_net(data, tmp_path / "out", *flags, *own) == 0
 
 
 @pytest.mark.parametrize(
     "content, said",
-    [(None, "there is no such file"), ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError")],
+    [(None, "mine.py does not exist"), ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError")],
 )
 def test_a_file_that_cannot_be_imported_is_refused(run, tmp_path, capsys, content, said):
     data, _ = run

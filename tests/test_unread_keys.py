@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from models import quick_config
-from runs import train_net, write_dataset
+from runs import NO_TEST, train_net, write_dataset
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,8 @@ def with_masks(folder, count=None, encoded=False):
     return data
 
 
-MASKS = ["MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "SOLVER.MAX_ITER", "1"]
+STEP = ["SOLVER.MAX_ITER", "1", *NO_TEST]
+MASKS = [*STEP, "MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"]
 
 
 def test_masks_train_where_every_box_has_one(tmp_path):
@@ -141,7 +142,7 @@ def stored():
 def test_training_images_are_shown_and_batch_norms_made_precise_when_asked(tmp_path):
     data = write_dataset(tmp_path / "shapes")
     asked = ["VIS_PERIOD", "1", "TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "1"]
-    asked += ["MODEL.FPN.NORM", "BN", "SOLVER.MAX_ITER", "1"]
+    asked += ["MODEL.FPN.NORM", "BN", *STEP]
     assert train_net(data, tmp_path / "out", *asked) == 0
     assert "Running precise-BN for 1 iterations" in (tmp_path / "out" / "log.txt").read_text()
 

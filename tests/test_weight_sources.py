@@ -125,7 +125,7 @@ def test_the_table_lists_names_counts_frequencies_and_weights(catalog, caplog):
         class_weight_provider(quick_config("DATASETS.TRAIN", "first"))()
     rows = {line.split()[0]: line.split()[1:] for line in caplog.text.splitlines() if line}
     weights = class_weights([6, 3, 1]).tolist()
-    assert rows["b"] == ["3", "3", "30.00%", f"{weights[1]:.4g}"]
+    assert rows["b"] == ["3", "3", "30.00", "%", f"{weights[1]:.4g}"]
     assert rows["(background)"] == [f"{weights[3]:.4g}"]
 
 

@@ -3,8 +3,8 @@
 An environment that set-up creates gets the versions pinned in ``constraints.txt``. One that exists
 already, a venv or a conda prefix, keeps every package it has; set-up adds only what is missing.
 A stamp in the environment makes the next call return at once until a file that defines the set-up
-changes. Whatever stops the set-up is told in one sentence (exit code 2); what the commands printed
-is in ``setup.log`` in the environment.
+changes. Whatever stops the set-up is reported in one sentence (exit code 2); what the commands
+printed is in ``setup.log`` in the environment.
 
 Standard library only, and in the syntax of Python 3.8, so that a Python too old for Counterpoise
 gets as far as the sentence that says so.
@@ -46,7 +46,7 @@ DISK_GB = 9 if sys.platform == "linux" else 3
 MODULES = {"hydra-core": "hydra", "opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 HEADLESS = "opencv-python-headless"
 
-# What a failed command prints, and the cause with its fix; the first that matches is told.
+# What a failed command prints, and the cause with its fix; the first that matches is reported.
 # Without a network pip ends in "No matching distribution", too: hence the order.
 FAILURES = (
     (
@@ -123,7 +123,7 @@ def fingerprint(files: Iterable[Path] = DEFINING_FILES, root: Path = ROOT) -> st
 
 
 def is_current(prefix: Path, wanted: str) -> bool:
-    """Tell whether an environment was completed with this fingerprint and still has its Python."""
+    """Whether an environment was completed with this fingerprint and still has its Python."""
     stamp = prefix / "setup.stamp"
     return stamp.exists() and stamp.read_text() == wanted and (prefix / "bin" / "python").exists()
 
@@ -208,7 +208,7 @@ def constraints_for(env: Environment, pins: str) -> str:
     """
     if env.owned:
         return pins
-    # One version that pip cannot parse, as some private builds have, would void the whole file.
+    # One version that pip cannot parse, as some private builds have, would invalidate the file.
     kept = [f"{k}=={v}" for k, v in sorted(env.installed.items()) if re.match(r"\d[\w.+!]*$", v)]
     if not env.brings_torch:
         lines = (line for line in pins.splitlines() if "==" in line)
@@ -217,7 +217,7 @@ def constraints_for(env: Environment, pins: str) -> str:
 
 
 def failure_cause(output: str) -> str:
-    """Tell from what a failed command printed why it failed and what to do."""
+    """Say why a command failed, from its output, and what to do."""
     for pattern, cause in FAILURES:
         if re.search(pattern, output):
             return cause
@@ -225,7 +225,7 @@ def failure_cause(output: str) -> str:
 
 
 def pip_progress(line: str) -> str | None:
-    """Shorten the few lines of pip's output that show how far a long installation is."""
+    """Shorten a line of pip's output that shows how far a long installation is; None for others."""
     download = re.match(r"\s*Downloading (\S+?)-(\d[^-]*)-\S+ \(([\d.]+) MB\)", line)
     if download and float(download[3]) >= 100:
         return "downloading {} {} ({} MB)".format(*download.groups())
@@ -235,7 +235,7 @@ def pip_progress(line: str) -> str | None:
 
 
 def missing_library(import_error: str) -> str | None:
-    """Name the shared library for want of which an import failed, if that was the cause."""
+    """Name the missing shared library that made an import fail; None where the cause is another."""
     match = re.search(r"ImportError: (\S+): cannot open shared object file", import_error)
     return match[1] if match else None
 
@@ -435,7 +435,7 @@ def settle_opencv(env: Environment, prefix: Path, session: Session) -> None:
         session: runs pip.
 
     Raises:
-        SetupError: ``cv2`` does not import, and the swap is no cure or the OpenCV is not ours.
+        SetupError: ``cv2`` does not import, and the swap does not help or is not allowed.
     """
     error = import_error(env.python, "cv2")
     library = missing_library(error)

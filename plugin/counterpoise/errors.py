@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input or configuration, put in one sentence that names the culprit and the fix.
+    """Bad input or configuration, put in one sentence: which file, key or value, and how to fix it.
 
     The command line prints the sentence without a traceback and ends with exit code 2.
     """

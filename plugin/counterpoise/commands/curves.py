@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from counterpoise.balance.losses import check_gamma
 from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
+from counterpoise.config.tree import value_at
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.modeling.weight_sources import RETINANETS
 from counterpoise.pages.curves import draw_cumulative_shares, draw_loss_curves, save
 from counterpoise.utils.progress import progress
 
@@ -65,9 +67,11 @@ def collect_proposals(cfg: CfgNode, max_images: int) -> tuple[Tensor, Tensor]:
     model, _ = load_for_evaluation(test)
     head = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
     if not hasattr(head, "cls_loss"):
+        one_stage = cfg.MODEL.META_ARCHITECTURE in RETINANETS
+        key = "MODEL.META_ARCHITECTURE" if one_stage else "MODEL.ROI_HEADS.NAME"
         raise UserError(
-            f"MODEL.ROI_HEADS.NAME is '{cfg.MODEL.ROI_HEADS.NAME}', but the curves of a model need "
-            "BalancedROIHeads or BalancedRes5ROIHeads"
+            f"{key} is '{value_at(cfg, key)}', but the curves of a model need BalancedROIHeads or "
+            "BalancedRes5ROIHeads: give the config and the checkpoint of such a model"
         )
     collected: list[tuple[Tensor, Tensor]] = []
 

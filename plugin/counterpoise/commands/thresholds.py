@@ -37,13 +37,6 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--{flag} is {value:g}, expected a number in (0, 1]")
     cfg = config_of(args)
     cfg.BALANCE.SCORE_THRESHOLDS = ""  # those of an earlier choice
-    if not cfg.MODEL.WEIGHTS:
-        raise UserError("there is no checkpoint to choose for: give --run or MODEL.WEIGHTS")
-    if not cfg.DATASETS.VAL:
-        raise UserError(
-            "DATASETS.VAL is empty: name a dataset whose images the model has not learned from, "
-            "such as DATASETS.VAL mine_val"
-        )
     prepare(cfg, eval_only=True, splits=("VAL",))
     path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(FILE_NAME)
     applied = cfg.clone()
@@ -82,7 +75,7 @@ def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> st
     """Write the thresholds as a table for the terminal."""
     rows = [
         (
-            c.name, c.boxes, f"{c.point.threshold:.3f}" + ("" if c.reached else " *"),
+            c.name, c.boxes, number(c.point.threshold, 3) + ("" if c.reached else " *"),
             *(number(v) for v in (c.point.precision, c.point.recall, c.point.F1, c.F1_common)),
         )
         for c in chosen

@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> None:
     """
     gpus = torch.cuda.device_count()
     if args.num_gpus > max(gpus, 1):
-        raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs")
+        raise UserError(
+            f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs: give at most "
+            f"{max(gpus, 1)}"
+        )
     try:
         launch(
             train_or_evaluate,
@@ -131,7 +134,7 @@ def import_file(path: Path) -> None:
         UserError: the file is missing or raises.
     """
     if not path.is_file():
-        raise UserError(f"--import {path}: there is no such file")
+        raise UserError(f"--import {path} does not exist: give the path of a Python file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -148,7 +151,9 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"OUTPUT_DIR {folder} cannot be created: {error.strerror}") from error
+        raise UserError(
+            f"OUTPUT_DIR {folder} cannot be created ({error.strerror}): choose another folder"
+        ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"OUTPUT_DIR {folder} is not writable: choose another folder")
     fresh = not (args.resume or args.overwrite or args.eval_only)

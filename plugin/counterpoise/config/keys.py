@@ -363,7 +363,7 @@ SECTIONS = (
     ),
 )
 
-#: Keys of the launcher: they are no part of a model, or change a default of Detectron2.
+#: Keys of the launcher: they are not part of a model, or change a default of Detectron2.
 LAUNCHER_SECTIONS = (
     Section(
         "MODEL",

@@ -1,4 +1,4 @@
-"""Loading of config files with answers to mistakes."""
+"""Loading of config files; messages name the file, the key and the nearest valid one."""
 
 import ast
 import copy

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from counterpoise.config.validation import RETINANETS, check_config
+from counterpoise.config.validation import check_config
 from counterpoise.datasets import (
     DatasetSpec,
     dataset_names,
@@ -20,17 +20,17 @@ from counterpoise.datasets import (
 )
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling.acceleration import choose_speed
-from counterpoise.modeling.checkpoint import read_record
+from counterpoise.modeling.checkpoint import read_training_record
 from counterpoise.modeling.score_thresholds import ScoreThresholds, known_class_names
+from counterpoise.modeling.weight_sources import head_section
 
 logger = logging.getLogger(__name__)
 
 
-#: Why a command cannot do without a dataset in a split.
-NEEDED_FOR = {
+#: What to do about a split that a command needs and that names no dataset.
+FIXES = {
     "TRAIN": "add a file of configs/datasets with --config-file, or name a dataset",
-    "TEST": "name a dataset to evaluate on",
-    "VAL": "name a dataset to choose on, other than those of DATASETS.TEST",
+    "VAL": "name a dataset to choose on, whose images are not in DATASETS.TRAIN or DATASETS.TEST",
 }
 
 
@@ -47,7 +47,7 @@ def prepare(
         eval_only: take the classes from the checkpoint ``MODEL.WEIGHTS`` and do not look at the
             training data.
         splits: keys of ``DATASETS``, in capitals, that must name datasets which exist; none at all
-            for work on images that are no dataset. By default ``TEST``, which may be empty, or in
+            for work on images outside any dataset. By default ``TEST``, which may be empty, or in
             training ``TRAIN``, and ``TEST`` and ``VAL`` which may be empty.
 
     Returns:
@@ -63,10 +63,15 @@ def prepare(
         used = ("TEST",) if eval_only else ("TRAIN", "TEST", "VAL")
     else:
         needed = used = tuple(splits)
+    if eval_only and not cfg.MODEL.WEIGHTS:
+        raise UserError(
+            "MODEL.WEIGHTS is empty: give the path of a checkpoint, such as MODEL.WEIGHTS "
+            "output/mine/model_final.pth"
+        )
     for split in needed:
         if not cfg.DATASETS[split]:
-            raise UserError(f"DATASETS.{split} is empty: {NEEDED_FOR[split]}")
-    record = read_record(cfg.MODEL.WEIGHTS) if eval_only else None
+            raise UserError(f"DATASETS.{split} is empty: {FIXES[split]}")
+    record = read_training_record(cfg.MODEL.WEIGHTS) if eval_only else None
     if record is None and not used:
         used = ("TEST",)  # which then has to say what the classes are
     _check_dataset_names(cfg, specs, used)
@@ -80,7 +85,7 @@ def prepare(
     _check_proposal_files(cfg, specs, asked)
     if classes is None:
         classes = _catalog_class_names(cfg, used)
-    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
+    head = head_section(cfg)
     stated = cfg.MODEL[head].NUM_CLASSES
     if stated not in (0, len(classes)):
         raise UserError(
@@ -223,21 +228,15 @@ def _spec_by_name(specs: dict[str, DatasetSpec]) -> dict[str, DatasetSpec]:
 
 
 def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
-    for split in used:
-        for name in cfg.DATASETS[split]:
-            metadata = MetadataCatalog.get(name)
-            if not metadata.get("thing_classes"):
-                load_dataset(name)  # Detectron2's COCO loader names the classes on reading
-            if not metadata.get("thing_classes"):
-                raise UserError(
-                    f"dataset '{name}' has no class names: set MetadataCatalog.get('{name}')."
-                    "thing_classes where it is registered"
-                )
-            return list(metadata.thing_classes)
-    raise UserError(
-        f"MODEL.WEIGHTS '{cfg.MODEL.WEIGHTS}' has no record of its classes and DATASETS.{used[0]} "
-        "is empty: give a checkpoint of train_net.py, or name a dataset with the same classes"
-    )
+    names = [name for split in used for name in cfg.DATASETS[split]]
+    if not names:
+        raise UserError(
+            f"MODEL.WEIGHTS '{cfg.MODEL.WEIGHTS}' has no record of its classes and "
+            f"DATASETS.{used[0]} is empty: give a checkpoint of train_net.py, or name a dataset "
+            "with the same classes"
+        )
+    # Detectron2's COCO loader names the classes on reading.
+    return list(MetadataCatalog.get(names[0]).get("thing_classes") or load_dataset(names[0])[1])
 
 
 def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str], eval_only: bool) -> None:

@@ -13,7 +13,7 @@ from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_area, usable_segmentation
 
 # In pixels. Writers round to a few decimals: an overhang below it is not worth counting, and what
-# is thinner than it is no visible part of a box.
+# is thinner than it is not a visible part of a box.
 _ROUNDING = 0.01
 
 
@@ -48,8 +48,8 @@ def check_records(
     report.empty_images = sum(not d["annotations"] for d in dicts)
     if checker.invalid_areas:
         report.notes.append(
-            "boxes whose 'area' is no finite number >= 0, so that the area of their segment or box "
-            f"is taken: {checker.invalid_areas}"
+            "boxes whose 'area' is not a finite number >= 0, so that the area of their segment or "
+            f"box is taken: {checker.invalid_areas}"
         )
     if checker.lost_segmentations:
         report.notes.append(
@@ -74,13 +74,13 @@ def clip_box(
 
     Raises:
         InvalidAnnotationError: the box is not finite, has no area, is a single pixel of VOC's
-            inclusive coordinates, or lies wholly outside.
+            inclusive coordinates, or lies completely outside.
     """
     x0, y0, x1, y1 = box
     if not all(map(math.isfinite, box)):
         raise InvalidAnnotationError(InvalidKind.NOT_FINITE, _as_written(box))
     # VOC's last pixel belongs to the box, so equal numbers are one pixel; but a box of a single
-    # pixel is a click in the labelling tool (BCCD has two), no object.
+    # pixel is a click in the labelling tool (BCCD has two), not an object.
     thin = x1 == x0 or y1 == y0
     click = (x0, y0) == (x1, y1)
     if x1 < x0 or y1 < y0 or click or (thin and coordinates is not Coordinates.PIXELS_FROM_1):

@@ -24,7 +24,7 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
     """Parse the annotation file.
 
     Raises:
-        UserError: the folder or the file is missing, the file is no JSON object, or one of its
+        UserError: the folder or the file is missing, the file is not a JSON object, or one of its
             lists ``images``, ``annotations`` and ``categories`` is missing or cannot be used.
     """
     images_root = require_folder(spec.images, f"DATASETS.CUSTOM.{spec.name}.IMAGES")
@@ -36,7 +36,7 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
     if root is not None and not spec.classes:
         records.notes.append(
             f"category '{categories[root]}' (id {root!r}) has no annotation and is only the "
-            "supercategory of all others: it is no class, unless CLASSES lists it"
+            "supercategory of all others: it is not a class, unless CLASSES lists it"
         )
     names = (name for key, name in categories.items() if key != root)
     records.class_names = tuple(dict.fromkeys(names))
@@ -65,12 +65,13 @@ def _load_json(spec: DatasetSpec) -> dict[str, list[Any]]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{what}: {spec.annotations} is no readable JSON: {error}.") from error
+        raise UserError(
+            f"{what}: {spec.annotations} is not readable JSON ({error}): give a COCO instances file"
+        ) from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(
-                f"{what}: {spec.annotations} holds no list '{key}', so it is no COCO instances "
-                "file."
+                f"{what}: {spec.annotations} holds no list '{key}': give a COCO instances file"
             )
     return content
 
@@ -85,8 +86,8 @@ def _categories(written: list[Any], spec: DatasetSpec) -> dict[int | str, str]:
                 raise ValueError(f"its id {key!r} is that of '{names[key]}', too")
         except ValueError as error:
             raise UserError(
-                f"{spec.annotations}, categories[{number}]: {error}; without valid categories no "
-                "annotation has a class."
+                f"{spec.annotations}, categories[{number}]: {error}; fix it, because without "
+                "categories no annotation has a class"
             ) from None
         names[key] = name
     return dict(sorted(names.items(), key=lambda item: _id_order(item[0])))

@@ -28,7 +28,7 @@ def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
             datasets with different class names.
     """
     if not dataset_names:
-        raise UserError("there is no dataset to count classes in: name one in DATASETS.TRAIN.")
+        raise UserError("there is no dataset to count classes in: name one in DATASETS.TRAIN")
     images: dict[str, int] = {}
     boxes: dict[str, int] = {}
     num_images = num_empty = 0
@@ -65,21 +65,21 @@ def load_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], list[str]]:
     """
     if dataset_name not in DatasetCatalog:
         hint = did_you_mean(dataset_name, DatasetCatalog.list())
-        raise UserError(f"there is no dataset named '{dataset_name}'; {hint}.")
+        raise UserError(f"there is no dataset named '{dataset_name}'; {hint}")
     if dataset_name not in _read or _read[dataset_name][0] is not DatasetCatalog[dataset_name]:
         for gone in [name for name in _read if name not in DatasetCatalog]:
             del _read[gone]
         try:
             dicts = _records(dataset_name)
         except OSError as error:
-            raise UserError(f"dataset '{dataset_name}' cannot be read: {error}.") from error
+            raise UserError(f"dataset '{dataset_name}' cannot be read: {error}") from error
         _read[dataset_name] = DatasetCatalog[dataset_name], dicts
     # Asked for after loading: loaders of COCO files set the names only then.
     names = MetadataCatalog.get(dataset_name).get("thing_classes")
     if not names:
         raise UserError(
             f"dataset '{dataset_name}' has no class names: set "
-            f"MetadataCatalog.get('{dataset_name}').thing_classes where it is registered."
+            f"MetadataCatalog.get('{dataset_name}').thing_classes where it is registered"
         )
     return _read[dataset_name][1], list(names)
 
@@ -132,7 +132,7 @@ def _class_name(annotation: Mapping[str, Any], names: list[str], dataset_name: s
     if not 0 <= index < len(names):
         raise UserError(
             f"dataset '{dataset_name}' holds a box of category_id {index}, but its thing_classes "
-            f"are {len(names)} names (0 to {len(names) - 1})."
+            f"are {len(names)} names (0 to {len(names) - 1}): fix the id or the list"
         )
     return names[index]
 

@@ -26,11 +26,11 @@ def require_folder(path: Path, what: str) -> Path:
     """Return ``path``.
 
     Raises:
-        UserError: it is no folder; ``what`` names the config key.
+        UserError: it is not a folder; ``what`` names the config key.
     """
     if not os.path.isdir(path):
         found = "a file" if os.path.exists(path) else "not there"
-        raise UserError(f"{what} must be a folder, but {path} is {found}.")
+        raise UserError(f"{what} must be a folder, but {path} is {found}")
     return path
 
 
@@ -38,11 +38,11 @@ def require_file(path: Path, what: str) -> Path:
     """Return ``path``.
 
     Raises:
-        UserError: it is no file; ``what`` names the config key.
+        UserError: it is not a file; ``what`` names the config key.
     """
     if not os.path.isfile(path):
         found = "a folder" if os.path.isdir(path) else "not there"
-        raise UserError(f"{what} must be a file, but {path} is {found}.")
+        raise UserError(f"{what} must be a file, but {path} is {found}")
     return path
 
 
@@ -56,7 +56,7 @@ def read_text(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} cannot be read as UTF-8 text: {error}.") from error
+        raise UserError(f"{what} {path} cannot be read as UTF-8 text: {error}") from error
 
 
 def find_files(root: Path, wanted: Callable[[str], bool]) -> list[Path]:
@@ -70,7 +70,7 @@ def find_files(root: Path, wanted: Callable[[str], bool]) -> list[Path]:
 
 def _walk(root: Path) -> Iterator[str]:
     def fail(error: OSError) -> None:
-        raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}.")
+        raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}")
 
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=fail):
@@ -152,6 +152,6 @@ class ImageIndex:
         return self._by_stem.get(stem, [])
 
     def stem_of(self, file_name: str) -> str:
-        """Cut off an image extension; a dot that is part of the stem stays."""
+        """Remove an image extension; a dot that is part of the stem stays."""
         stem, suffix = os.path.splitext(file_name)
         return stem if suffix.lower() in self._suffixes else file_name

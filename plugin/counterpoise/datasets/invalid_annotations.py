@@ -12,7 +12,7 @@ class InvalidKind(str, Enum):
     __str__ = str.__str__
 
     ZERO_SIZE = "zero-size or inverted box"
-    OUTSIDE = "box wholly outside the image"
+    OUTSIDE = "box completely outside the image"
     NOT_FINITE = "box with NaN or infinite numbers"
     UNKNOWN_CLASS = "unknown class"
     UNREADABLE_OBJECT = "unreadable object or line"

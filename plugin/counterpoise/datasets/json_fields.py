@@ -1,4 +1,4 @@
-"""Fields of one object in a JSON file. Each function raises ValueError that says what is wrong."""
+"""Fields of one object in a JSON file; a ValueError says what is wrong with one."""
 
 from reprlib import repr  # bounded in length and depth, whatever the file holds
 from typing import Any

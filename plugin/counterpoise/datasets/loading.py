@@ -52,7 +52,7 @@ def _own_names(spec: DatasetSpec, records: RecordSet) -> tuple[str, ...]:
     if not names:
         raise UserError(
             f"dataset '{spec.name}' defines no class in {records.source}: set "
-            f"DATASETS.CUSTOM.{spec.name}.CLASSES."
+            f"DATASETS.CUSTOM.{spec.name}.CLASSES"
         )
     return names
 
@@ -112,7 +112,7 @@ class Source:
         if len(dicts) < 2:
             raise UserError(
                 f"DATASETS.CUSTOM.{self.spec.name}.HOLDOUT needs at least two usable images, but "
-                f"{report.source} holds {len(dicts)}."
+                f"{report.source} holds {len(dicts)}: set it to 0"
             )
         ids = [d["image_id"] for d in dicts]
         labels = [frozenset(a["category_id"] for a in d["annotations"]) for d in dicts]

@@ -37,15 +37,15 @@ def register_datasets(
     """
     if bad_records not in BAD_RECORDS:
         hint = did_you_mean(bad_records, BAD_RECORDS)
-        raise UserError(f"DATASETS.BAD_RECORDS is {bad_records!r}; {hint}.")
+        raise UserError(f"DATASETS.BAD_RECORDS is {bad_records!r}; {hint}")
     names = None if classes is None else check_class_names(list(classes), "the class list")
     if names == ():
-        raise UserError("the class list is empty: name at least one class.")
+        raise UserError("the class list is empty: name at least one class")
     for name in dataset_names(specs):
         if name in DatasetCatalog and not isinstance(DatasetCatalog[name], _Loader):
             raise UserError(
                 f"the dataset name '{name}' is already taken in Detectron2's catalogue: rename it "
-                "in DATASETS.CUSTOM."
+                "in DATASETS.CUSTOM"
             )
     for spec in specs.values():
         _register(Source(spec, names, bad_records))
@@ -66,7 +66,7 @@ def dataset_report(name: str) -> Report:
         if name in (loader.name, loader.source.spec.name):
             return loader.source.parts[name].report
     hint = did_you_mean(name, [loader.name for loader in ours]) if ours else "none is registered"
-    raise UserError(f"there is no custom dataset named '{name}'; {hint}.")
+    raise UserError(f"there is no custom dataset named '{name}'; {hint}")
 
 
 class _Loader:
@@ -92,7 +92,7 @@ class _Loader:
             if metadata.get(key, value) != value:
                 raise UserError(
                     f"the metadata of dataset '{self.name}' already has {key} "
-                    f"{metadata.get(key)!r}, not {value!r}: rename the dataset in DATASETS.CUSTOM."
+                    f"{metadata.get(key)!r}, not {value!r}: rename the dataset in DATASETS.CUSTOM"
                 )
         metadata.set(**values)
 

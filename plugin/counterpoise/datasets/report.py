@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from counterpoise.datasets.invalid_annotations import InvalidAnnotation, InvalidKind
 from counterpoise.errors import UserError
+from counterpoise.utils.text import counted
 
 _EXAMPLES = 5  # per kind in the summary
 
@@ -50,12 +51,14 @@ class Report:
         ]
         if self.empty_images:
             lines.append(
-                f"  {_count(self.empty_images, 'image')} without boxes: "
+                f"  {counted(self.empty_images, 'image')} without boxes: "
                 "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps them in training, where hard "
                 "example mining learns from them; True leaves them out"
             )
         if self.clipped:
-            lines.append(f"  {_count(self.clipped, 'box')} partly outside the image, clipped to it")
+            lines.append(
+                f"  {counted(self.clipped, 'box')} partly outside the image, clipped to it"
+            )
         lines += [f"  {note}" for note in self.notes]
         lines += self._invalid_lines()
         return "\n".join(lines)
@@ -65,11 +68,11 @@ class Report:
             yield "  no invalid annotations"
             return
         images = [a for a in self.invalid_annotations if a.drops_image]
-        total = _count(len(self.invalid_annotations), "invalid annotation")
-        left_out = _count(len(self.invalid_annotations) - len(images), "box")
+        total = counted(len(self.invalid_annotations), "invalid annotation")
+        left_out = counted(len(self.invalid_annotations) - len(images), "box")
         if images:
-            boxes = _count(sum(image.boxes for image in images), "box")
-            left_out += f" and {_count(len(images), 'image')} with {boxes}"
+            boxes = counted(sum(image.boxes for image in images), "box")
+            left_out += f" and {counted(len(images), 'image')} with {boxes}"
         yield f"  {total}, left out: {left_out}"
         for kind, found in self.by_kind().items():
             yield f"    {kind}: {len(found)}"
@@ -87,10 +90,10 @@ class Report:
             UserError: there is at least one invalid annotation.
         """
         if self.invalid_annotations:
-            total = _count(len(self.invalid_annotations), "invalid annotation")
+            total = counted(len(self.invalid_annotations), "invalid annotation")
             raise UserError(
-                f"dataset '{self.name}' holds {total}: {self._examples()}. Fix them, or set "
-                "DATASETS.BAD_RECORDS to 'skip' to leave them out."
+                f"dataset '{self.name}' holds {total}: {self._examples()}; fix them, or set "
+                "DATASETS.BAD_RECORDS to 'skip' to leave them out"
             )
 
     def refuse_if_without_images(self) -> None:
@@ -105,14 +108,9 @@ class Report:
                 if self.invalid_annotations
                 else " and no image was found there"
             )
-            raise UserError(f"dataset '{self.name}' has no usable image in {self.source}{because}.")
+            raise UserError(f"dataset '{self.name}' has no usable image in {self.source}{because}")
 
     def _examples(self) -> str:
         shown = "; ".join(f"{a.kind} in {a}" for a in self.invalid_annotations[:_EXAMPLES])
         rest = len(self.invalid_annotations) - _EXAMPLES
         return f"{shown}; and {rest} more" if rest > 0 else shown
-
-
-def _count(n: int, noun: str) -> str:
-    plural = "boxes" if noun == "box" else f"{noun}s"
-    return f"{n} {noun if n == 1 else plural}"

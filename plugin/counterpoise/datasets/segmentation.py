@@ -68,7 +68,7 @@ def segment_area(segmentation: Any, width: int, height: int) -> float | None:
 
 
 def usable_area(value: Any) -> float | None:
-    """Return the ``area`` of a COCO annotation; None where it is no finite number >= 0."""
+    """Return the ``area`` of a COCO annotation; None where it is not a finite number >= 0."""
     if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's are Real, too
         return None
     try:

@@ -88,7 +88,7 @@ def parse_specs(custom: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetSpe
             if part in taken:
                 raise UserError(
                     f"DATASETS.CUSTOM.{spec.name} and DATASETS.CUSTOM.{taken[part]} both define "
-                    f"the dataset name '{part}': rename one."
+                    f"the dataset name '{part}': rename one"
                 )
             taken[part] = spec.name
         specs[spec.name] = spec
@@ -98,11 +98,11 @@ def parse_specs(custom: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetSpe
 def _dataset_name(raw: object) -> str:
     name = str(raw).strip()
     if not name:
-        raise UserError("DATASETS.CUSTOM holds a dataset without a name: give it one.")
+        raise UserError("DATASETS.CUSTOM holds a dataset without a name: give it one")
     if "." in name:
         raise UserError(
             f"DATASETS.CUSTOM.{name}: a dataset name must not hold a dot, because KEY VALUE "
-            f"overrides could not address it; try '{name.replace('.', '_')}'."
+            f"overrides could not address it; try '{name.replace('.', '_')}'"
         )
     return name
 
@@ -110,19 +110,19 @@ def _dataset_name(raw: object) -> str:
 def _parse_spec(name: str, node: object) -> DatasetSpec:
     at = f"DATASETS.CUSTOM.{name}"
     if not isinstance(node, Mapping):
-        raise UserError(f"{at} must be a mapping with FORMAT and further keys, not {node!r}.")
+        raise UserError(f"{at} must be a mapping with FORMAT and further keys, not {node!r}")
     for key in node:
         if key not in SPEC_DEFAULTS:
-            raise UserError(f"{at}.{key} is no known key; {did_you_mean(key, SPEC_DEFAULTS)}.")
+            raise UserError(f"{at}.{key} is not a known key; {did_you_mean(key, SPEC_DEFAULTS)}")
     values = {**SPEC_DEFAULTS, **node}
     for key in (*PATH_KEYS, "FORMAT", "SPLIT"):
         if isinstance(values[key], Path):
             values[key] = str(values[key])
         if not isinstance(values[key], str):
-            raise UserError(f"{at}.{key} must be text, not {values[key]!r}.")
+            raise UserError(f"{at}.{key} must be text, not {values[key]!r}")
     if values["FORMAT"] not in FORMATS:
         written = values["FORMAT"]
-        raise UserError(f"{at}.FORMAT is '{written}'; {did_you_mean(written, FORMATS)}.")
+        raise UserError(f"{at}.FORMAT is '{written}'; {did_you_mean(written, FORMATS)}")
     _check_keys_fit(at, values)
     paths = {key.lower(): Path(values[key]) if values[key] else None for key in PATH_KEYS}
     return DatasetSpec(
@@ -144,12 +144,12 @@ def _check_keys_fit(at: str, values: Mapping[str, Any]) -> None:
         if key in needed and not values[key]:
             alternative = "; or give DATA_YAML and SPLIT" if form == "yolo" else ""
             raise UserError(
-                f"{at}.{key} is missing: FORMAT {form} needs {' and '.join(needed)}{alternative}."
+                f"{at}.{key} is missing: FORMAT {form} needs {' and '.join(needed)}{alternative}"
             )
         if values[key] and key not in _ALWAYS_USED.union(needed, optional):
             raise UserError(
                 f"{at}.{key} is set, but FORMAT {form} does not use it (it uses "
-                f"{', '.join((*needed, *optional, 'CLASSES', 'HOLDOUT'))}): remove it."
+                f"{', '.join((*needed, *optional, 'CLASSES', 'HOLDOUT'))}): remove it"
             )
 
 
@@ -157,6 +157,6 @@ def _holdout(at: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise UserError(
             f"{at}.HOLDOUT is {value!r}: expected the fraction of images to hold out, at least 0 "
-            "and less than 1."
+            "and less than 1"
         )
     return float(value)

@@ -75,7 +75,7 @@ def parse_line(columns: list[str]) -> tuple[int, Box]:
     be the confidence of a prediction.
 
     Raises:
-        ValueError: another number of columns, or a column that is no number; the message says
+        ValueError: another number of columns, or a column that is not a number; the message says
             which.
     """
     count = len(columns)
@@ -89,7 +89,7 @@ def parse_line(columns: list[str]) -> tuple[int, Box]:
     except ValueError as error:
         raise ValueError(f"{error}") from None
     if not label.is_integer():  # False for NaN and infinity as well
-        raise ValueError(f"class index {columns[0]} is no whole number")
+        raise ValueError(f"class index {columns[0]} is not a whole number")
     if count == 5:
         cx, cy, w, h = values
         box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)

@@ -80,7 +80,7 @@ def _add_folder(layout: Layout, folder: Path) -> None:
     elif not txts:
         raise UserError(
             f"{folder} has no labels: expected txt files in {labels or folder}; create that "
-            "folder if all images really are background."
+            "folder if all images really are background"
         )
     for image in find_files(folder, image_suffixes().__contains__):
         label = next((path for path in _label_candidates(image) if path in txts), None)

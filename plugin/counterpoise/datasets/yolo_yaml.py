@@ -29,17 +29,17 @@ def _load_data_yaml(spec: DatasetSpec) -> dict[str, Any]:
     """Read ``DATA_YAML``.
 
     Raises:
-        UserError: the file is missing, no YAML, or no mapping.
+        UserError: the file is missing, not YAML, or not a mapping.
     """
     what = f"DATASETS.CUSTOM.{spec.name}.DATA_YAML"
     try:
         data = yaml.safe_load(read_text(spec.data_yaml, what))
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{what}: {spec.data_yaml} is no readable YAML: {reason}.") from error
+        raise UserError(f"{what}: {spec.data_yaml} is not readable YAML: {reason}") from error
     if not isinstance(data, dict):
         raise UserError(
-            f"{what}: {spec.data_yaml} must be a mapping with 'names', not {repr(data)}."
+            f"{what}: {spec.data_yaml} must be a mapping with 'names', not {repr(data)}"
         )
     return data
 
@@ -57,11 +57,11 @@ def yolo_class_names(spec: DatasetSpec) -> tuple[str, ...]:
         data = _load_data_yaml(spec)
         names = check_class_names(_names_in_order(data, spec), f"'names' in {spec.data_yaml}")
         if not names:
-            raise UserError(f"'names' in {spec.data_yaml} is empty: list the class names there.")
+            raise UserError(f"'names' in {spec.data_yaml} is empty: list the class names there")
         if data.get("nc") is not None and data["nc"] != len(names):
             raise UserError(
                 f"{spec.data_yaml} says nc: {repr(data['nc'])}, but lists {len(names)} names: fix "
-                "whichever is wrong."
+                "whichever is wrong"
             )
         return names
     labels = require_folder(spec.annotations, f"DATASETS.CUSTOM.{spec.name}.ANNOTATIONS")
@@ -72,7 +72,7 @@ def yolo_class_names(spec: DatasetSpec) -> tuple[str, ...]:
     if not spec.classes:
         raise UserError(
             f"dataset '{spec.name}' has no class list: set DATASETS.CUSTOM.{spec.name}.CLASSES, "
-            f"or put a classes.txt into {labels}."
+            f"or put a classes.txt into {labels}"
         )
     return spec.classes
 
@@ -86,7 +86,7 @@ def _names_in_order(data: Mapping[str, Any], spec: DatasetSpec) -> object:
     if missing or len(by_index) != len(names):
         raise UserError(
             f"'names' in {spec.data_yaml} must number the classes from 0 without gaps: "
-            f"{missing[0] if missing else 'a number'} is {'missing' if missing else 'repeated'}."
+            f"{missing[0] if missing else 'a number'} is {'missing' if missing else 'repeated'}"
         )
     return [by_index[i] for i in range(len(by_index))]
 
@@ -139,7 +139,7 @@ def _resolve(
     spec: DatasetSpec, base: Path, place: object, data: Mapping[str, Any], notes: list[str]
 ) -> Path:
     if not isinstance(place, str):
-        raise UserError(f"'{spec.split}' in {spec.data_yaml} holds {repr(place)}, expected a path.")
+        raise UserError(f"'{spec.split}' in {spec.data_yaml} holds {repr(place)}, expected a path")
     posix = place.replace("\\", "/")
     beside = posix
     while beside.startswith("../"):
@@ -156,7 +156,7 @@ def _resolve(
     if found is None:
         raise UserError(
             f"{written} leads nowhere (tried {' and '.join(tried)}, and every trailing part of it "
-            f"in {base}): fix it there, or fix 'path'."
+            f"in {base}): fix it there, or fix 'path'"
         )
     notes.append(f"{written} is not on this machine: {found} is taken for it")
     return found
@@ -185,5 +185,5 @@ def _sibling(
     raise UserError(
         f"DATASETS.CUSTOM.{spec.name}.SPLIT is '{spec.split}', but {spec.data_yaml} does not name "
         f"it and {base} holds neither {aliases[0]}/images nor images/{aliases[0]}; "
-        f"{did_you_mean(spec.split, known | set(_ALIASES))}."
+        f"{did_you_mean(spec.split, known | set(_ALIASES))}"
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from counterpoise.errors import UserError
 from counterpoise.utils.files import read_json
+from counterpoise.utils.text import listed
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def parse_ground_truth(coco: Mapping[str, Any], what: str = "ground truth") -> G
         image_ids = [a["image_id"] for a in annotations]
         boxes = [a["bbox"] for a in annotations]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{what}: a record lacks the key {error}, or is no mapping") from error
+        raise UserError(f"{what}: a record lacks the key {error}, or is not a mapping") from error
     _check_ids([i for i, _ in categories], f"{what}: category id")
     _check_ids([name for _, name in categories], f"{what}: category name")
     _check_ids([i for i, _ in images], f"{what}: image id")
@@ -169,7 +170,7 @@ def parse_detections(
     try:
         scores = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{what}: a score is no number ({error})") from error
+        raise UserError(f"{what}: a score is not a number ({error})") from error
     if len(wrong := np.flatnonzero(~np.isfinite(scores))):
         raise UserError(
             f"{what}: {len(wrong)} of {len(scores)} scores are NaN or infinite, the first in "
@@ -189,7 +190,7 @@ def read_ground_truth(path: Path) -> dict[str, Any]:
     """Read a COCO dataset; :func:`parse_ground_truth` checks it.
 
     Raises:
-        UserError: the file is missing, incomplete or no JSON.
+        UserError: the file is missing, incomplete or not JSON.
     """
     return read_json(path, "ground truth")
 
@@ -198,7 +199,7 @@ def read_detections(path: Path) -> list[dict[str, Any]]:
     """Read COCO results; :func:`parse_detections` checks them.
 
     Raises:
-        UserError: the file is missing, incomplete or no JSON.
+        UserError: the file is missing, incomplete or not JSON.
     """
     return read_json(path, "predictions")
 
@@ -234,7 +235,7 @@ def _image_sizes(images: Sequence[Mapping[str, Any]], what: str) -> np.ndarray |
     try:
         return np.asarray(sizes, dtype=np.float64).reshape(len(images), 2)
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{what}: the width or height of an image is no number ({error})") from (
+        raise UserError(f"{what}: the width or height of an image is not a number ({error})") from (
             error
         )
 
@@ -243,7 +244,7 @@ def _areas(areas: Sequence[Any], what: str) -> np.ndarray:
     try:
         array = np.asarray(areas, dtype=np.float64).reshape(len(areas))
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{what}: an area is no number ({error})") from error
+        raise UserError(f"{what}: an area is not a number ({error})") from error
     if len(wrong := np.flatnonzero(~np.isfinite(array) | (array < 0))):
         raise UserError(
             f"{what}: the area of annotation {wrong[0]} is {array[wrong[0]]:g}, expected a finite "
@@ -259,8 +260,7 @@ def _indices(ids: Sequence[Any], known: Sequence[Any], what: str, hint: str = ""
     except TypeError as error:
         raise UserError(f"{what} is neither a whole number nor text in some record") from error
     except KeyError:
-        unknown = list(dict.fromkeys(i for i in ids if i not in at))
-        shown = ", ".join(repr(i) for i in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        shown = listed([repr(i) for i in dict.fromkeys(ids) if i not in at], most=3)
         raise UserError(
             f"{what} {shown} is not in the ground truth{hint}: score predictions against the "
             "dataset that they were made on"

@@ -52,6 +52,11 @@ class ClassMatches:
         return len(self.gt_indices)
 
 
+def corners(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) XYWH as XYXY."""
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
 def iou(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray | bool = False) -> np.ndarray:
     """IoU of boxes with others of equal or broadcast shape, computed as pycocotools does.
 

@@ -92,7 +92,7 @@ def write_inference(
     """Write what :func:`read_inference` reads to ``inference/<name>/``, four JSON files.
 
     They are ``ground_truth.json``, ``detections.json``, ``context.json`` and ``time.json``. Time
-    has a file of its own, so that the others are equal to the byte where a run is repeated.
+    has a file of its own, so that the others are byte-identical where a run is repeated.
 
     Args:
         run_dir: OUTPUT_DIR.

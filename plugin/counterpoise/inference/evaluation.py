@@ -123,8 +123,6 @@ def load_for_evaluation(
     Raises:
         UserError: the checkpoint is missing or lacks a parameter of the model.
     """
-    if not cfg.MODEL.WEIGHTS:
-        raise UserError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
     model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
     accelerate(model, cfg)
     checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)

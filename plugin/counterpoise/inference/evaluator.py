@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.datasets.ground_truth import coco_ground_truth
 from counterpoise.evaluation import Evaluation, ProposalRecall, evaluate_detections
+from counterpoise.evaluation.matching import corners
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.modeling.score_thresholds import ScoreThresholds
 from counterpoise.utils.files import write_json
@@ -115,8 +116,7 @@ def _boxes_by_image(coco: Mapping[str, Any]) -> dict[int | str, tuple[np.ndarray
     result = {}
     for image, entries in found.items():
         boxes = np.array([box for box, _ in entries], dtype=np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        result[image] = boxes, np.array([c for _, c in entries], dtype=np.int64)
+        result[image] = corners(boxes), np.array([c for _, c in entries], dtype=np.int64)
     return result
 
 

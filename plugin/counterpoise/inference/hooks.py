@@ -1,4 +1,4 @@
-"""What can be seen of a model while it runs: its proposals and its time."""
+"""Hooks on a model during inference: its proposals and its time."""
 
 import statistics
 import time
@@ -37,7 +37,7 @@ class ModelHooks:
 class ProposalTap(ModelHooks):
     """Holds the proposals of the batch that a model has just processed; a context manager.
 
-    A model hands out its detections only.
+    The output of a model has its detections only.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -61,7 +61,7 @@ class ProposalTap(ModelHooks):
 class InferenceClock(ModelHooks):
     """Measures the forward passes of a model; a context manager.
 
-    Loading of images and what becomes of the outputs are not counted.
+    Loading of images and work on the outputs are not counted.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -17,10 +17,11 @@ from counterpoise.datasets.files import image_suffixes
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
+from counterpoise.evaluation.matching import corners
 from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.loop import infer
 from counterpoise.pages.drawing import draw_boxes
-from counterpoise.pages.figures import COLOURS
+from counterpoise.pages.figures import palette
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class InputImage:
 
     Attributes:
         path: of the file.
-        name: relative path under which its results are written, without an ending and unique
+        name: relative path under which its results are written, without a suffix and unique
             among the inputs.
     """
 
@@ -41,7 +42,7 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
     """List image files; folders are searched with their sub-folders, in order of path.
 
     Raises:
-        UserError: an input does not exist or is no image, or a folder holds none.
+        UserError: an input does not exist or is not an image, or a folder holds none.
     """
     suffixes = image_suffixes()
     found: dict[Path, InputImage] = {}
@@ -55,7 +56,10 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
         elif not given.exists():
             raise UserError(f"{given} does not exist: give image files or a folder of them")
         elif given.suffix.lower() not in suffixes:
-            raise UserError(f"{given} is no image file that can be read, by its ending")
+            raise UserError(
+                f"{given} does not have the suffix of an image that can be read, such as .jpg or "
+                ".png: give image files or a folder of them"
+            )
         else:
             files, names = [given], [Path(given.name)]
         for file, name in zip(files, names, strict=True):
@@ -156,10 +160,10 @@ def draw(predictions: Predictions, class_names: Sequence[str]) -> np.ndarray:
     # The best detection last, on top of the others.
     results = sorted(predictions.results, key=lambda r: r["score"])
     boxes = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
     labels = [f"{class_names[r['category_id']]} {r['score']:.2f}" for r in results]
-    colours = [COLOURS[r["category_id"] % len(COLOURS)] for r in results]
-    return draw_boxes(np.asarray(pixels, dtype=np.uint8), boxes, labels, colours)
+    colours = palette(len(class_names))
+    own = [colours[r["category_id"]] for r in results]
+    return draw_boxes(np.asarray(pixels, dtype=np.uint8), corners(boxes), labels, own)
 
 
 def save_drawn(predictions: Predictions, class_names: Sequence[str], folder: Path) -> Path:

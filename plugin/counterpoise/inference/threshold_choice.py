@@ -22,6 +22,7 @@ from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.evaluation import load_for_evaluation, test_loader
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.loop import infer
+from counterpoise.modeling.weight_sources import head_section
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     if parsed.ignored.all():
         raise UserError(
             f"DATASETS.VAL {', '.join(cfg.DATASETS.VAL)} has no box of the classes "
-            f"[{', '.join(parsed.class_names)}], so no threshold can be chosen on it"
+            f"[{', '.join(parsed.class_names)}], so no threshold can be chosen on it: "
+            "name a dataset that has some"
         )
     return match(parsed, parse_detections(results, truth, parsed)), parsed.class_names
 
@@ -141,9 +143,7 @@ def overlaps(cfg: CfgNode) -> list[str]:
 
 def default_threshold(cfg: CfgNode) -> float:
     """The ``SCORE_THRESH_TEST`` of a config's model, the same for all classes."""
-    retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
-    node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_HEADS
-    return float(node.SCORE_THRESH_TEST)
+    return float(cfg.MODEL[head_section(cfg)].SCORE_THRESH_TEST)
 
 
 def _numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:

@@ -51,7 +51,7 @@ class TrainingRecord:
         difference = describe_difference(counts_of(state), self.table.counts)
         if difference:
             raise UserError(
-                f"--resume continues a run on another training set: {difference}. Restore the "
+                f"--resume continues a run on another training set: {difference}; restore the "
                 "data, or start a new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this "
                 "checkpoint"
             )
@@ -79,7 +79,7 @@ def describe_difference(before: ClassCounts, now: ClassCounts) -> str:
     return "; ".join(changed)
 
 
-def read_record(path: str) -> dict[str, Any] | None:
+def read_training_record(path: str) -> dict[str, Any] | None:
     """Read the training record of a checkpoint file; None where it has none.
 
     Raises:
@@ -92,7 +92,10 @@ def read_record(path: str) -> dict[str, Any] | None:
         content = torch.load(local, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"MODEL.WEIGHTS {path} cannot be read as a checkpoint: {reason}") from error
+        raise UserError(
+            f"MODEL.WEIGHTS {path} cannot be read as a checkpoint ({reason}): give a file that "
+            "train_net.py or Detectron2 has saved"
+        ) from error
     record = content.get(RECORD_KEY) if isinstance(content, dict) else None
     return record if isinstance(record, dict) else None
 

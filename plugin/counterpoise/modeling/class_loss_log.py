@@ -33,6 +33,6 @@ class PerClassLoss(nn.Module):
         self.sums[-1] += losses.masked_fill(~background, 0.0).sum()
 
     def take(self) -> Tensor | None:
-        """Return the sums (K + 1,), background last, and start again; None where nothing came."""
+        """Return the sums (K + 1,), background last, and clear them; None where none was added."""
         sums, self.sums = self.sums, None
         return sums

@@ -9,8 +9,6 @@ model by the end of its name.
 import hashlib
 import importlib.util
 import io
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +20,7 @@ from iopath.common.file_io import get_cache_dir
 from torch import Tensor
 
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.utils.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,9 @@ class PackagedWeightsHandler(PathHandler):
                 "matching_heuristics": True,
                 "__author__": f"{weights.requirement} ({weights.licence}): {weights.source}",
             }
-            _save_atomically(content, checkpoint)
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            write_whole(checkpoint, buffer.getvalue())
         return str(checkpoint)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
@@ -132,14 +133,3 @@ def _read_verified(name: str, weights: PackagedWeights) -> io.BytesIO:
             f"file of {weights.requirement}: run `{install} --force-reinstall`"
         )
     return io.BytesIO(content)
-
-
-def _save_atomically(content: dict[str, Any], target: Path) -> None:
-    """Save under a passing name first, so that no process ever reads half a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        torch.save(content, part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)

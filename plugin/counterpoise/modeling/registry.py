@@ -25,7 +25,7 @@ from counterpoise.errors import UserError, did_you_mean
 
 
 class Registry(_Registry):
-    """Detectron2's registry, with names of the user's choice and an answer to a mistyped one."""
+    """Detectron2's registry, with entries of any name and hints for a mistyped one."""
 
     def __init__(self, name: str, config_key: str) -> None:
         """

@@ -22,10 +22,11 @@ from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
 from counterpoise.utils.table import Table
+from counterpoise.utils.text import percent
 
 SOURCES = ("dataset", "list", "batch", "none")
 
-#: Architectures whose classes are counted in MODEL.RETINANET and which have no ROI heads.
+#: Architectures that read MODEL.RETINANET and have no ROI heads.
 RETINANETS = ("RetinaNet", "BalancedRetinaNet")
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class ClassTable:
         total = max(sum(self.counts.boxes), 1)
         headers = ["class", "images", "boxes", "frequency"]
         rows = [
-            [name, images, boxes, f"{boxes / total:.2%}"]
+            [name, images, boxes, percent(boxes / total, 2)]
             for name, images, boxes in zip(
                 self.counts.names, self.counts.images, self.counts.boxes, strict=True
             )
@@ -54,6 +55,15 @@ class ClassTable:
             for row, weight in zip(rows, self.weights.tolist(), strict=True):
                 row.append(f"{weight:.4g}")
         return Table(headers, rows).as_text()
+
+
+def head_section(cfg: CfgNode) -> str:
+    """Section of ``MODEL`` with the number of classes and the score threshold of a config's model.
+
+    Returns:
+        ``"RETINANET"`` or ``"ROI_HEADS"``.
+    """
+    return "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
 
 
 def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
@@ -67,7 +77,7 @@ def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
         UserError: a dataset, a count or a key does not allow it.
     """
     counts = count_classes(cfg.DATASETS.TRAIN)
-    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
+    head = head_section(cfg)
     num_classes = cfg.MODEL[head].NUM_CLASSES
     if len(counts.names) != num_classes:
         raise UserError(

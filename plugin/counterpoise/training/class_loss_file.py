@@ -79,7 +79,9 @@ def read_class_losses(path: Path) -> ClassLosses:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as per-class losses ({error})") from error
+        raise UserError(
+            f"{path} cannot be read as per-class losses ({error}): train the run again"
+        ) from error
     records: list[_Record] = []
     for line in lines:
         try:
@@ -90,14 +92,14 @@ def read_class_losses(path: Path) -> ClassLosses:
             record = msgspec.convert(content, _Record)
         except msgspec.ValidationError as error:
             raise UserError(
-                f"{path} is no file of per-class losses: it holds {line:.60} "
+                f"{path} is not a file of per-class losses: it holds {line:.60} "
                 f"({where_and_why(error)}): remove the file"
             ) from error
         while records and records[-1].iteration >= record.iteration:
             records.pop()
         records.append(record)
     if not records:
-        raise UserError(f"{path} holds no record of per-class losses: was this run trained?")
+        raise UserError(f"{path} holds no record of per-class losses: train the run again")
     names = tuple(records[-1].per_class_loss)
     if any(tuple(record.per_class_loss) != names for record in records):
         raise UserError(f"{path} mixes runs of different classes: remove the file and train anew")

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.distributed import sum_over_processes
+from counterpoise.modeling.metric_log import PERIOD
 from counterpoise.training.class_loss_file import append_class_losses
 from counterpoise.training.run_record import RunRecord, now
 
@@ -51,7 +52,7 @@ class ClassLossWriter(HookBase):
     A model whose losses are not recorded by class leaves no file.
     """
 
-    def __init__(self, path: Path, class_names: Sequence[str], period: int = 20) -> None:
+    def __init__(self, path: Path, class_names: Sequence[str], period: int = PERIOD) -> None:
         """
         Args:
             path: of the file.

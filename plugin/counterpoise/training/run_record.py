@@ -91,7 +91,7 @@ class RunRecord:
         """Read a record.
 
         Raises:
-            UserError: the file is missing, incomplete or no record of a run.
+            UserError: the file is missing, incomplete or not the record of a run.
         """
         fix = "remove the file, or train the run again"
         record = read_record(path, cls, fix)
@@ -100,7 +100,7 @@ class RunRecord:
             try:
                 _ = moment is None or datetime.fromisoformat(moment)
             except ValueError as error:
-                raise UserError(f"{path}.{name}: {moment!r:.40} is no ISO 8601 time: {fix}") from (
-                    error
-                )
+                raise UserError(
+                    f"{path}.{name}: {moment!r:.40} is not an ISO 8601 time: {fix}"
+                ) from (error)
         return record

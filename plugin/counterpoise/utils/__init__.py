@@ -1,1 +1,1 @@
-"""Files and progress, which everything uses."""
+"""Files, tables, text and progress bars, which everything uses."""

@@ -29,7 +29,7 @@ def read_record(path: Path, kind: type[T], fix: str) -> T:
     except msgspec.ValidationError as error:
         raise UserError(f"{path}{where_and_why(error)}: {fix}") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise UserError(f"{path} is no whole JSON file ({error}): {fix}") from error
+        raise UserError(f"{path} is not a complete JSON file ({error}): {fix}") from error
 
 
 def where_and_why(error: msgspec.ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Writing of result files: whole, or not at all."""
+"""JSON files, and writing of files: completely, or not at all."""
 
 import contextlib
 import json
@@ -60,18 +60,18 @@ def read_json(path: Path, what: str) -> Any:
         what: the file holds, for the message, such as "predictions".
 
     Raises:
-        UserError: the file is missing, cut off or no JSON.
+        UserError: the file is missing, incomplete or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: give the file of the {what}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as {what} ({error})") from error
+        raise UserError(f"{path} cannot be read as {what} ({error}): give a JSON file") from error
     except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply to be {what}") from error
+        raise UserError(f"{path} is nested too deeply to be {what}: give another file") from error
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{path} is no whole JSON file ({error.msg}, line {error.lineno}): the {what} may have "
-            "been cut off while it was written; write it again"
+            f"{path} is not a complete JSON file ({error.msg}, line {error.lineno}): its writing "
+            f"may have been interrupted, so write the {what} again"
         ) from error
