@@ -10,6 +10,7 @@ from counterpoise.evaluation.error_types import ErrorCount, classify_errors
 from counterpoise.evaluation.matching import match
 from counterpoise.evaluation.results import error_table, metric_table, proposal_table, score_table
 from counterpoise.evaluation.stored import TestSet
+from counterpoise.pages.plots import MOST_NAMES
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Gallery, Part, Section, Text
 from counterpoise.reporting import gallery, result_figures, training_figures
@@ -111,7 +112,7 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
         "class at IoU 0.50. Last column: boxes without a detection. Last row: detections without a "
         "box."
     )
-    if many > result_figures.MAX_NAMES:
+    if many >= MOST_NAMES:
         caption += " The axes number the classes in the order of the data."
     names = [c.name for c in classes]
     heatmap = result_figures.confusion_heatmap(names, result.confusion.counts)
