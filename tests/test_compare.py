@@ -171,8 +171,8 @@ def test_values_are_those_of_the_evaluations(runs):
             assert (entry.train_boxes, entry.test_boxes) == (
                 expected["train_boxes"], expected["test_boxes"],
             )  # fmt: skip
-            for kind, errors in entry.errors.items():
-                assert errors.count[folder.name].value == expected["errors"][kind]["count"]
+            for name, errors in entry.errors.items():
+                assert errors.count[folder.name].value == expected["errors"][name]["count"]
 
 
 def ladder(found, background):

@@ -74,8 +74,8 @@ def _findings(comparison: Comparison, run: str) -> list[str]:
         said.append(
             f"At a recall that all runs reach ({recall} in each class) it makes "
             f"{background[run].value:.2f} false positives on background per image "
-            f"against {background[baseline].value:.2f} and misses "
-            f"{missed[run].value} boxes against {missed[baseline].value}."
+            f"against {background[baseline].value:.2f}, with "
+            f"{missed[run].value} missed boxes against {missed[baseline].value}."
         )
     return said + _cost(comparison, run)
 
