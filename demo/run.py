@@ -147,9 +147,9 @@ def draw(out: Path) -> Path:
 def compare_runs(out: Path) -> Comparison:
     """Compare both runs and write the page, as ``counterpoise compare`` does."""
     test_set, runs = read_runs([out / config for config in CONFIGS])
-    scores = score(runs)
-    comparison = compare(test_set, runs, scores)
-    write_whole(out / "compare.html", as_page(comparison, scores))
+    scored = score(runs)
+    comparison = compare(test_set, scored)
+    write_whole(out / "compare.html", as_page(comparison, scored))
     return comparison
 
 

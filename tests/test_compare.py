@@ -71,26 +71,30 @@ def runs(tmp_path):
 
 def comparison_of(folders, resamples=50):
     test_set, compared = read_runs(folders)
-    return compare(test_set, compared, score(compared, resamples))
+    return compare(test_set, score(compared, resamples))
 
 
 def all_scores(comparison):
-    return [c.scores for c in (*comparison.classes, *comparison.groups)] + [comparison.mean]
+    return [*comparison.classes, *comparison.groups, comparison.mean]
+
+
+def numbers(values):
+    return {run: own.value for run, own in values.items()}
 
 
 def test_a_run_differs_from_its_copy_by_exactly_nothing(tmp_path, runs):
     shutil.copytree(runs[0], tmp_path / "copy")
     comparison = comparison_of([runs[0], tmp_path / "copy"])
     for scores in all_scores(comparison):
-        for difference in (scores.AP_difference["copy"], scores.AP50_difference["copy"]):
-            assert (difference.value, difference.interval) == (0, (0, 0))
-            assert not difference.excludes_zero
+        for own in (scores.AP["copy"], scores.AP50["copy"]):
+            assert (own.difference, own.interval) == (0, (0, 0))
+            assert not own.excludes_zero
     assert "neither gain nor loss is shown" in comparison.findings["copy"][0]
     assert (
         "No class is better or worse: no 95 % CI of a class excludes 0."
         in comparison.findings["copy"]
     )
-    assert not any(any(e.count_difference.values()) for e in comparison.errors.values())
+    assert not any(e.count["copy"].difference for e in comparison.errors.values())
 
 
 def resampled(truth, detections, times):
@@ -127,27 +131,27 @@ def test_differences_are_those_of_pycocotools_on_the_same_resampled_images(tmp_p
             for own in (detections, other)
         ]
         for column, metric in enumerate(("AP", "AP50")):
-            samples = [mean_of_classes(getattr(s.samples, metric))[row] for s in (first, second)]
+            samples = [mean_of_classes(getattr(s, metric)[1:])[row] for s in (first, second)]
             assert samples[1] - samples[0] == pytest.approx(
                 expected[1][column] - expected[0][column], abs=1e-9
             )
 
 
-def test_intervals_are_of_paired_samples_and_mark_what_lies_excludes_zero(runs):
+def test_intervals_are_of_paired_samples_and_mark_whether_0_is_excluded(runs):
     _, compared = read_runs(runs)
-    first, second = scores = score(compared, resamples=200)
-    comparison = compare("mine", compared, scores)
-    paired = second.samples.AP - first.samples.AP
+    first, second = scored = score(compared, resamples=200)
+    comparison = compare("mine", scored)
+    paired = (second.AP - first.AP)[1:]
     for k, entry in enumerate(comparison.classes):
-        difference = entry.scores.AP_difference["other"]
-        assert difference.interval == interval(paired[:, k], entry.test_images, difference.value)
-        low, high = difference.interval
-        assert difference.excludes_zero == (low > 0 or high < 0)
-    mean = comparison.mean.AP_difference["other"]
-    assert mean.excludes_zero and mean.value < 0
+        own = entry.AP["other"]
+        assert own.interval == interval(paired[:, k], entry.test_images, own.difference)
+        low, high = own.interval
+        assert own.excludes_zero == (low > 0 or high < 0)
+    mean = comparison.mean.AP["other"]
+    assert mean.excludes_zero and mean.difference < 0
     assert "excludes 0: a loss" in comparison.findings["other"][0]
     images = [entry.test_images for entry in comparison.classes]
-    spread = interval(second.samples.AP, images), interval(first.samples.AP, images)
+    spread = interval(second.AP[1:], images), interval(first.AP[1:], images)
     assert mean.interval[1] - mean.interval[0] < max(high - low for low, high in spread)
 
 
@@ -156,19 +160,19 @@ def test_values_are_those_of_the_evaluations(runs):
     for folder in runs:
         stored = json.loads((folder / "evaluation.json").read_text())["mine"]
         for metric in ("AP", "AP50"):
-            own = getattr(comparison.mean, metric)[folder.name]
+            own = getattr(comparison.mean, metric)[folder.name].value
             assert own == pytest.approx(stored[metric], abs=1e-9)
             for group, expected in zip(comparison.groups, stored["groups"], strict=True):
-                value = getattr(group.scores, metric)[folder.name]
+                value = getattr(group, metric)[folder.name].value
                 assert value == pytest.approx(expected[metric], abs=1e-9)
                 assert group.classes == tuple(expected["classes"])
         for entry, expected in zip(comparison.classes, stored["per_class"], strict=True):
-            assert entry.scores.AP[folder.name] == pytest.approx(expected["AP"], abs=1e-9)
+            assert entry.AP[folder.name].value == pytest.approx(expected["AP"], abs=1e-9)
             assert (entry.train_boxes, entry.test_boxes) == (
                 expected["train_boxes"], expected["test_boxes"],
             )  # fmt: skip
-            for kind, errors in entry.errors.items():
-                assert errors.count[folder.name] == expected["errors"][kind]["count"]
+            for name, errors in entry.errors.items():
+                assert errors.count[folder.name].value == expected["errors"][name]["count"]
 
 
 def ladder(found, background):
@@ -203,9 +207,9 @@ def test_background_is_counted_at_the_recall_that_all_runs_reach(tmp_path):
     comparison = comparison_of(folders)
     matched = comparison.classes[0].matched
     assert matched.recall == 0.6
-    assert matched.background_per_image == {"first": 2, "second": 0}
-    assert matched.background_difference == {"second": -2}
-    assert matched.missed == {"first": 4, "second": 4}
+    assert numbers(matched.background_per_image) == {"first": 2, "second": 0}
+    assert matched.background_per_image["second"].difference == -2
+    assert numbers(matched.missed) == {"first": 4, "second": 4}
     assert comparison.matched == matched
     assert "(0.60 in each class)" in " ".join(comparison.findings["second"])
     better = comparison_of([write_run(tmp_path / n, *ladder(10, 1)) for n in ("a", "b")])
@@ -220,7 +224,7 @@ def test_a_class_that_a_run_never_finds_has_no_matched_recall(tmp_path):
     ]  # fmt: skip
     comparison = comparison_of(folders)
     assert comparison.classes[1].matched is None and comparison.classes[0].matched is not None
-    assert comparison.classes[1].scores.AP["some"] == 0
+    assert comparison.classes[1].AP["some"].value == 0
     assert "class 1" in as_text(comparison)
 
 
@@ -229,7 +233,7 @@ def test_a_class_without_test_boxes_has_no_difference_and_is_named(tmp_path, run
     truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 2]
     folders = [write_run(tmp_path / n, truth, detections) for n in ("x", "y")]
     comparison = comparison_of(folders)
-    assert comparison.classes[2].scores.AP_difference["y"].value is None
+    assert comparison.classes[2].AP["y"].difference is None
     assert any("Without test boxes" in note and "class 2" in note for note in comparison.notes)
 
 
@@ -394,11 +398,14 @@ def test_the_page_holds_the_numbers_of_the_json_and_shows_markup_as_text(tmp_pat
     assert name in page.text and "<b>bold" in page.text and "<i>CPU</i>" in page.text
     headline, classes = page.tables[:2]
     mean = content["mean"]
-    shown = mean["AP_difference"]["other"]
+    shown = mean["AP"]["other"]
     low, high = shown["interval"]
-    spread = f"{shown['value']:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "\N{MINUS SIGN}")
+    spread = f"{shown['difference']:+.1f} ({low:+.1f} to {high:+.1f})".replace(
+        "-", "\N{MINUS SIGN}"
+    )
     assert headline[1][:4] == [
-        "AP, mean of classes", f"{mean['AP']['<b>bold']:.1f}", f"{mean['AP']['other']:.1f}", spread
+        "AP, mean of classes", f"{mean['AP']['<b>bold']['value']:.1f}", f"{shown['value']:.1f}",
+        spread.replace("-", "\N{MINUS SIGN}"),
     ]  # fmt: skip
     rows = {row[0]: row for row in classes}
     assert rows.keys() >= {name, "mean of head (1)", "mean of tail (2)", "mean of classes"}
@@ -406,7 +413,7 @@ def test_the_page_holds_the_numbers_of_the_json_and_shows_markup_as_text(tmp_pat
         row = rows[entry["name"]]
         assert row[1:4] == [
             str(entry["train_boxes"]), str(entry["test_boxes"]),
-            f"{entry['scores']['AP']['<b>bold']:.1f}",
+            f"{entry['AP']['<b>bold']['value']:.1f}",
         ]  # fmt: skip
     order = [row[0] for row in classes if row[0] in {c["name"] for c in content["classes"]}]
     assert order == [name, "class 2", "class 0"]  # the rarest first
@@ -422,8 +429,8 @@ def test_the_page_does_without_training_counts_and_with_a_class_that_has_none(
     truth, detections = scene()
     folders = [write_run(tmp_path / n, truth, detections, training) for n in ("x", "y")]
     test_set, compared = read_runs(folders)
-    scores = score(compared, resamples=10)
-    page = as_page(compare(test_set, compared, scores), scores)
+    scored = score(compared, resamples=10)
+    page = as_page(compare(test_set, scored), scored)
     assert page.count("data:image/svg+xml") == images
 
 
@@ -443,19 +450,19 @@ def test_a_training_is_compared_with_its_copy(run, tmp_path, capsys):
     assert main(["compare", *folders, "--out", str(tmp_path / "out"), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert [r["training_ratio"] for r in content["runs"]] == [1, 1]
-    assert content["mean"]["AP_difference"]["copy"]["interval"] == [0, 0]
+    assert content["mean"]["AP"]["copy"]["interval"] == [0, 0]
     assert content["settings"] == {}
 
 
-def test_a_change_of_a_class_in_a_single_image_is_never_excludes_zero(tmp_path):
+def test_a_change_of_a_class_in_a_single_image_never_excludes_0(tmp_path):
     truth, detections = scene()
     rare = next(a for a in truth["annotations"] if a["category_id"] == 2)
     truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 2] + [rare]
-    hit = {**rare, "score": 0.9}
+    found = {**rare, "score": 0.9}
     folders = [
         write_run(tmp_path / "x", truth, [d for d in detections if d["category_id"] != 2]),
-        write_run(tmp_path / "y", truth, [*detections, hit]),
+        write_run(tmp_path / "y", truth, [*detections, found]),
     ]
-    difference = comparison_of(folders).classes[2].scores.AP_difference["y"]
-    assert difference.value > 0
-    assert difference.interval is None and not difference.excludes_zero
+    own = comparison_of(folders).classes[2].AP["y"]
+    assert own.difference > 0
+    assert own.interval is None and not own.excludes_zero

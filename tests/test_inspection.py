@@ -667,7 +667,7 @@ def test_json_is_the_only_thing_on_standard_output(tmp_path, capsys, monkeypatch
     overrides = ["INPUT.MIN_SIZE_TEST", "320"]
     assert main(["inspect", "data", "--json", "--config-file", QUICK, *overrides]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["anchors"]["min_size"] == 320
+    assert printed["anchors"]["setting"]["min_size"] == 320
     assert printed == json.loads(Path("output/inspect/data/inspect.json").read_text())
 
 

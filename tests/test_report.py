@@ -354,13 +354,13 @@ def test_names_of_points_do_not_overlap():
 def arrays(folder):
     test_set = Run(folder).test_set("shapes_val")
     matches = match(test_set.ground_truth, test_set.detections)
-    kinds = classify_errors(test_set.ground_truth, test_set.detections, matches)
-    return test_set, matches, kinds, test_set.evaluate().per_class
+    errors = classify_errors(test_set.ground_truth, test_set.detections, matches)
+    return test_set, matches, errors, test_set.evaluate().per_class
 
 
 def test_false_positives_come_by_descending_score_with_their_type(shapes):
-    test_set, _, kinds, _ = arrays(shapes)
-    titles = [p.title for p in false_positives(test_set, kinds, 2)[0]]
+    test_set, _, errors, _ = arrays(shapes)
+    titles = [p.title for p in false_positives(test_set, errors, 2)[0]]
     assert titles == [f"{SCRIPT} 0.80: background", f"{SCRIPT} 0.70: background"]
 
 
@@ -371,7 +371,7 @@ def test_missed_boxes_are_those_that_no_detection_above_the_threshold_finds_rare
     classes = [replace(c, threshold=0.65) for c in classes]
     shown, _ = missed_boxes(test_set, matches, classes, 7)
     # Scores are 0.9, 0.8, 0.7, 0.6, 0.5 and none: three of each class are missed.
-    assert [p.title.removesuffix(", not found") for p in shown] == [
+    assert [p.title.removesuffix(", missed") for p in shown] == [
         NAMES[2], NAMES[2], NAMES[2], NAMES[1], NAMES[1], NAMES[1], NAMES[0],
     ]  # fmt: skip
     assert [p.file_name.rsplit("/")[-1][0] for p in shown] == ["5", "4", "3", "5", "4", "3", "5"]
@@ -393,15 +393,15 @@ def test_pictures_show_the_surroundings_of_the_box_with_its_frame_drawn(shapes):
 
 def differences(leaf, folder="quick", overrides=()):
     files = [CONFIGS / folder / f"{leaf}.yaml"]
-    return {d.key: (d.own, d.other) for d in from_baseline(load_config(files, overrides))}
+    return {key: values for key, *values in from_baseline(load_config(files, overrides))}
 
 
 def test_config_differs_from_its_baseline_in_the_parts_that_are_on():
     assert differences("baseline") == {}
     assert differences("focal_weights_ohem") == {
-        "BALANCE.ROI_LOSS.NAME": ("softmax_focal", "cross_entropy"),
-        "BALANCE.CLASS_WEIGHTS.SOURCE": ("dataset", "none"),
-        "BALANCE.ANCHOR_SAMPLER.NAME": ("ohem", "random"),
+        "BALANCE.ROI_LOSS.NAME": ["softmax_focal", "cross_entropy"],
+        "BALANCE.CLASS_WEIGHTS.SOURCE": ["dataset", "none"],
+        "BALANCE.ANCHOR_SAMPLER.NAME": ["ohem", "random"],
     }
 
 
@@ -409,16 +409,16 @@ def test_parts_that_the_model_does_not_read_set_no_config_apart():
     assert differences("focal", "quick_retinanet") == {}
     stock = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
     assert differences("base", "r50_fpn", stock) == {}
-    assert differences("ohem", "quick_retinanet")["BALANCE.DENSE_LOSS.NAME"] == (
+    assert differences("ohem", "quick_retinanet")["BALANCE.DENSE_LOSS.NAME"] == [
         "ohem",
         "sigmoid_focal",
-    )
+    ]
 
 
 def test_config_differs_from_the_defaults_in_what_was_set():
     cfg = load_config([], ["SEED", "3", "OUTPUT_DIR", "there"])
-    found = {d.key: (d.own, d.other) for d in from_defaults(cfg)}
-    assert found == {"SEED": ("3", "-1"), "OUTPUT_DIR": ("there", "./output")}
+    found = {key: values for key, *values in from_defaults(cfg)}
+    assert found == {"SEED": ["3", "-1"], "OUTPUT_DIR": ["there", "./output"]}
 
 
 def test_command_writes_the_page_and_prints_its_path(shapes, tmp_path, capsys):

@@ -17,12 +17,12 @@ def run(args: argparse.Namespace) -> None:
         UserError: the runs cannot be read or compared.
     """
     test_set, runs = read_runs(args.runs, args.test_set)
-    scores = score(runs, track=lambda steps: progress(steps, "resampling", "class"))
-    comparison = compare(test_set, runs, scores)
+    scored = score(runs, track=lambda steps: progress(steps, "resampling", "class"))
+    comparison = compare(test_set, scored)
     content = dataclasses.asdict(comparison)
     written = [
         write_json(args.out / "compare.json", content),
-        write_whole(args.out / "compare.html", as_page(comparison, scores)),
+        write_whole(args.out / "compare.html", as_page(comparison, scored)),
     ]
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))

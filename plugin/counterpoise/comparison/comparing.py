@@ -1,9 +1,7 @@
 """The comparison of runs, put together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from operator import sub
-from typing import TypeVar
 
 import numpy as np
 
@@ -12,82 +10,74 @@ from counterpoise.comparison.findings import findings, notes
 from counterpoise.comparison.results import (
     ClassComparison,
     Comparison,
-    Difference,
     ErrorComparison,
     GroupComparison,
     MatchedRecall,
     Scores,
+    Value,
+    Values,
 )
-from counterpoise.comparison.runs import ComparedRun
-from counterpoise.comparison.scoring import RunScores
-from counterpoise.evaluation.bootstrap import SEED, interval, num_images
+from counterpoise.comparison.scoring import ScoredRun
+from counterpoise.evaluation.bootstrap import SEED, interval
 from counterpoise.evaluation.error_types import ERROR_TYPES, ErrorCount, background_false_positives
 from counterpoise.evaluation.groups import frequency_groups
+from counterpoise.evaluation.scoring import training_counts
 
 #: Recalls at which false positives are compared: the first one that all runs reach.
 RECALLS = tuple(i / 20 for i in range(16, 0, -1))
 
-T = TypeVar("T")
-D = TypeVar("D")
-#: Training images and boxes by class; None where a run does not say.
-Counts = Mapping[str, tuple[int | None, int | None]]
 
-
-def compare(test_set: str, runs: Sequence[ComparedRun], scores: Sequence[RunScores]) -> Comparison:
+def compare(test_set: str, runs: Sequence[ScoredRun]) -> Comparison:
     """Compare runs to the first of them.
 
     Args:
         test_set: its name.
-        runs: of :func:`~counterpoise.comparison.runs.read_runs`.
-        scores: of :func:`~counterpoise.comparison.scoring.score`, in the same order.
+        runs: of :func:`~counterpoise.comparison.scoring.score`.
 
     Raises:
         UserError: a file of a run is broken.
     """
     truth = runs[0].test_set.ground_truth
-    training = [_training_counts(run) for run in runs]
-    stated = [counts for counts in training if _complete(counts)]
+    names = truth.class_names
+    training = [training_counts(run.test_set.context.training, names) for run in runs]
+    stated = [counts for counts in training if all(None not in pair for pair in counts)]
     counts = stated[0] if stated else training[0]
-    matched = _matched(scores, truth.num_images)
+    matched = _matched(runs, truth.num_images)
     test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
     classes = tuple(
         ClassComparison(
             name=name,
-            train_images=counts[name][0],
-            train_boxes=counts[name][1],
+            **_scores(runs, [k]),
+            train_images=counts[k][0],
+            train_boxes=counts[k][1],
             test_images=int(test_images[k]),
             test_boxes=int(test_boxes[k]),
-            scores=_scores(scores, [k]),
-            missing_resamples=int(np.isnan(scores[0].samples.AP[:, k]).sum()),
-            errors=_errors({s.name: s.errors.per_class[k] for s in scores}),
+            missing_resamples=int(np.isnan(runs[0].AP[1:, k]).sum()),
+            errors=_errors(runs, [run.errors.per_class[k] for run in runs]),
             matched=matched[k],
         )
-        for k, name in enumerate(truth.class_names)
+        for k, name in enumerate(names)
     )
-    groups = (
-        frequency_groups([c.train_images for c in classes], [c.train_boxes for c in classes])
-        if stated
-        else ()
-    )
+    groups = frequency_groups(*zip(*counts, strict=True)) if stated else ()
     comparison = Comparison(
         test_set=test_set,
         test_images=truth.num_images,
-        resamples=len(scores[0].samples.AP),
+        resamples=len(runs[0].AP) - 1,
         bootstrap_seed=SEED,
         runs=run_costs(runs),
-        mean=_scores(scores, range(len(classes))),
+        mean=Scores("mean of classes", **_scores(runs, range(len(names)))),
         groups=tuple(
             GroupComparison(
                 name=group.name,
+                **_scores(runs, group.classes),
                 rule=group.rule,
-                classes=tuple(truth.class_names[k] for k in group.classes),
-                scores=_scores(scores, group.classes),
+                classes=tuple(names[k] for k in group.classes),
             )
             for group in groups
         ),
         classes=classes,
-        errors=_errors({s.name: s.errors.overall for s in scores}),
-        matched=_sum(matched),
+        errors=_errors(runs, [run.errors.overall for run in runs]),
+        matched=_sum(runs, [m for m in matched if m is not None]),
         settings=different_settings(runs),
         same_training_data=all(own == counts for own in stated),
         findings={},
@@ -96,110 +86,84 @@ def compare(test_set: str, runs: Sequence[ComparedRun], scores: Sequence[RunScor
     return replace(comparison, findings=findings(comparison), notes=notes(comparison))
 
 
-def _training_counts(run: ComparedRun) -> Counts:
-    counts = dict.fromkeys(run.test_set.ground_truth.class_names, (None, None))
-    if training := run.test_set.context.training:
-        own = zip(training.names, zip(training.images, training.boxes, strict=True), strict=True)
-        counts |= {name: pair for name, pair in own if name in counts}
-    return counts
+def _values(
+    runs: Sequence[ScoredRun],
+    numbers: Sequence[float | None],
+    samples: Sequence[np.ndarray] = (),
+    images: np.ndarray | None = None,
+) -> Values:
+    """The number of each run, with an interval of the difference if there are `samples`."""
+    first = numbers[0]
+    values = {runs[0].name: Value(first)}
+    for i, (run, own) in enumerate(zip(runs[1:], numbers[1:], strict=True), start=1):
+        difference = None if own is None or first is None else own - first
+        spread = None
+        if samples and difference is not None:
+            spread = interval(samples[i] - samples[0], images, difference)
+        excludes_zero = spread is not None and not spread[0] <= 0 <= spread[1]
+        values[run.name] = Value(own, difference, spread, excludes_zero)
+    return values
 
 
-def _complete(counts: Counts) -> bool:
-    return all(None not in pair for pair in counts.values())
-
-
-def _to_first(values: Mapping[str, T], minus: Callable[[T, T], D]) -> dict[str, D]:
-    """Difference of each run to the first one."""
-    first, *others = values
-    return {run: minus(values[run], values[first]) for run in others}
-
-
-def _scores(scores: Sequence[RunScores], classes: Sequence[int]) -> Scores:
-    """Means over classes, or the values of one, in all runs."""
+def _scores(runs: Sequence[ScoredRun], classes: Sequence[int]) -> dict[str, Values]:
+    """Fields of :class:`Scores`: means over classes, or the values of one."""
     chosen = list(classes)
-    images = [num_images([scores[0].matches[k]]) for k in chosen]
-    means, differences = {}, {}
+    images = runs[0].test_set.ground_truth.images_per_class()[chosen]
+    scores = {}
     for metric in ("AP", "AP50"):
-        means[metric] = {s.name: _mean(getattr(s, metric)[chosen]) for s in scores}
-        samples = {s.name: getattr(s.samples, metric)[:, chosen] for s in scores}
-        values = {run: (mean, samples[run]) for run, mean in means[metric].items()}
-        differences[metric] = _to_first(
-            values, lambda own, first: _difference(*own, *first, images)
+        samples = [getattr(run, metric)[:, chosen] for run in runs]
+        known = ~np.isnan(samples[0][0])
+        means = [float(own[0, known].mean()) if known.any() else None for own in samples]
+        scores[metric] = _values(runs, means, [own[1:] for own in samples], images)
+    return scores
+
+
+def _errors(
+    runs: Sequence[ScoredRun], found: Sequence[Mapping[str, ErrorCount]]
+) -> dict[str, ErrorComparison]:
+    return {
+        name: ErrorComparison(
+            count=_values(runs, [own[name].count for own in found]),
+            AP50_lost=_values(runs, [own[name].AP50_lost for own in found]),
         )
-    return Scores(means["AP"], means["AP50"], differences["AP"], differences["AP50"])
+        for name in ERROR_TYPES
+    }
 
 
-def _mean(values: np.ndarray) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _difference(
-    value: float | None,
-    samples: np.ndarray,
-    first: float | None,
-    first_samples: np.ndarray,
-    images: Sequence[int],
-) -> Difference:
-    if value is None or first is None:
-        return Difference(None, None, False)
-    spread = interval(samples - first_samples, images, value - first)
-    excludes_zero = spread is not None and (spread[0] > 0 or spread[1] < 0)
-    return Difference(value - first, spread, excludes_zero)
-
-
-def _errors(found: Mapping[str, Mapping[str, ErrorCount]]) -> dict[str, ErrorComparison]:
-    kinds = {}
-    for kind in ERROR_TYPES:
-        count = {run: own[kind].count for run, own in found.items()}
-        lost = {run: own[kind].AP50_lost for run, own in found.items()}
-        kinds[kind] = ErrorComparison(count, lost, _to_first(count, sub), _to_first(lost, _minus))
-    return kinds
-
-
-def _minus(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
-
-
-def _matched(scores: Sequence[RunScores], num_images: int) -> list[MatchedRecall | None]:
+def _matched(runs: Sequence[ScoredRun], num_images: int) -> list[MatchedRecall | None]:
     """What the highest of :data:`RECALLS` that all runs reach costs, per class."""
     reached = [
         min(m.true_positives[0].sum() / max(m.num_gt, 1) for m in of_class)
-        for of_class in zip(*(s.matches for s in scores), strict=True)
+        for of_class in zip(*(run.matches for run in runs), strict=True)
     ]
     recalls = [next((r for r in RECALLS if r <= most), None) for most in reached]
     rates = {
-        recall: {
-            s.name: background_false_positives(s.matches, s.errors, num_images, recall)
-            for s in scores
-        }
+        recall: [
+            background_false_positives(run.matches, run.errors, num_images, recall) for run in runs
+        ]
         for recall in set(recalls) - {None}
     }
     return [
         None
         if recall is None
-        else _matched_recall(
+        else MatchedRecall(
             recall,
-            {run: own[k].per_image for run, own in rates[recall].items()},
-            {run: own[k].missed for run, own in rates[recall].items()},
+            _values(runs, [own[k].per_image for own in rates[recall]]),
+            _values(runs, [own[k].missed for own in rates[recall]]),
         )
         for k, recall in enumerate(recalls)
     ]
 
 
-def _sum(matched: Sequence[MatchedRecall | None]) -> MatchedRecall | None:
-    known = [m for m in matched if m is not None]
-    if not known:
+def _sum(runs: Sequence[ScoredRun], matched: Sequence[MatchedRecall]) -> MatchedRecall | None:
+    if not matched:
         return None
-    recalls, runs = {m.recall for m in known}, known[0].missed
-    return _matched_recall(
-        recalls.pop() if len(recalls) == 1 else None,
-        {run: sum(m.background_per_image[run] for m in known) for run in runs},
-        {run: sum(m.missed[run] for m in known) for run in runs},
-    )
 
+    def total(field: str) -> Values:
+        return _values(
+            runs, [sum(getattr(m, field)[run.name].value for m in matched) for run in runs]
+        )
 
-def _matched_recall(
-    recall: float | None, per_image: dict[str, float], missed: dict[str, int]
-) -> MatchedRecall:
-    return MatchedRecall(recall, per_image, missed, _to_first(per_image, sub))
+    recalls = {m.recall for m in matched}
+    recall = recalls.pop() if len(recalls) == 1 else None
+    return MatchedRecall(recall, total("background_per_image"), total("missed"))

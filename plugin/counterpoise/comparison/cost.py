@@ -15,29 +15,15 @@ WARM_UP = 20
 
 def run_costs(runs: Sequence[ComparedRun]) -> tuple[RunCost, ...]:
     """Time of each run, and its ratio to that of the first."""
-    iteration = [_seconds_per_iteration(run.files) for run in runs]
-    records = [run.files.record for run in runs]
-    training = [
-        record.training_seconds if record is not None and record.training_seconds > 0 else None
-        for record in records
-    ]
-    return tuple(
-        RunCost(
-            name=run.name,
-            folder=str(run.files.path),
-            command=record.command if record else None,
-            hardware=record.hardware if record else None,
-            seconds_per_iteration=iteration[i],
-            training_seconds=training[i],
-            seconds_per_image=run.test_set.seconds_per_image,
-            iteration_ratio=_ratio(iteration[i], iteration[0]),
-            training_ratio=_ratio(training[i], training[0]),
-            inference_ratio=_ratio(
-                run.test_set.seconds_per_image, runs[0].test_set.seconds_per_image
-            ),
-        )
-        for i, (run, record) in enumerate(zip(runs, records, strict=True))
-    )
+    seconds = [_seconds(run) for run in runs]
+    costs = []
+    for run, own in zip(runs, seconds, strict=True):
+        pairs = zip(own, seconds[0], strict=True)
+        ratios = [a / b if a is not None and b else None for a, b in pairs]
+        record = run.files.record
+        about = (record.command, record.hardware) if record else (None, None)
+        costs.append(RunCost(run.name, str(run.files.path), *about, *own, *ratios))
+    return tuple(costs)
 
 
 def different_settings(runs: Sequence[ComparedRun]) -> dict[str, dict[str, str | None]]:
@@ -56,6 +42,13 @@ def different_settings(runs: Sequence[ComparedRun]) -> dict[str, dict[str, str |
     }
 
 
+def _seconds(run: ComparedRun) -> tuple[float | None, float | None, float | None]:
+    """Of an iteration, of the training, and of an image at inference."""
+    record = run.files.record
+    training = (record.training_seconds or None) if record else None
+    return _seconds_per_iteration(run.files), training, run.test_set.seconds_per_image
+
+
 def _seconds_per_iteration(run: Run) -> float | None:
     """Median of what Detectron2 logs, each a median over 20 iterations itself."""
     series = run.metrics.get("time")
@@ -63,7 +56,3 @@ def _seconds_per_iteration(run: Run) -> float | None:
         return None
     warm = series.values[series.iterations >= WARM_UP]
     return float(np.median(warm if len(warm) else series.values))
-
-
-def _ratio(value: float | None, reference: float | None) -> float | None:
-    return None if value is None or not reference else value / reference

@@ -5,14 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from counterpoise.comparison.results import ClassComparison, Comparison, Difference
-from counterpoise.comparison.scoring import RunScores
+from counterpoise.comparison.results import ClassComparison, Comparison, Value
+from counterpoise.comparison.scoring import ScoredRun
 from counterpoise.evaluation.operating_points import precision_recall_curve
-from counterpoise.pages.ap_figure import ap_against_count
 from counterpoise.pages.figures import WIDE, figure, figure_uri, palette
 from counterpoise.pages.labels import short
+from counterpoise.pages.plots import (
+    ap_against_count,
+    bars_side_by_side,
+    legend_above,
+    panels,
+    thinned,
+)
 
-_COLUMNS = 3
 _NAME_WIDTH = 28
 _MAX_POINTS = 1000
 
@@ -24,32 +29,28 @@ def class_differences(comparison: Comparison, classes: Sequence[ClassComparison]
         comparison: of two runs or more.
         classes: of it, to be drawn from the top down.
     """
-    rows = [
-        (
-            short(c.name, _NAME_WIDTH) + ("" if c.train_boxes is None else f" ({c.train_boxes})"),
-            c.scores,
-        )
-        for c in classes
-    ]
-    rows += [(f"mean of {group.name}", group.scores) for group in comparison.groups]
-    rows.append(("mean of classes", comparison.mean))
-    others, colours = comparison.others, _colours(comparison)
+    counts = ["" if c.train_boxes is None else f" ({c.train_boxes})" for c in classes]
+    names = [short(c.name, _NAME_WIDTH) + n for c, n in zip(classes, counts, strict=True)]
+    names += [f"mean of {group.name}" for group in comparison.groups] + ["mean of classes"]
+    rows = [*classes, *comparison.groups, comparison.mean]
+    others = comparison.others
+    colours = palette(len(comparison.runs))[1:]
     pitch = 0.7 / len(others)
     with figure(WIDE, 1.2 + len(rows) * max(0.24, 0.14 * len(others))) as drawn:
         axes = drawn.subplots()
-        for i, run in enumerate(others):
+        for i, (run, colour) in enumerate(zip(others, colours, strict=True)):
             shift = (i - (len(others) - 1) / 2) * pitch
-            for y, (_, scores) in enumerate(rows):
-                _draw_difference(axes, y + shift, scores.AP_difference[run.name], colours[run.name])
-            axes.plot([], [], "o", color=colours[run.name], label=run.name)
+            for y, scores in enumerate(rows):
+                _draw_difference(axes, y + shift, scores.AP[run.name], colour)
+            axes.plot([], [], "o", color=colour, label=run.name)
         axes.axvline(0, color="#444444", linewidth=1)
         axes.axhline(len(classes) - 0.5, color="#9aa2a8", linewidth=0.8)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"AP minus that of {comparison.baseline.name}, with 95 % interval")
         if len(others) > 1:
-            drawn.legend(loc="outside upper left", ncols=_columns(comparison))
+            legend_above(axes)
         return figure_uri(drawn)
 
 
@@ -59,88 +60,57 @@ def ap_against_training_boxes(comparison: Comparison) -> tuple[str, int]:
     Returns:
         the figure, and the number of classes whose name found no room.
     """
-    tested, runs = comparison.tested, [run.name for run in comparison.runs]
-    values = {run: [c.scores.AP[run] for c in tested] for run in runs}
+    tested = comparison.tested
+    values = {run.name: [c.AP[run.name].value for c in tested] for run in comparison.runs}
     bars = np.array([(min(own), max(own)) for own in zip(*values.values(), strict=True)])
-    counts = [c.train_boxes for c in tested]
-    return ap_against_count([c.name for c in tested], counts, values, palette(len(runs)), bars)
+    return ap_against_count([c.name for c in tested], [c.train_boxes for c in tested], values, bars)
 
 
 def error_bars(comparison: Comparison) -> str:
     """Draw AP50 lost to each error type, and their counts, as bars side by side."""
-    colours, kinds = _colours(comparison), comparison.errors
-    height = 0.8 / len(colours)
-    with figure(WIDE, 0.9 + len(kinds) * max(0.4, 0.17 * len(colours))) as drawn:
-        panels = drawn.subplots(1, 2, sharey=True)
-        for i, (run, colour) in enumerate(colours.items()):
-            y = np.arange(len(kinds)) + (i - (len(colours) - 1) / 2) * height
-            lost = [kind.AP50_lost[run] or 0.0 for kind in kinds.values()]
-            panels[0].barh(y, lost, height, color=colour, label=run)
-            panels[1].barh(y, [kind.count[run] for kind in kinds.values()], height, color=colour)
-        panels[0].set_yticks(range(len(kinds)), list(kinds))
-        panels[0].invert_yaxis()
-        panels[0].set_xlabel("AP50 lost")
-        panels[1].set_xlabel("count")
-        for panel in panels:
-            panel.grid(visible=False, axis="y")
-        drawn.legend(loc="outside upper left", ncols=_columns(comparison))
+    runs, errors = [run.name for run in comparison.runs], comparison.errors
+    lost = {run: [own.AP50_lost[run].value or 0.0 for own in errors.values()] for run in runs}
+    counts = {run: [own.count[run].value for own in errors.values()] for run in runs}
+    with figure(WIDE, 0.9 + len(errors) * max(0.4, 0.17 * len(runs))) as drawn:
+        first, second = drawn.subplots(1, 2, sharey=True)
+        bars_side_by_side(first, list(errors), lost)
+        bars_side_by_side(second, list(errors), counts)
+        first.invert_yaxis()
+        first.set_xlabel("AP50 lost")
+        second.set_xlabel("count")
+        legend_above(first)
         return figure_uri(drawn)
 
 
-def recall_curves(
-    comparison: Comparison, scores: Sequence[RunScores], classes: Sequence[ClassComparison]
-) -> str:
+def recall_curves(runs: Sequence[ScoredRun], classes: Sequence[ClassComparison]) -> str:
     """Draw precision against recall at IoU 0.50, a panel per class with all runs in it.
 
     Args:
-        comparison: of the runs.
-        scores: of the runs.
-        classes: of the comparison, at least one.
+        runs: to draw.
+        classes: of their comparison, at least one.
     """
-    colours = _colours(comparison)
-    rows = -(-len(classes) // _COLUMNS)
-    with figure(WIDE, 0.4 + 2.9 * rows) as drawn:
-        panels = list(drawn.subplots(rows, _COLUMNS, squeeze=False).flat)
-        for entry, panel in zip(classes, panels, strict=False):
-            k = comparison.class_names.index(entry.name)
-            for own in scores:
-                curve = precision_recall_curve(own.matches[k])
-                last = len(curve.recall) - 1
-                at = np.unique(np.linspace(0, last, min(last + 1, _MAX_POINTS)).astype(int))
-                panel.plot(
-                    curve.recall[at], curve.precision[at], color=colours[own.name],
-                    label=own.name, linewidth=1.4, marker="o" if last < 30 else "", markersize=3,
+    class_names = runs[0].test_set.ground_truth.class_names
+    with panels(len(classes), 2.9, 0.4) as (drawn, all_axes):
+        for entry, axes in zip(classes, all_axes, strict=True):
+            k = class_names.index(entry.name)
+            for run, colour in zip(runs, palette(len(runs)), strict=True):
+                curve = precision_recall_curve(run.matches[k])
+                at = thinned(len(curve.recall), _MAX_POINTS)
+                axes.plot(
+                    curve.recall[at], curve.precision[at], color=colour, label=run.name,
+                    linewidth=1.4, marker="o" if len(curve.recall) <= 30 else "", markersize=3,
                 )  # fmt: skip
-            panel.set_title(
-                f"{short(entry.name, _NAME_WIDTH)}, {entry.test_boxes} test boxes",
-                fontsize=10,
-                loc="left",
-            )
-            panel.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")
-        for panel in panels[len(classes) :]:
-            panel.remove()
-        drawn.legend(
-            *panels[0].get_legend_handles_labels(),
-            loc="outside upper left",
-            ncols=_columns(comparison),
-        )
+            title = f"{short(entry.name, _NAME_WIDTH)}, {entry.test_boxes} test boxes"
+            axes.set_title(title, fontsize=10, loc="left")
+            axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")
+        legend_above(all_axes[0])
         return figure_uri(drawn)
 
 
-def _colours(comparison: Comparison) -> dict[str, str]:
-    names = [run.name for run in comparison.runs]
-    return dict(zip(names, palette(len(names)), strict=True))
-
-
-def _columns(comparison: Comparison) -> int:
-    """Columns of a legend that fit on the page, about 110 characters wide."""
-    return max(1, 110 // (8 + max(len(run.name) for run in comparison.runs)))
-
-
-def _draw_difference(axes: Axes, y: float, difference: Difference, colour: str) -> None:
-    if difference.value is None:
+def _draw_difference(axes: Axes, y: float, own: Value, colour: str) -> None:
+    if own.difference is None:
         return
-    if difference.interval is not None:
-        axes.plot(difference.interval, (y, y), color=colour, linewidth=1.6)
-    fill = colour if difference.excludes_zero else "white"
-    axes.plot(difference.value, y, "o", color=colour, markerfacecolor=fill, markersize=6)
+    if own.interval is not None:
+        axes.plot(own.interval, (y, y), color=colour, linewidth=1.6)
+    fill = colour if own.excludes_zero else "white"
+    axes.plot(own.difference, y, "o", color=colour, markerfacecolor=fill, markersize=6)

@@ -1,6 +1,6 @@
 """What a comparison finds, in sentences."""
 
-from counterpoise.comparison.results import Comparison, Difference, ErrorComparison, Scores
+from counterpoise.comparison.results import Comparison, ErrorComparison, Value, Values
 from counterpoise.utils.text import duration, listed, sentence, signed, signed_interval
 
 #: Names that a sentence lists before it says how many more there are.
@@ -59,50 +59,48 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 
 def _findings(comparison: Comparison, run: str) -> list[str]:
     baseline = comparison.baseline.name
-    said = [f"{run} against {baseline}: mean AP {_change(comparison.mean, baseline, run)}."]
+    said = [f"{run} against {baseline}: mean AP {_change(comparison.mean.AP, baseline, run)}."]
     if comparison.groups:
         rarest = comparison.groups[-1]
         said.append(
             f"The {rarest.name} classes ({listed(rarest.classes, LISTED)}): "
-            f"mean AP {_change(rarest.scores, baseline, run)}."
+            f"mean AP {_change(rarest.AP, baseline, run)}."
         )
     said.append(_changed_classes(comparison, run))
     said.append(_moved_errors(comparison.errors, baseline, run))
-    matched = comparison.matched
-    if matched is not None:
+    if matched := comparison.matched:
         recall = "its own" if matched.recall is None else f"{matched.recall:.2f}"
+        background, missed = matched.background_per_image, matched.missed
         said.append(
             f"At a recall that all runs reach ({recall} in each class) it makes "
-            f"{matched.background_per_image[run]:.2f} false positives on background per image "
-            f"against {matched.background_per_image[baseline]:.2f} and misses "
-            f"{matched.missed[run]} boxes against {matched.missed[baseline]}."
+            f"{background[run].value:.2f} false positives on background per image "
+            f"against {background[baseline].value:.2f}, with "
+            f"{missed[run].value} missed boxes against {missed[baseline].value}."
         )
-    said += _cost(comparison, run)
-    return said
+    return said + _cost(comparison, run)
 
 
-def _change(scores: Scores, baseline: str, run: str) -> str:
-    difference = scores.AP_difference[run]
-    if difference.value is None:
+def _change(AP: Values, baseline: str, run: str) -> str:
+    own = AP[run]
+    if own.difference is None:
         return "unknown, for there are no test boxes"
     return (
-        f"{scores.AP[run]:.1f} against {scores.AP[baseline]:.1f}, {signed(difference.value)} "
-        f"({_verdict(difference)})"
+        f"{own.value:.1f} against {AP[baseline].value:.1f}, {signed(own.difference)} "
+        f"({_verdict(own)})"
     )
 
 
-def _verdict(difference: Difference) -> str:
-    if difference.interval is None:
+def _verdict(own: Value) -> str:
+    if own.interval is None:
         return "in too few test images for an interval"
-    spread = f"95 % CI {signed_interval(difference.interval)}"
-    if not difference.excludes_zero:
+    spread = f"95 % CI {signed_interval(own.interval)}"
+    if not own.excludes_zero:
         return f"{spread} includes 0: neither gain nor loss is shown"
-    return f"{spread} excludes 0: a {'gain' if difference.value > 0 else 'loss'}"
+    return f"{spread} excludes 0: a {'gain' if own.difference > 0 else 'loss'}"
 
 
 def _changed_classes(comparison: Comparison, run: str) -> str:
-    changes = {c.name: c.scores.AP_difference[run] for c in comparison.classes}
-    changed = {name: d.value for name, d in changes.items() if d.excludes_zero}
+    changed = {c.name: c.AP[run].difference for c in comparison.classes if c.AP[run].excludes_zero}
     if not changed:
         return "No class is better or worse: no 95 % CI of a class excludes 0."
     better = sorted((name for name in changed if changed[name] > 0), key=lambda n: -changed[n])
@@ -117,18 +115,17 @@ def _changed_classes(comparison: Comparison, run: str) -> str:
 
 
 def _moved_errors(errors: dict[str, ErrorComparison], baseline: str, run: str) -> str:
-    changes = {kind: e.AP50_lost_difference[run] for kind, e in errors.items()}
-    moved = [kind for kind, by in changes.items() if by is not None and abs(by) >= WORTH_SAYING]
-    moved.sort(key=lambda kind: -abs(changes[kind]))
+    changes = {name: abs(e.AP50_lost[run].difference or 0) for name, e in errors.items()}
+    moved = [name for name in errors if changes[name] >= WORTH_SAYING]
     if not moved:
         return f"No error type costs {WORTH_SAYING} AP50 more or less than before."
     parts = []
-    for kind in moved[:2]:
-        e = errors[kind]
-        what = "missed boxes" if kind == "missed" else f"{kind} errors"
+    for name in sorted(moved, key=lambda name: -changes[name])[:2]:
+        lost, count = errors[name].AP50_lost, errors[name].count
+        what = "missed boxes" if name == "missed" else f"{name} errors"
         parts.append(
-            f"{what} cost {e.AP50_lost[run]:.1f} AP50 against {e.AP50_lost[baseline]:.1f} "
-            f"(count {e.count[run]} against {e.count[baseline]})"
+            f"{what} cost {lost[run].value:.1f} AP50 against {lost[baseline].value:.1f} "
+            f"(count {count[run].value} against {count[baseline].value})"
         )
     return f"What moved most: {'; '.join(parts)}."
 

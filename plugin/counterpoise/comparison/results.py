@@ -1,29 +1,32 @@
-"""What a comparison of runs finds, as plain frozen dataclasses; ``compare.json`` holds them so.
-
-Dictionaries over runs are in the order of :attr:`Comparison.runs`. Differences are those of a run
-to the first one, the baseline, so the baseline has none.
-"""
+"""What a comparison of runs finds, as plain frozen dataclasses; ``compare.json`` holds them so."""
 
 from dataclasses import dataclass
 
-Interval = tuple[float, float]
+from counterpoise.evaluation.results import Interval
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A run's value minus the baseline's, in points of 0-100.
+class Value:
+    """A number of one run beside the baseline's.
 
     Attributes:
-        value: None without test boxes.
-        interval: 95 % interval by paired bootstrap over test images: both runs are scored on the
-            same resamples. None where half of them or more lack the class.
+        value: None where there is none, such as an AP without test boxes.
+        difference: minus the baseline's; None for the baseline.
+        interval: of an AP, the 95 % interval of the difference by paired bootstrap over test
+            images: both runs are scored on the same resamples. None where no class is in two
+            test images.
         excludes_zero: the interval excludes 0, so other test images would hardly turn the sign. It
             says nothing of another training seed.
     """
 
     value: float | None
-    interval: Interval | None
-    excludes_zero: bool
+    difference: float | None = None
+    interval: Interval | None = None
+    excludes_zero: bool = False
+
+
+#: By run, in the order of :attr:`Comparison.runs`.
+Values = dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -31,31 +34,40 @@ class Scores:
     """Average precision of a class, or the mean over several.
 
     Attributes:
-        AP: by run, COCO's, IoU 0.50:0.95 and 101 recalls, 0-100; None without test boxes.
-        AP50: by run, the same at IoU 0.50.
-        AP_difference, AP50_difference: by run but the baseline.
+        name: of the class or group.
+        AP: COCO's, IoU 0.50:0.95 and 101 recalls, 0-100.
+        AP50: the same at IoU 0.50.
     """
 
-    AP: dict[str, float | None]
-    AP50: dict[str, float | None]
-    AP_difference: dict[str, Difference]
-    AP50_difference: dict[str, Difference]
+    name: str
+    AP: Values
+    AP50: Values
+
+
+@dataclass(frozen=True)
+class GroupComparison(Scores):
+    """Means over classes of similar frequency in training that have test boxes.
+
+    Attributes:
+        rule: what puts a class into the group.
+        classes: their names.
+    """
+
+    rule: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ErrorComparison:
-    """Errors of one type, see :mod:`counterpoise.evaluation.error_types`.
+    """Errors of one type, see :class:`counterpoise.evaluation.error_types.ErrorCount`.
 
     Attributes:
-        count: by run, of the detections of at least the score at which the run was evaluated.
-        AP50_lost: by run, AP50 that fixing them would gain, 0-100; None without test boxes.
-        count_difference, AP50_lost_difference: by run but the baseline.
+        count: among the detections of at least the score at which the run was evaluated.
+        AP50_lost: AP50 that fixing them would gain, 0-100.
     """
 
-    count: dict[str, int]
-    AP50_lost: dict[str, float | None]
-    count_difference: dict[str, int]
-    AP50_lost_difference: dict[str, float | None]
+    count: Values
+    AP50_lost: Values
 
 
 @dataclass(frozen=True)
@@ -65,59 +77,36 @@ class MatchedRecall:
     Attributes:
         recall: 0-1, the highest of 0.80, 0.75, ... 0.05 that every run reaches at IoU 0.50; None
             for a sum over classes with different ones.
-        background_per_image: by run, false positives on background per image of the test set, with
-            each run's detections cut where it reaches the recall.
-        missed: by run, boxes that none of the detections left finds, nor would if its class or
-            location were right.
-        background_difference: by run but the baseline, of `background_per_image`.
+        background_per_image: false positives on background per image of the test set, with each
+            run's detections cut where it reaches the recall.
+        missed: boxes that none of the detections left finds, nor would if its class or location
+            were right.
     """
 
     recall: float | None
-    background_per_image: dict[str, float]
-    missed: dict[str, int]
-    background_difference: dict[str, float]
+    background_per_image: Values
+    missed: Values
 
 
 @dataclass(frozen=True)
-class ClassComparison:
+class ClassComparison(Scores):
     """One class.
 
     Attributes:
-        name: of the class.
         train_images, train_boxes: in the training set; None where it is not known.
         test_images, test_boxes: in the test set, crowd and difficult boxes not counted.
-        scores: of the class.
         missing_resamples: resamples without a box of the class, which the intervals leave out.
         errors: by type.
         matched: at matched recall; None where a run reaches no recall of 0.05.
     """
 
-    name: str
     train_images: int | None
     train_boxes: int | None
     test_images: int
     test_boxes: int
-    scores: Scores
     missing_resamples: int
     errors: dict[str, ErrorComparison]
     matched: MatchedRecall | None
-
-
-@dataclass(frozen=True)
-class GroupComparison:
-    """Classes of similar frequency in training.
-
-    Attributes:
-        name: rare, common, frequent, head or tail.
-        rule: what puts a class into it.
-        classes: their names.
-        scores: means over those with test boxes.
-    """
-
-    name: str
-    rule: str
-    classes: tuple[str, ...]
-    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -192,11 +181,6 @@ class Comparison:
     def others(self) -> tuple[RunCost, ...]:
         """All runs but the first."""
         return self.runs[1:]
-
-    @property
-    def class_names(self) -> list[str]:
-        """In class order."""
-        return [c.name for c in self.classes]
 
     @property
     def rarest_first(self) -> list[ClassComparison]:

@@ -1,12 +1,18 @@
 """A comparison for the terminal and as a page, from the same tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from counterpoise.comparison import figures
-from counterpoise.comparison.results import Comparison, Difference, MatchedRecall, RunCost, Scores
-from counterpoise.comparison.scoring import RunScores
+from counterpoise.comparison.results import (
+    Comparison,
+    ErrorComparison,
+    MatchedRecall,
+    RunCost,
+    Value,
+    Values,
+)
+from counterpoise.comparison.scoring import ScoredRun
 from counterpoise.evaluation.error_types import ERROR_TYPES
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Items, Part, Section, Text, sections_as_text
@@ -37,7 +43,7 @@ def as_text(comparison: Comparison) -> str:
         tables = RunTables(comparison, [run], ("base", "run"))
         parts = [
             tables.scores(),
-            Text("Errors by type", "heading"), tables.errors(), tables.class_errors(run),
+            Text("Errors by type", "heading"), tables.errors(), tables.class_errors(run.name),
             Text("False positives at matched recall", "heading"), tables.matched(),
         ]  # fmt: skip
         sections.append(Section(run.name, f"{run.name} against {comparison.baseline.name}", parts))
@@ -48,12 +54,12 @@ def as_text(comparison: Comparison) -> str:
     return sections_as_text(sections)
 
 
-def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
+def as_page(comparison: Comparison, runs: Sequence[ScoredRun]) -> str:
     """Render a comparison as a self-contained page.
 
     Args:
         comparison: of :func:`~counterpoise.comparison.comparing.compare`; a class has test boxes.
-        scores: what it was made from.
+        runs: what it was made from.
     """
     tables = RunTables(comparison, comparison.others, [run.name for run in comparison.runs])
     sections = [
@@ -67,7 +73,7 @@ def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
             "Precision and recall of the rarest classes",
             [
                 Figure(
-                    figures.recall_curves(comparison, scores, comparison.tested[:CURVES]),
+                    figures.recall_curves(runs, comparison.tested[:CURVES]),
                     "Precision against recall of the rarest classes in all runs",
                     "At IoU 0.50, without interpolation.",
                 )
@@ -80,160 +86,139 @@ def as_page(comparison: Comparison, scores: Sequence[RunScores]) -> str:
     return render(title, list(_findings(comparison)), sections)
 
 
-@dataclass(frozen=True)
 class RunTables:
-    """Tables that have columns for each of some runs.
+    """Tables that have columns for each of some runs."""
 
-    Attributes:
-        comparison: of the runs.
-        others: runs to show beside the baseline.
-        labels: what the headers call the baseline and these runs.
-    """
+    def __init__(
+        self, comparison: Comparison, others: Sequence[RunCost], labels: Sequence[str]
+    ) -> None:
+        """
+        Args:
+            comparison: of the runs.
+            others: runs to show beside the baseline.
+            labels: what the headers call the baseline and these runs.
+        """
+        self.comparison = comparison
+        self.baseline = comparison.baseline.name
+        self.runs = [self.baseline, *(run.name for run in others)]
+        self.labels = labels
+        #: Of the baseline's value, and of value and difference of each other run.
+        self.headers = [labels[0], *chain(*((label, "difference") for label in labels[1:]))]
+        self.about_intervals = (
+            f"In brackets the 95 % interval of the difference to {self.baseline}, by "
+            f"{comparison.resamples} resamples of the {comparison.test_images} test images, the "
+            "same for all runs; it does not cover the training seed. Bold or with a star: 95 % CI "
+            "excludes 0."
+        )
 
-    comparison: Comparison
-    others: Sequence[RunCost]
-    labels: Sequence[str]
-
-    @property
-    def _headers(self) -> list[str]:
-        """Of the baseline's value, and of value and difference of each other run."""
-        return [self.labels[0], *chain(*((label, "difference") for label in self.labels[1:]))]
-
-    def _cells(self, values: Mapping[str, float | None], differences: Mapping) -> list[str | Cell]:
-        cells: list[str | Cell] = [number(values[self.comparison.baseline.name])]
-        for run in self.others:
-            cells += [number(values[run.name]), _difference(differences[run.name])]
+    def _cells(self, values: Values, digits: int = 1) -> list[str | Cell]:
+        first, *others = (values[run] for run in self.runs)
+        cells: list[str | Cell] = [number(first.value, digits)]
+        for own in others:
+            cells += [number(own.value, digits), _difference(own, digits)]
         return cells
 
     def headline(self) -> Table:
         """Means over all classes and over the groups."""
         mean, groups = self.comparison.mean, self.comparison.groups
-        rows = [
-            ("AP, mean of classes", *self._cells(mean.AP, mean.AP_difference)),
-            ("AP50, mean of classes", *self._cells(mean.AP50, mean.AP50_difference)),
-            *(
-                (f"AP, mean of {g.name}", *self._cells(g.scores.AP, g.scores.AP_difference))
-                for g in groups
-            ),
-        ]
+        means = [(f"AP, {mean.name}", mean.AP), (f"AP50, {mean.name}", mean.AP50)]
+        means += [(f"AP, mean of {group.name}", group.AP) for group in groups]
         said = [
             text.sentence(f"{g.name}: {g.rule} ({text.listed(g.classes, _CLASSES_LISTED)})")
             for g in groups
         ]
-        note = " ".join([self._about_intervals, *said])
-        return Table(("", *self._headers), rows, note=note, style="runs")
-
-    @property
-    def _about_intervals(self) -> str:
-        known = self.comparison
-        return (
-            f"In brackets the 95 % interval of the difference to {known.baseline.name}, by "
-            f"{known.resamples} resamples of the {known.test_images} test images, the same for all "
-            "runs; it does not cover the training seed. Bold or with a star: 95 % CI excludes 0."
+        return Table(
+            ("", *self.headers),
+            [(name, *self._cells(values)) for name, values in means],
+            note=" ".join([self.about_intervals, *said]),
+            style="runs",
         )
 
     def scores(self) -> Table:
         """AP and AP50 by class and group."""
-
-        def cells(scores: Scores) -> list[str | Cell]:
-            return [
-                *self._cells(scores.AP, scores.AP_difference),
-                *self._cells(scores.AP50, scores.AP50_difference),
-            ]
-
         rows = [
-            (c.name, number(c.train_boxes, 0), c.test_boxes, *cells(c.scores))
+            (c.name, number(c.train_boxes, 0), c.test_boxes, *self._cells(c.AP),
+             *self._cells(c.AP50))
             for c in self.comparison.rarest_first
+        ]  # fmt: skip
+        groups, mean = self.comparison.groups, self.comparison.mean
+        means = [(f"mean of {group.name} ({len(group.classes)})", group) for group in groups]
+        rows += [
+            (name, "", "", *self._cells(own.AP), *self._cells(own.AP50))
+            for name, own in [*means, (mean.name, mean)]
         ]
-        means = [(f"mean of {g.name} ({len(g.classes)})", g.scores) for g in self.comparison.groups]
-        means.append(("mean of classes", self.comparison.mean))
-        headers = self._headers
+        span = len(self.headers)
         return Table(
-            ("class", "train", "test", *headers, *headers),
-            [*rows, *((name, "", "", *cells(scores)) for name, scores in means)],
-            note=self._about_intervals,
-            groups=(("", 1), ("boxes", 2), ("AP", len(headers)), ("AP50", len(headers))),
-            totals=len(means),
+            ("class", "train", "test", *self.headers, *self.headers),
+            rows,
+            note=self.about_intervals,
+            groups=(("", 1), ("boxes", 2), ("AP", span), ("AP50", span)),
+            totals=len(groups) + 1,
             wrap={0: NAME_WIDTH},
             style="runs",
         )
 
     def errors(self) -> Table:
         """Errors by type, over all classes."""
-        baseline, rows = self.comparison.baseline.name, []
-        for kind, e in self.comparison.errors.items():
-            lost, count = [number(e.AP50_lost[baseline])], [str(e.count[baseline])]
-            for run in (other.name for other in self.others):
-                lost += [number(e.AP50_lost[run]), signed(e.AP50_lost_difference[run])]
-                count += [str(e.count[run]), signed(e.count_difference[run], 0)]
-            rows.append((kind, *lost, *count))
-        headers = self._headers
+        errors, span = self.comparison.errors, len(self.headers)
         return Table(
-            ("type", *headers, *headers),
-            rows,
+            ("type", *self.headers, *self.headers),
+            [
+                (name, *self._cells(own.AP50_lost), *self._cells(own.count, 0))
+                for name, own in errors.items()
+            ],
             note="At IoU 0.50. AP50 lost: what fixing this type alone would gain at any score, "
             "mean over the classes. Counts are of the detections of at least the score at which "
             "each run was evaluated.",
-            groups=(("", 1), ("AP50 lost", len(headers)), ("count", len(headers))),
+            groups=(("", 1), ("AP50 lost", span), ("count", span)),
             style="runs",
         )
 
-    def class_errors(self, run: RunCost) -> Table:
+    def class_errors(self, run: str) -> Table:
         """Change of the errors of a run by class."""
-        rows = [
-            (
-                c.name,
-                *(
-                    Cell(signed(e.AP50_lost_difference[run.name]),
-                         f"({signed(e.count_difference[run.name], 0)})")
-                    for e in c.errors.values()
-                ),
-            )
-            for c in self.comparison.rarest_first
-        ]  # fmt: skip
-        note = (
-            f"Change of AP50 lost against {self.comparison.baseline.name}, the change of the count "
-            "in brackets. Less is better."
+
+        def cell(errors: ErrorComparison) -> Cell:
+            lost, count = errors.AP50_lost[run].difference, errors.count[run].difference
+            return Cell(signed(lost), f"({signed(count, 0)})")
+
+        return Table(
+            ("class", *ERROR_TYPES),
+            [(c.name, *map(cell, c.errors.values())) for c in self.comparison.rarest_first],
+            note=f"Change of AP50 lost against {self.baseline}, the change of the count in "
+            "brackets. Less is better.",
+            wrap={0: NAME_WIDTH},
         )
-        return Table(("class", *ERROR_TYPES), rows, note=note, wrap={0: NAME_WIDTH})
 
     def matched(self) -> Table:
         """What the same recall costs the runs, by class."""
-        baseline = self.comparison.baseline.name
-        runs = [baseline, *(run.name for run in self.others)]
+        span, runs = len(self.headers), len(self.runs)
 
-        def cells(matched: MatchedRecall | None) -> list[str]:
+        def cells(matched: MatchedRecall | None) -> list[str | Cell]:
             if matched is None:
-                return [text.NONE] * (3 * len(runs))
-            background = [number(matched.background_per_image[baseline], 2)]
-            for run in runs[1:]:
-                background.append(number(matched.background_per_image[run], 2))
-                background.append(signed(matched.background_difference[run], 2))
-            missed = [str(matched.missed[run]) for run in runs]
+                return [text.NONE] * (1 + span + runs)
+            background = self._cells(matched.background_per_image, 2)
+            missed = [number(matched.missed[run].value, 0) for run in self.runs]
             return [number(matched.recall, 2), *background, *missed]
 
         found = [(c.name, c.matched) for c in self.comparison.tested]
         found.append(("sum", self.comparison.matched))
-        headers = self._headers
         return Table(
-            ("class", "recall", *headers, *self.labels),
+            ("class", "recall", *self.headers, *self.labels),
             [(name, *cells(matched)) for name, matched in found],
             note="False positives on background per image, and missed boxes. Scores of different "
             "losses do not compare, so each run is cut where it reaches the same recall at IoU "
             "0.50: for each class the highest of 0.80, 0.75, ... that all runs reach.",
-            groups=(("", 2), ("background per image", len(headers)), ("missed boxes", len(runs))),
+            groups=(("", 2), ("background per image", span), ("missed boxes", runs)),
             totals=1,
             wrap={0: NAME_WIDTH},
             style="runs",
         )
 
 
-def _difference(difference: Difference) -> Cell:
-    spread, tone = difference.interval, ""
-    if difference.excludes_zero:
-        tone = "good" if difference.value > 0 else "bad"
-    note = "" if spread is None else f"({text.signed_interval(spread)})"
-    return Cell(signed(difference.value), note, tone)
+def _difference(own: Value, digits: int) -> Cell:
+    tone = "" if not own.excludes_zero else "good" if own.difference > 0 else "bad"
+    note = "" if own.interval is None else f"({text.signed_interval(own.interval)})"
+    return Cell(signed(own.difference, digits), note, tone)
 
 
 def _findings(comparison: Comparison) -> Iterator[Part]:
@@ -244,14 +229,13 @@ def _findings(comparison: Comparison) -> Iterator[Part]:
 
 
 def _overview(comparison: Comparison) -> Table:
-    scores = [group.scores for group in comparison.groups]
+    mean, groups = comparison.mean, comparison.groups
+    columns = {"AP": mean.AP, "AP50": mean.AP50, **{f"AP {g.name}": g.AP for g in groups}}
     rows = [
-        (run.name, *(number(values[run.name]) for values in
-                     (comparison.mean.AP, comparison.mean.AP50, *(s.AP for s in scores))))
+        (run.name, *(number(values[run.name].value) for values in columns.values()))
         for run in comparison.runs
-    ]  # fmt: skip
-    headers = ("run", "AP", "AP50", *(f"AP {group.name}" for group in comparison.groups))
-    return Table(headers, rows, wrap={0: 30})
+    ]
+    return Table(("run", *columns), rows, wrap={0: 30})
 
 
 def _fold(table: Table, summary: str = "All classes as a table") -> Fold:
@@ -288,7 +272,7 @@ def _errors(comparison: Comparison, tables: RunTables) -> Iterator[Part]:
     yield Figure(figures.error_bars(comparison), alt)
     yield tables.errors()
     for run in comparison.others:
-        yield _fold(tables.class_errors(run), f"Change by class: {run.name}")
+        yield _fold(tables.class_errors(run.name), f"Change by class: {run.name}")
 
 
 def _times(comparison: Comparison) -> Table:

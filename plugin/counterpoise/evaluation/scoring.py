@@ -96,9 +96,9 @@ def evaluate_arrays(
     coco = coco_metrics(truth, found)
     voc = voc_average_precision(truth, found)
     samples = bootstrap(matches, draw_images(truth.num_images, resamples))
-    chosen = _thresholds(matches, truth.class_names, thresholds)
+    chosen = class_thresholds(matches, truth.class_names, thresholds)
     errors = classify_errors(truth, found, matches, np.array(chosen))
-    counts = _training_counts(training, truth.class_names)
+    counts = training_counts(training, truth.class_names)
     background = [
         background_false_positives(matches, errors, truth.num_images, recall) for recall in RECALLS
     ]
@@ -154,7 +154,7 @@ def evaluate_arrays(
     )
 
 
-def _thresholds(
+def class_thresholds(
     matches: Sequence[ClassMatches],
     names: Sequence[str],
     thresholds: Mapping[str, float] | None,
@@ -169,7 +169,7 @@ def _thresholds(
     return [float(thresholds[name]) for name in names]
 
 
-def _training_counts(
+def training_counts(
     training: ClassCounts | None, names: Sequence[str]
 ) -> list[tuple[int | None, int | None]]:
     if training is None:

@@ -13,7 +13,6 @@ from counterpoise.config.keys import training_config
 from counterpoise.config.validation import RETINANETS
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation import GroundTruth
-from counterpoise.inspection.results import AnchorChange, Anchors, Coverage
 
 Levels = tuple[tuple[float, ...], ...]
 
@@ -53,6 +52,65 @@ class AnchorSetting:
         )
         cells = [cell.double().numpy() for cell in generator.cell_anchors]
         return [cell[:, 2:] - cell[:, :2] for cell in cells]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well anchors fit boxes.
+
+    Attributes:
+        boxes: how many there are.
+        at_50: share of them whose best anchor has an IoU >= 0.5; None without boxes.
+        at_70: the same for 0.7.
+        median_iou: of the best anchors.
+    """
+
+    boxes: int
+    at_50: float | None = None
+    at_70: float | None = None
+    median_iou: float | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Coverage of all boxes and of each class, in class order."""
+
+    overall: Coverage
+    classes: tuple[Coverage, ...]
+
+
+@dataclass(frozen=True)
+class AnchorChange(Fit):
+    """A change of anchors or input size, with the coverage measured under it.
+
+    Attributes:
+        what: the change in words.
+        settings: config keys, nested.
+        fits_head: the number of anchors per location stays, so that a trained head still fits.
+    """
+
+    what: str
+    settings: dict[str, Any]
+    fits_head: bool
+
+
+@dataclass(frozen=True)
+class Anchors(Fit):
+    """The boxes of a split against a model's anchors, at the size of the test input.
+
+    Attributes:
+        setting: the anchors.
+        histogram_edges: E + 1 edges of box sizes in pixels of the resized image.
+        histogram_counts: E numbers of boxes between them.
+        poor: more boxes than :data:`UNMATCHED_OVERALL` or :data:`UNMATCHED_CLASS` have no anchor.
+        change: if poor, the cheapest change found that covers more, or None.
+    """
+
+    setting: AnchorSetting
+    histogram_edges: tuple[float, ...]
+    histogram_counts: tuple[int, ...]
+    poor: bool
+    change: AnchorChange | None
 
 
 def anchor_setting(cfg: CfgNode) -> AnchorSetting | None:
@@ -180,65 +238,57 @@ def compare_with_anchors(truth: GroundTruth, setting: AnchorSetting) -> Anchors:
         truth: with at least one box, and without ignored regions.
         setting: the anchors.
     """
-    boxes, image_sizes = scaled_boxes(truth, setting)
-    overall, classes = _coverage(best_ious(boxes, image_sizes, setting), truth)
+    boxes, _ = scaled_boxes(truth, setting)
     sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).clip(min=1)
     # Half-octave bins, on powers of the square root of 2, so that the usual anchors are on edges.
     first, last = np.floor(2 * np.log2(sizes.min())), np.floor(2 * np.log2(sizes.max())) + 1
     edges = 2 ** (np.arange(first, last + 1) / 2)
-    poor = _is_poor(overall, classes)
+    fit = _fit(truth, setting)
+    poor = 1 - fit.overall.at_50 > UNMATCHED_OVERALL or any(
+        c.boxes >= LEAST_BOXES and 1 - c.at_50 > UNMATCHED_CLASS for c in fit.classes
+    )
     return Anchors(
-        model=setting.model,
-        sizes=setting.sizes,
-        aspect_ratios=setting.aspect_ratios,
-        strides=setting.strides,
-        min_size=setting.min_size,
-        max_size=setting.max_size,
-        overall=overall,
-        classes=classes,
+        **vars(fit),
+        setting=setting,
         histogram_edges=tuple(edges.tolist()),
         histogram_counts=tuple(np.histogram(sizes.clip(edges[0], edges[-1]), edges)[0].tolist()),
         poor=poor,
-        change=_best_change(truth, setting) if poor else None,
+        change=_best_change(truth, setting, fit) if poor else None,
     )
 
 
-def _coverage(ious: np.ndarray, truth: GroundTruth) -> tuple[Coverage, tuple[Coverage, ...]]:
-    def of(values: np.ndarray) -> Coverage:
+def _fit(truth: GroundTruth, setting: AnchorSetting) -> Fit:
+    ious = best_ious(*scaled_boxes(truth, setting), setting)
+
+    def coverage(values: np.ndarray) -> Coverage:
         if not len(values):
-            return Coverage(0, None, None, None)
+            return Coverage(0)
         at_50, at_70 = (float((values >= threshold).mean()) for threshold in (0.5, 0.7))
         return Coverage(len(values), at_50, at_70, float(np.median(values)))
 
-    return of(ious), tuple(of(ious[truth.classes == c]) for c in range(truth.num_classes))
+    by_class = (ious[truth.classes == c] for c in range(truth.num_classes))
+    return Fit(coverage(ious), tuple(map(coverage, by_class)))
 
 
-def _is_poor(overall: Coverage, classes: tuple[Coverage, ...]) -> bool:
-    return 1 - overall.at_50 > UNMATCHED_OVERALL or any(
-        c.boxes >= LEAST_BOXES and 1 - c.at_50 > UNMATCHED_CLASS for c in classes
-    )
-
-
-def _best_change(truth: GroundTruth, setting: AnchorSetting) -> AnchorChange | None:
+def _best_change(truth: GroundTruth, setting: AnchorSetting, before: Fit) -> AnchorChange | None:
     """The cheapest change that at least halves the boxes without an anchor, else the best one.
 
     A change under which a class of at least LEAST_BOXES boxes loses more than a twentieth of its
     boxes is none.
     """
-    before, classes_before = _coverage(best_ious(*scaled_boxes(truth, setting), setting), truth)
     per_location = [len(shape) for shape in setting.shapes()]
     best: AnchorChange | None = None
     for what, settings, changed in _changes(setting):
-        overall, classes = _coverage(best_ious(*scaled_boxes(truth, changed), changed), truth)
+        fit = _fit(truth, changed)
         harms = any(
             old.boxes >= LEAST_BOXES and new.at_50 < old.at_50 - 0.05
-            for old, new in zip(classes_before, classes, strict=True)
+            for old, new in zip(before.classes, fit.classes, strict=True)
         )
-        if harms or overall.at_50 <= (best.overall if best else before).at_50:
+        if harms or fit.overall.at_50 <= (best or before).overall.at_50:
             continue
         fits_head = [len(shape) for shape in changed.shapes()] == per_location
-        best = AnchorChange(what, settings, fits_head, overall, classes)
-        if 1 - overall.at_50 <= (1 - before.at_50) / 2:
+        best = AnchorChange(**vars(fit), what=what, settings=settings, fits_head=fits_head)
+        if 1 - fit.overall.at_50 <= (1 - before.overall.at_50) / 2:
             break
     return best
 
@@ -259,13 +309,12 @@ def _changes(setting: AnchorSetting) -> Iterator[tuple[str, dict[str, Any], Anch
         yield f"anchors of {words} the size", *anchors(sizes=scaled(factor))
     yield "the aspect ratios 1:3 and 3:1 as well", *anchors(aspect_ratios=ratios)
     for factor, words in ((0.5, "half"), (2.0, "twice")):
-        both = tuple(
-            tuple(sorted({*own, *other}))
-            for own, other in zip(setting.sizes, scaled(factor), strict=True)
-        )
-        yield f"anchors of {words} the size as well", *anchors(sizes=both)
+        pairs = zip(setting.sizes, scaled(factor), strict=True)
+        both = tuple(tuple(sorted({*own, *other})) for own, other in pairs)
+        what = f"anchors of {words} the size"
+        yield f"{what} as well", *anchors(sizes=both)
         yield (
-            f"anchors of {words} the size and the aspect ratios 1:3 and 3:1 as well",
+            f"{what} and the aspect ratios 1:3 and 3:1 as well",
             *anchors(sizes=both, aspect_ratios=ratios),
         )
     for factor in (1.5, 2.0) if setting.min_size else ():

@@ -9,7 +9,7 @@ from counterpoise.datasets.counting import load_dataset
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth, parse_ground_truth
 from counterpoise.inference.evaluator import coco_ground_truth
-from counterpoise.inspection.results import SIZE_QUANTILES, ClassCount, Sample, SampleBox, Sizes
+from counterpoise.inspection.results import SIZE_QUANTILES, ClassCount, Sample, Sizes
 
 _CHUNK = 4096  # images whose class presence is held as a matrix at once
 
@@ -98,18 +98,11 @@ def class_sizes(truth: GroundTruth) -> tuple[tuple[Sizes, ...], Sizes]:
 
 def _sizes(pixels: np.ndarray, relative: np.ndarray) -> Sizes:
     small, large = int((pixels < 32).sum()), int((pixels >= 96).sum())
-    return Sizes(
-        boxes=len(pixels),
-        pixels=_quantiles(pixels),
-        relative=_quantiles(relative),
-        small=small,
-        medium=len(pixels) - small - large,
-        large=large,
+    quantiles = (
+        tuple(np.quantile(values, SIZE_QUANTILES).tolist()) if len(values) else ()
+        for values in (pixels, relative)
     )
-
-
-def _quantiles(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(np.quantile(values, SIZE_QUANTILES).tolist()) if len(values) else ()
+    return Sizes(len(pixels), *quantiles, small, len(pixels) - small - large, large)
 
 
 def rare_samples(
@@ -123,26 +116,20 @@ def rare_samples(
         per_class: images of each; an image is shown once.
     """
     counts = truth.boxes_per_class()
-    rarest = [int(c) for c in np.argsort(counts, kind="stable") if counts[c]][:num_classes]
-    areas = truth.boxes[:, 2:].prod(axis=1)
-    samples: list[Sample] = []
-    shown: set[int] = set()
+    rarest = [c for c in np.argsort(counts, kind="stable") if counts[c]][:num_classes]
+    largest_first = np.argsort(-truth.boxes[:, 2:].prod(axis=1), kind="stable")
+    shown: dict[int, str] = {}
     for c in rarest:
-        own = np.flatnonzero(truth.classes == c)
-        largest_first = truth.images[own[np.argsort(-areas[own], kind="stable")]].tolist()
-        chosen = [i for i in dict.fromkeys(largest_first) if i not in shown][:per_class]
-        shown.update(chosen)
-        samples += [_sample(truth, i, truth.class_names[c]) for i in chosen]
-    return tuple(samples)
+        own = largest_first[truth.classes[largest_first] == c]
+        images = dict.fromkeys(truth.images[own].tolist())
+        new = [image for image in images if image not in shown][:per_class]
+        shown |= dict.fromkeys(new, truth.class_names[c])
+    return tuple(_sample(truth, image, name) for image, name in shown.items())
 
 
 def _sample(truth: GroundTruth, image: int, class_name: str) -> Sample:
-    own = np.flatnonzero(truth.images == image)
-    corners = np.hstack([truth.boxes[:, :2], truth.boxes[:, :2] + truth.boxes[:, 2:]])
-    return Sample(
-        class_name,
-        truth.file_names[image],
-        tuple(
-            SampleBox(truth.class_names[truth.classes[i]], tuple(corners[i].tolist())) for i in own
-        ),
-    )
+    own = truth.images == image
+    corners = np.hstack([truth.boxes[own, :2], truth.boxes[own, :2] + truth.boxes[own, 2:]])
+    names = [truth.class_names[k] for k in truth.classes[own]]
+    boxes = tuple(zip(names, map(tuple, corners.tolist()), strict=True))
+    return Sample(class_name, truth.file_names[image], boxes)

@@ -10,7 +10,8 @@ from detectron2.config import CfgNode
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import deep_merge
 from counterpoise.config.validation import DETECTRON2_COMPONENTS, RETINANETS
-from counterpoise.inspection.results import Coverage, Inspection, Recommendation, Split
+from counterpoise.inspection.anchors import Coverage
+from counterpoise.inspection.results import Inspection, Recommendation, Split
 from counterpoise.utils.text import listed, percent
 
 # The rules' thresholds are judgement, and stand in every reason that they lead to.
@@ -37,7 +38,7 @@ def recommend(
     """
     if not inspection.subject.boxes:
         nothing = f"{inspection.subject.name} has no usable box, so nothing can be trained on it"
-        return (*_data(inspection), Recommendation("Add boxes", nothing, {}))
+        return (*_data(inspection), Recommendation("Add boxes", nothing))
     return (
         *_data(inspection),
         *_trust(inspection, custom),
@@ -46,20 +47,11 @@ def recommend(
     )
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
-        return super().represent_sequence(tag, sequence, flow_style=True)
-
-
 def as_yaml(settings: Mapping[str, Any]) -> str:
-    """Config lines of nested settings, with short mappings and all lists on one line."""
-    return yaml.dump(
-        dict(settings), Dumper=_Dumper, sort_keys=False, default_flow_style=None,
-        allow_unicode=True, width=88,
-    )  # fmt: skip
+    """Config lines of nested settings, with short mappings and lists on one line."""
+    return yaml.safe_dump(
+        dict(settings), sort_keys=False, default_flow_style=None, allow_unicode=True, width=88
+    )
 
 
 def combined_config(datasets: Mapping[str, Any], advice: Iterable[Recommendation]) -> str:
@@ -95,14 +87,12 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
                 f"Remove the copies in {shared.first}",
                 f"Files there that repeat the bytes of another one: {shared.images}. Their objects "
                 "count twice.",
-                {},
             )
         else:
             yield Recommendation(
                 f"Take the files that {shared.first} and {shared.second} share out of one of them",
                 f"Files of {shared.first} with the same bytes as one of {shared.second}: "
                 f"{shared.images}. A score on images that were trained on says nothing.",
-                {},
             )
     subject = inspection.subject
     if subject.empty_images:
@@ -128,7 +118,7 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
     nowhere = _without_boxes_anywhere(inspection)
     if nowhere:
         kept = [name for i, name in enumerate(names) if i not in nowhere]
-        entries = {name: {"CLASSES": kept} for name in custom}
+        entries = {name: {"CLASSES": [*kept]} for name in custom}
         yield Recommendation(
             "Leave the classes without boxes out of the class list",
             f"{_listed(names, nowhere)}: no box in any split, and class weights would treat such a "
@@ -140,14 +130,12 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
             "Add training boxes for the classes that have none",
             f"{_listed(names, untrained)}: no box in {subject.name}, but some in other splits, "
             "where they can only be missed.",
-            {},
         )
     if few := [i for i, count in enumerate(subject.classes) if 0 < count.boxes < FEW_BOXES]:
         yield Recommendation(
             "Do not trust the AP of the smallest classes",
             f"{_listed(names, few)}: fewer than {FEW_BOXES} boxes in {subject.name}. Whatever the "
             "loss, such an AP is chance: collect more, or merge classes.",
-            {},
         )
     for split in others:
         untested = [
@@ -159,7 +147,6 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
             yield Recommendation(
                 f"Add boxes of the classes that {split.name} lacks",
                 f"{_listed(names, untested)}: no box in {split.name}, so there is no AP for it.",
-                {},
             )
     if not others:
         yield _holdout(subject, custom)
@@ -312,14 +299,14 @@ def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
     reason = (
         f"{_missed(anchors.overall)} of the boxes have no anchor at IoU 0.5 or more "
         f"('{inspection.class_names[worst]}': {_missed(anchors.classes[worst])}), measured with "
-        f"{anchors.model}. "
+        f"{anchors.setting.model}. "
     )
     change, named = anchors.change, _names_model(cfg)
     if not named:
         reason += "Give your model's config with --config-file to measure its own anchors. "
     if change is None:
         reason += "None of the usual sizes, aspect ratios and input sizes covers more."
-        yield Recommendation("Expect missed boxes where the anchors do not fit", reason, {})
+        yield Recommendation("Expect missed boxes where the anchors do not fit", reason)
         return
     reason += f"With {change.what} it is {_missed(change.overall)}."
     if not change.fits_head:

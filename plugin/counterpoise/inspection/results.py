@@ -4,10 +4,11 @@ Lists "per class" are in the order of :attr:`Inspection.class_names`. Crowd regi
 but in the repeat factors, where Detectron2 counts them too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from counterpoise.datasets import InvalidAnnotation
+from counterpoise.inspection.anchors import Anchors
 
 #: Quantiles in which box sizes are given.
 SIZE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -75,75 +76,6 @@ class Sizes:
     small: int
     medium: int
     large: int
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How well anchors fit boxes.
-
-    Attributes:
-        boxes: how many there are.
-        at_50: share of them whose best anchor has an IoU >= 0.5; None without boxes.
-        at_70: the same for 0.7.
-        median_iou: of the best anchors.
-    """
-
-    boxes: int
-    at_50: float | None
-    at_70: float | None
-    median_iou: float | None
-
-
-@dataclass(frozen=True)
-class AnchorChange:
-    """A change of anchors or input size, with the coverage measured under it.
-
-    Attributes:
-        what: the change in words.
-        settings: config keys, nested.
-        fits_head: the number of anchors per location stays, so that a trained head still fits.
-        overall: coverage of all boxes with the change.
-        classes: per class.
-    """
-
-    what: str
-    settings: dict[str, Any]
-    fits_head: bool
-    overall: Coverage
-    classes: tuple[Coverage, ...]
-
-
-@dataclass(frozen=True)
-class Anchors:
-    """The boxes of the inspected split against the model's anchors, at the size of the test input.
-
-    Attributes:
-        model: whose anchors these are.
-        sizes: square roots of the anchor areas per feature level, in pixels of the resized image.
-        aspect_ratios: height over width, per feature level.
-        strides: of the feature levels.
-        min_size: short side to which images are resized; 0 leaves them.
-        max_size: bound of the long side.
-        overall: coverage of all boxes.
-        classes: per class.
-        histogram_edges: E + 1 edges of box sizes in pixels of the resized image.
-        histogram_counts: E numbers of boxes between them.
-        poor: more boxes than the thresholds in ``inspection/anchors.py`` have no anchor.
-        change: if poor, the cheapest change found that covers more, or None.
-    """
-
-    model: str
-    sizes: tuple[tuple[float, ...], ...]
-    aspect_ratios: tuple[tuple[float, ...], ...]
-    strides: tuple[int, ...]
-    min_size: int
-    max_size: int
-    overall: Coverage
-    classes: tuple[Coverage, ...]
-    histogram_edges: tuple[float, ...]
-    histogram_counts: tuple[int, ...]
-    poor: bool
-    change: AnchorChange | None
 
 
 @dataclass(frozen=True)
@@ -236,26 +168,18 @@ class DuplicateFiles:
 
 
 @dataclass(frozen=True)
-class SampleBox:
-    """A box of a sample image: class name, and x0, y0, x1, y1 in pixels of the file."""
-
-    class_name: str
-    box: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
 class Sample:
     """An image that shows a rare class.
 
     Attributes:
         class_name: the rare class.
         file: path of the image.
-        boxes: all boxes of the image.
+        boxes: class name and x0, y0, x1, y1 in pixels of the file, of all boxes of the image.
     """
 
     class_name: str
     file: str
-    boxes: tuple[SampleBox, ...]
+    boxes: tuple[tuple[str, tuple[float, float, float, float]], ...]
 
 
 @dataclass(frozen=True)
@@ -271,7 +195,7 @@ class Recommendation:
 
     title: str
     reason: str
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     optional: bool = False
 
 

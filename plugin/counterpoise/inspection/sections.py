@@ -145,13 +145,13 @@ def _sizes(inspection: Inspection, page: bool) -> Iterator[Part]:
 
 
 def _anchors(inspection: Inspection, page: bool) -> Iterator[Part]:
-    anchors = inspection.anchors
-    levels = ", ".join(" ".join(f"{size:g}" for size in level) for level in anchors.sizes)
-    resize = f"resized to a short side of {anchors.min_size} and a long side of at most "
+    anchors, setting = inspection.anchors, inspection.anchors.setting
+    levels = ", ".join(" ".join(f"{size:g}" for size in level) for level in setting.sizes)
+    resize = f"resized to a short side of {setting.min_size} and a long side of at most "
     yield Text(
         "The share of the boxes whose best anchor has an IoU of at least 0.5 and 0.7, for "
-        f"{anchors.model}: anchors of {levels} pixels, images "
-        + (f"{resize}{anchors.max_size}." if anchors.min_size else "as they are.")
+        f"{setting.model}: anchors of {levels} pixels, images "
+        + (f"{resize}{setting.max_size}." if setting.min_size else "as they are.")
     )
     if page:
         alt = "Histogram of box sizes with the anchors' sizes marked"

@@ -20,7 +20,7 @@ def draw_boxes(
         colours: n colours, ``#rrggbb``.
 
     Returns:
-        a new image of the same kind.
+        a new image of the same shape and dtype.
     """
     image = Image.fromarray(pixels)
     canvas = ImageDraw.Draw(image)

@@ -27,7 +27,7 @@ _environment = Environment(
 _environment.filters |= {
     "inline": _inline,
     "typographic": typographic,
-    "kind": lambda part: type(part).__name__,
+    "type_name": lambda part: type(part).__name__,
 }
 _environment.globals["version"] = counterpoise.__version__
 

@@ -1,12 +1,14 @@
 """What sets a config apart from the baseline and from the defaults."""
 
-from typing import NamedTuple
-
 from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import flat_leaves
 from counterpoise.config.validation import unread_sections
+from counterpoise.utils.text import NONE
+
+#: A key with dots, its value in a config, and the one that this is compared with.
+Difference = tuple[str, str, str]
 
 #: Values under which a part of Counterpoise does what Detectron2 does.
 NEUTRAL = {
@@ -26,17 +28,6 @@ NEUTRAL = {
 }
 
 
-class Difference(NamedTuple):
-    """A key whose value differs."""
-
-    key: str
-    """With dots."""
-    own: str
-    """Value of the run."""
-    other: str | None
-    """Value that it is compared with; None where the other config has no such key."""
-
-
 def from_baseline(cfg: CfgNode) -> list[Difference]:
     """Compare a config with its baseline: the same with every part of Counterpoise neutral.
 
@@ -45,22 +36,25 @@ def from_baseline(cfg: CfgNode) -> list[Difference]:
     Args:
         cfg: of a run.
     """
-    unread = unread_sections(cfg)
-    own = dict(flat_leaves(cfg))
+    unread, own = unread_sections(cfg), shown_values(cfg)
+    neutral = {key: shown(value) for key, value in NEUTRAL.items()}
     return [
-        Difference(key, shown(own[key]), shown(neutral))
-        for key, neutral in NEUTRAL.items()
-        if key.split(".")[1] not in unread and own[key] != neutral
+        (key, own[key], value)
+        for key, value in neutral.items()
+        if key.split(".")[1] not in unread and own[key] != value
     ]
 
 
 def from_defaults(cfg: CfgNode) -> list[Difference]:
-    """Compare a config with :func:`counterpoise.config.keys.training_config`."""
-    defaults = dict(flat_leaves(training_config()))
+    """Compare a config with :func:`counterpoise.config.keys.training_config`.
+
+    A key that is not in the defaults has a hyphen for their value.
+    """
+    defaults = shown_values(training_config())
     return [
-        Difference(key, shown(value), shown(defaults[key]) if key in defaults else None)
-        for key, value in flat_leaves(cfg)
-        if key not in defaults or value != defaults[key]
+        (key, own, defaults.get(key, NONE))
+        for key, own in shown_values(cfg).items()
+        if own != defaults.get(key)
     ]
 
 

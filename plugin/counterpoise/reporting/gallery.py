@@ -1,10 +1,10 @@
 """Pictures of a detector's worst errors: confident false positives, and missed boxes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from detectron2.data.detection_utils import read_image
+from PIL import Image
 
 from counterpoise.evaluation import ClassResult, GroundTruth
 from counterpoise.evaluation.error_types import ErrorType, ErrorTypes
@@ -27,15 +27,10 @@ _MAX_BESIDE = 4  # boxes drawn beside the one in question
 _MISSED_IN_A_ROW = 3
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """What to draw: boxes (n, 4) XYWH of an image, the first one in question."""
-
-    image: int
-    title: str
-    boxes: np.ndarray
-    labels: Sequence[str]
-    colours: Sequence[str]
+#: A box XYWH with its label and colour.
+_Mark = tuple[np.ndarray, str, str]
+#: Index of an image, a title, and what is drawn into it, the box in question first.
+_Scene = tuple[int, str, Sequence[_Mark]]
 
 
 def false_positives(test_set: TestSet, errors: ErrorTypes, limit: int) -> Found:
@@ -48,24 +43,13 @@ def false_positives(test_set: TestSet, errors: ErrorTypes, limit: int) -> Found:
     """
     truth, found = test_set.ground_truth, test_set.detections
     wrong = np.flatnonzero(errors.types >= ErrorType.CLASSIFICATION)
-    scenes = []
+    scenes: list[_Scene] = []
     for d in wrong[np.argsort(-found.scores[wrong], kind="stable")][:limit]:
-        name = truth.class_names[found.classes[d]]
-        beside = _most_overlapped(
-            found.boxes[d], truth.boxes, np.flatnonzero(truth.images == found.images[d])
-        )
-        scenes.append(
-            _Scene(
-                image=int(found.images[d]),
-                title=f"{name} {found.scores[d]:.2f}: {_what_is_wrong(test_set, errors, d)}",
-                boxes=np.vstack([found.boxes[d], truth.boxes[beside]]),
-                labels=[
-                    f"{name} {found.scores[d]:.2f}",
-                    *(truth.class_names[k] for k in truth.classes[beside]),
-                ],
-                colours=[DETECTION_COLOUR, *[TRUTH_COLOUR] * len(beside)],
-            )
-        )
+        detection, image = _detection(test_set, d), int(found.images[d])
+        others = np.flatnonzero(truth.images == image)
+        beside = [_box(truth, g) for g in _most_overlapped(found.boxes[d], truth.boxes, others)]
+        title = f"{detection[1]}: {_what_is_wrong(test_set, errors, d)}"
+        scenes.append((image, title, [detection, *beside]))
     return _drawn(scenes, truth)
 
 
@@ -75,7 +59,7 @@ def missed_boxes(
     classes: Sequence[ClassResult],
     limit: int,
 ) -> Found:
-    """Show boxes that no detection of at least its class's threshold finds, the rarest class first.
+    """Show the boxes missed at the thresholds of their classes, the rarest class first.
 
     Of a class the largest boxes come first; a class that is missed often leaves room for others.
 
@@ -95,38 +79,36 @@ def missed_boxes(
         missed = np.setdiff1d(matches[k].gt_indices, matches[k].gt[0, finds])
         missed = missed[np.argsort(-truth.areas[missed], kind="stable")][:limit]
         turns += [(n // _MISSED_IN_A_ROW, rank, g) for n, g in enumerate(missed)]
-    scenes = []
+    scenes: list[_Scene] = []
     shown = sorted(turns, key=lambda turn: turn[:2])[:limit]
     for _, _, g in sorted(shown, key=lambda turn: turn[1]):
-        name = truth.class_names[truth.classes[g]]
-        beside = _most_overlapped(
-            truth.boxes[g], found.boxes, np.flatnonzero(kept & (found.images == truth.images[g]))
-        )
-        scenes.append(
-            _Scene(
-                image=int(truth.images[g]),
-                title=f"{name}, not found",
-                boxes=np.vstack([truth.boxes[g], found.boxes[beside]]),
-                labels=[
-                    name,
-                    *(f"{truth.class_names[found.classes[d]]} {found.scores[d]:.2f}"
-                      for d in beside),
-                ],
-                colours=[TRUTH_COLOUR, *[DETECTION_COLOUR] * len(beside)],
-            )
-        )  # fmt: skip
+        box, image = _box(truth, g), int(truth.images[g])
+        others = np.flatnonzero(kept & (found.images == image))
+        beside = _most_overlapped(truth.boxes[g], found.boxes, others)
+        marks = [box, *(_detection(test_set, d) for d in beside)]
+        scenes.append((image, f"{box[1]}, missed", marks))
     return _drawn(scenes, truth)
+
+
+def _box(truth: GroundTruth, gt: int) -> _Mark:
+    return truth.boxes[gt], truth.class_names[truth.classes[gt]], TRUTH_COLOUR
+
+
+def _detection(test_set: TestSet, d: int) -> _Mark:
+    found = test_set.detections
+    name = test_set.ground_truth.class_names[found.classes[d]]
+    return found.boxes[d], f"{name} {found.scores[d]:.2f}", DETECTION_COLOUR
 
 
 def _what_is_wrong(test_set: TestSet, errors: ErrorTypes, detection: int) -> str:
     truth, gt = test_set.ground_truth, errors.gt[detection]
-    kind = ErrorType(errors.types[detection])
-    if kind == ErrorType.CLASSIFICATION:
+    error_type = ErrorType(errors.types[detection])
+    if error_type == ErrorType.CLASSIFICATION:
         return f"classification, the box is {truth.class_names[truth.classes[gt]]}"
-    if kind == ErrorType.LOCALISATION:
+    if error_type == ErrorType.LOCALISATION:
         overlap = iou(test_set.detections.boxes[detection], truth.boxes[gt])
         return f"localisation, IoU {overlap:.2f}"
-    return kind.name.lower()
+    return error_type.name.lower()
 
 
 def _most_overlapped(box: np.ndarray, others: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -138,22 +120,22 @@ def _most_overlapped(box: np.ndarray, others: np.ndarray, among: np.ndarray) -> 
 
 def _drawn(scenes: Iterable[_Scene], truth: GroundTruth) -> Found:
     pictures, unreadable = [], []
-    for scene in scenes:
-        name = truth.file_names[scene.image]
+    for image, title, marks in scenes:
+        name = truth.file_names[image]
         try:
-            with Image.open(name) as image:
-                # Detectron2 turns images so too, and boxes refer to what it sees.
-                pixels = ImageOps.exif_transpose(image).convert("RGB")
+            pixels = Image.fromarray(read_image(name, "RGB"))
         except (OSError, ValueError, SyntaxError):  # what Pillow raises for a broken file
             unreadable.append(name)
             continue
-        pictures.append(Picture(image_uri(_crop(pixels, scene), quality=75), scene.title, name))
+        pictures.append(Picture(image_uri(_crop(pixels, marks), quality=75), title, name))
     return pictures, list(dict.fromkeys(unreadable))
 
 
-def _crop(image: Image.Image, scene: _Scene) -> np.ndarray:
-    """Surroundings of the scene's first box with all its boxes, (H, W, 3) uint8."""
-    x, y, width, height = scene.boxes[0]
+def _crop(image: Image.Image, marks: Sequence[_Mark]) -> np.ndarray:
+    """Surroundings of the first box with all boxes, (H, W, 3) uint8."""
+    boxes, labels, colours = zip(*marks, strict=True)
+    boxes = np.array(boxes)
+    x, y, width, height = boxes[0]
     side = max(_CONTEXT * max(width, height), _MIN_CROP)
     size = np.minimum(side, image.size)
     corner = np.array([x + width / 2, y + height / 2]) - size / 2
@@ -161,8 +143,7 @@ def _crop(image: Image.Image, scene: _Scene) -> np.ndarray:
     scale = _SIDE / size.max()
     shown = tuple(np.maximum(np.round(size * scale), 1).astype(int).tolist())
     pixels = image.resize(shown, Image.Resampling.BICUBIC, box=(*corner, *(corner + size)))
-    boxes = scene.boxes.copy()
     boxes[:, :2] = (boxes[:, :2] - corner) * scale
     boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:] * scale
     # The box in question lies over its neighbours.
-    return draw_boxes(np.asarray(pixels), boxes[::-1], scene.labels[::-1], scene.colours[::-1])
+    return draw_boxes(np.asarray(pixels), boxes[::-1], labels[::-1], colours[::-1])

@@ -10,6 +10,7 @@ from counterpoise.evaluation.error_types import ErrorCount, classify_errors
 from counterpoise.evaluation.matching import match
 from counterpoise.evaluation.results import error_table, metric_table, proposal_table, score_table
 from counterpoise.evaluation.stored import TestSet
+from counterpoise.pages.plots import MOST_NAMES
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Gallery, Part, Section, Text
 from counterpoise.reporting import gallery, result_figures, training_figures
@@ -45,31 +46,21 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """
     run = Run(run_dir)
     limit = max(PICTURES // len(run.test_set_names), 4)
-    test_sets = [run.test_set(name) for name in run.test_set_names]
+    test_sets = map(run.test_set, run.test_set_names)
     results = [(test_set, test_set.evaluate()) for test_set in test_sets]
-    lead = [
-        Text(" ".join(main_facts(test_set.name, result, _lost(result.errors))))
-        for test_set, result in results
-    ]
-    lead += [
-        Text(f"{test_set.name}: {note}", "note")
-        for test_set, result in results
-        for note in result.notes
-    ]
-    sections = [
-        Section(
-            f"results-{test_set.name}",
-            f"Results on {test_set.name}",
-            list(_results(test_set, result, limit)),
-        )
-        for test_set, result in results
-    ]
+    lead, notes, sections = [], [], []
+    for test_set, result in results:
+        name = test_set.name
+        lead.append(Text(" ".join(main_facts(name, result, _lost(result.errors)))))
+        notes += [Text(f"{name}: {note}", "note") for note in result.notes]
+        parts = list(_results(test_set, result, limit))
+        sections.append(Section(f"results-{name}", f"Results on {name}", parts))
     sections += [
         Section("training", "Training", list(_training(run))),
         Section("run", "How to repeat it", list(_command(run))),
         Section("config", "Config", list(_config(run))),
     ]
-    page = render(f"Report of {run.name}", lead, sections)
+    page = render(f"Report of {run.name}", lead + notes, sections)
     # A file name of another encoding holds what UTF-8 does not.
     return write_whole(out or run_dir / FILE_NAME, page.encode(errors="replace"))
 
@@ -111,7 +102,7 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
         "class at IoU 0.50. Last column: boxes without a detection. Last row: detections without a "
         "box."
     )
-    if many > result_figures.MAX_NAMES:
+    if many >= MOST_NAMES:
         caption += " The axes number the classes in the order of the data."
     names = [c.name for c in classes]
     heatmap = result_figures.confusion_heatmap(names, result.confusion.counts)
@@ -138,7 +129,7 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     )
     yield Text("False positives of highest score", "heading")
     yield from _pictures(gallery.false_positives(test_set, errors, limit), "There are none.")
-    yield Text("Boxes that were not found, the rarest class first", "heading")
+    yield Text("Missed boxes, the rarest class first", "heading")
     yield from _pictures(
         gallery.missed_boxes(test_set, matches, classes, limit),
         "There are none: at these scores every box is found.",
@@ -250,8 +241,7 @@ def _config(run: Run) -> Iterator[Part]:
 
 
 def _differences(differences: Sequence[Difference], other: str) -> Table:
-    rows = [(each.key, each.own, "-" if each.other is None else each.other) for each in differences]
-    return Table(("key", "this run", other), rows, left=frozenset({0, 1, 2}), style="code")
+    return Table(("key", "this run", other), differences, left=frozenset({0, 1, 2}), style="code")
 
 
 def _left_out(why: str) -> Text:
@@ -260,7 +250,7 @@ def _left_out(why: str) -> Text:
 
 def _lost(errors: Mapping[str, ErrorCount]) -> dict[str, float]:
     """AP50 lost by error type; empty for a class without test boxes."""
-    return {kind: e.AP50_lost for kind, e in errors.items() if e.AP50_lost is not None}
+    return {name: e.AP50_lost for name, e in errors.items() if e.AP50_lost is not None}
 
 
 def _lr_steps(run: Run) -> Sequence[int]:

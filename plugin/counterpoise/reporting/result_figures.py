@@ -9,14 +9,12 @@ from counterpoise.evaluation.average_precision import RECALLS
 from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.operating_points import Curve, precision_recall_curve
 from counterpoise.evaluation.results import training_count
-from counterpoise.pages.ap_figure import ap_against_count
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri, palette
 from counterpoise.pages.labels import short
+from counterpoise.pages.plots import ap_against_count, heatmap, thinned
 
 #: Curves with a line of their own; above that the rarest classes have one, and the mean.
 MAX_CURVES = 10
-#: Classes whose confusions are written as numbers, and whose names fit beside the matrix.
-MAX_COUNTS, MAX_NAMES = 25, 80
 #: Classes with a bar of their own in the error types.
 MAX_BARS = 20
 
@@ -40,7 +38,7 @@ def ap_against_training_boxes(classes: Sequence[ClassResult]) -> tuple[str, int]
     known.sort(key=lambda c: c.train_boxes)
     bars = np.array([c.AP_interval or (c.AP, c.AP) for c in known])
     counts, values = [c.train_boxes for c in known], {"": [c.AP for c in known]}
-    return ap_against_count([c.name for c in known], counts, values, COLOURS[:1], bars)
+    return ap_against_count([c.name for c in known], counts, values, bars)
 
 
 def precision_recall_curves(classes: Sequence[ClassResult], matches: Sequence[ClassMatches]) -> str:
@@ -61,9 +59,10 @@ def precision_recall_curves(classes: Sequence[ClassResult], matches: Sequence[Cl
         shown = rarest[:_CURVES_BESIDE_MEAN]
     with figure(WIDE, 4.6) as drawn:
         axes = drawn.subplots()
-        for k, colour, dash in zip(shown, palette(len(shown)), _dashes(len(shown)), strict=True):
+        for i, (k, colour) in enumerate(zip(shown, palette(len(shown)), strict=True)):
             result, curve = classes[k], curves[k]
-            at = _thinned(len(curve.scores))
+            dash = "-" if i < len(COLOURS) else "--"  # tells apart the colours which repeat
+            at = thinned(len(curve.scores), _POINTS_PER_CURVE)
             axes.plot(
                 curve.recall[at], curve.precision[at], dash,
                 color=colour, linewidth=1.6, label=f"{short(result.name)} (AP50 {result.AP50:.1f})",
@@ -91,39 +90,13 @@ def confusion_heatmap(names: Sequence[str], counts: Sequence[Sequence[int]]) -> 
         counts: (K + 1, K + 1), the background last.
 
     Returns:
-        the figure as a data URI. It holds the counts for at most :data:`MAX_COUNTS` classes.
+        the figure as a data URI.
     """
     counts = np.asarray(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     share[-1, -1] = np.nan  # background found as background is nothing that can be counted
-    size = len(counts)
-    side = min(max(0.5 * size, 2.6), 8.0)
-    longest = 0.075 * max(len(short(name)) for name in names)
-    with figure(min(side + 2.2 + longest, WIDE), side + 1.0 + longest) as drawn:
-        axes = drawn.subplots()
-        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        axes.set(xlabel="predicted class", ylabel="true class")
-        if len(names) <= MAX_NAMES:
-            labels = [*map(short, names), "background"]
-            small = 9 if len(names) <= MAX_COUNTS else 5.5
-            angle = 0 if size <= 4 else 45 if len(names) <= MAX_COUNTS else 90
-            axes.set_xticks(range(size), labels, fontsize=small)
-            if angle:
-                axes.tick_params(axis="x", rotation=angle)
-                for label in axes.get_xticklabels():
-                    label.set(ha="right", rotation_mode="anchor", va="center")
-            axes.set_yticks(range(size), labels, fontsize=small)
-        if len(names) <= MAX_COUNTS:
-            for row, column in np.ndindex(size, size):
-                if np.isfinite(share[row, column]):
-                    axes.text(
-                        column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=8,
-                        color="white" if share[row, column] > 0.55 else "#333333",
-                    )  # fmt: skip
-        drawn.colorbar(image, ax=axes, shrink=0.8, label="share of the row")
-        return figure_uri(drawn)
+    labels = {"xlabel": "predicted class", "ylabel": "true class"}
+    return heatmap(counts, [*names, "background"], share, **labels)
 
 
 def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str:
@@ -160,16 +133,6 @@ def error_bars(lost: Mapping[str, Mapping[str, float]]) -> str:
         panels[0].set_xlim(low - margin if low < 0 else 0, high + margin)
         drawn.supxlabel("AP50 lost", fontsize=10)
         return figure_uri(drawn)
-
-
-def _dashes(n: int) -> list[str]:
-    """Line styles that tell apart the colours which repeat."""
-    return ["-" if i < len(COLOURS) else "--" for i in range(n)]
-
-
-def _thinned(n: int) -> np.ndarray:
-    """Indices of at most so many of n points, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, _POINTS_PER_CURVE)).astype(int))
 
 
 def _interpolated(curve: Curve) -> np.ndarray:

@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri
 from counterpoise.pages.labels import short
+from counterpoise.pages.plots import panels, plain_log_ticks
 from counterpoise.reporting.metrics_file import Series
 from counterpoise.training.class_loss_file import ClassLosses
 
 #: Classes with a colour of their own in the shares; all others are one area.
 MAX_CLASSES = 7
 
-_COLUMNS = 3
 _MAX_POINTS = 1000
 _MAX_RECORDS = 150
 _BACKGROUND = "#c9cfd4"
@@ -38,25 +37,22 @@ def loss_curves(metrics: Mapping[str, Series], lr_steps: Sequence[int] = ()) -> 
         name for name in metrics if name.endswith("bbox/AP") and len(metrics[name].values) > 1
     ]
     names = [*losses, *(["lr"] if "lr" in metrics else []), *evaluated]
-    rows = -(-len(names) // _COLUMNS)
     last = max(metrics[name].iterations[-1] for name in names)
-    with figure(WIDE, 2.3 * rows) as drawn:
-        panels = list(drawn.subplots(rows, _COLUMNS, squeeze=False).flat)
-        for name, panel in zip(names, panels, strict=False):
+    titles = {"lr": "learning rate", "bbox/AP": "AP on the test set"}
+    with panels(len(names), 2.3) as (drawn, all_axes):
+        for name, panel in zip(names, all_axes, strict=True):
             if name in losses:
                 _draw_loss(panel, metrics[name])
             else:
                 mark = "o-" if name in evaluated else "-"
                 panel.plot(*metrics[name], mark, color=COLOURS[0], markersize=3, linewidth=1.4)
                 panel.set_ylim(bottom=0)
-            panel.set_title(_title(name), fontsize=10, loc="left")
+            panel.set_title(titles.get(name, name), fontsize=10, loc="left")
             for step in lr_steps:
                 if step <= last:
                     panel.axvline(step, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)))
             panel.set_xlim(0, max(last, 1))
             panel.locator_params(axis="x", nbins=5)
-        for panel in panels[len(names) :]:
-            panel.remove()
         drawn.supxlabel("iteration", fontsize=10)
         return figure_uri(drawn)
 
@@ -129,15 +125,9 @@ def _draw_loss(panel: Axes, series: Series) -> None:
     known = values[np.isfinite(values)]
     if len(known) and known.min() > 0 and known.max() > 10 * known.min():
         panel.set_yscale("log")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        plain_log_ticks(panel.yaxis)
     else:
         panel.set_ylim(bottom=min(0, known.min(initial=0)))
-
-
-def _title(name: str) -> str:
-    return {"lr": "learning rate", "bbox/AP": "AP on the test set"}.get(name, name)
 
 
 def _thinned(iterations: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
