@@ -15,6 +15,7 @@ from counterpoise.config.keys import training_config
 from counterpoise.config.packaged import closest_config, find_config
 from counterpoise.config.tree import deep_merge
 from counterpoise.config.zoo import ZooLoader, is_detectron2s, leave_out_its_data
+from counterpoise.datasets.json_fields import is_number
 from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
 from counterpoise.errors import UserError, did_you_mean
 
@@ -224,13 +225,12 @@ def _coerced(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, (tuple, list)):
         items = value if isinstance(value, (tuple, list)) else [value]
         return type(default)(items)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(default, int):
-        if is_number and value % 1 == 0:
+        if is_number(value) and value % 1 == 0:
             return int(value)
         raise UserError(f"{where} must be a whole number, got {value!r}")
     if isinstance(default, float):
-        if is_number:
+        if is_number(value):
             return float(value)
         raise UserError(f"{where} must be a number, got {value!r}")
     return value

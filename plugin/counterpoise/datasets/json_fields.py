@@ -36,7 +36,7 @@ def get_size(item: dict[str, Any]) -> tuple[int, int] | None:
     size = item.get("width"), item.get("height")
     if size in ((None, None), (0, 0)):
         return None
-    if not all(_is_number(side) for side in size):
+    if not all(is_number(side) for side in size):
         raise ValueError(f"its size is {repr(size[0])} x {repr(size[1])}")
     return size
 
@@ -52,7 +52,7 @@ def get_crowd_flag(item: dict[str, Any]) -> int:
 def get_box(item: Any) -> Box:
     """Return ``bbox``, written as [x, y, width, height], as (x0, y0, x1, y1)."""
     value = get_field(item, "bbox")
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
         raise ValueError(f"its 'bbox' is {repr(value)}, expected [x, y, width, height]")
     try:
         x, y, width, height = map(float, value)
@@ -61,5 +61,6 @@ def get_box(item: Any) -> Box:
     return x, y, x + width, y + height
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value of JSON or YAML is a number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

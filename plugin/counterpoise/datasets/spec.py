@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.datasets.class_names import check_class_names
+from counterpoise.datasets.json_fields import is_number
 from counterpoise.errors import UserError, did_you_mean
 
 FORMATS = ("voc", "yolo", "coco")
@@ -154,7 +155,7 @@ def _check_keys_fit(at: str, values: Mapping[str, Any]) -> None:
 
 
 def _holdout(at: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise UserError(
             f"{at}.HOLDOUT is {value!r}: expected the fraction of images to hold out, at least 0 "
             "and less than 1"

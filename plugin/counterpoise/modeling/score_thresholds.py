@@ -15,6 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
+from counterpoise.datasets.json_fields import is_number
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling.checkpoint import local_checkpoint
 from counterpoise.utils.files import read_json, write_json
@@ -101,8 +102,7 @@ class ScoreThresholds:
                 "score, ...}}, as `counterpoise thresholds` writes them"
             )
         for name, score in thresholds.items():
-            is_number = isinstance(score, (int, float)) and not isinstance(score, bool)
-            if not is_number or not 0 <= score <= 1:
+            if not is_number(score) or not 0 <= score <= 1:
                 raise UserError(
                     f"{path}: the threshold of '{name}' is {score!r}, expected a number in [0, 1]"
                 )
