@@ -19,7 +19,7 @@ def label_anchors(
     those are computed, by the operations of Detectron2's ``pairwise_iou``. Any order of any anchors
     gives equal labels; one without neighbours gives no gain.
 
-    The host waits for the number of blocks of every box: meant for the CPU.
+    For the CPU: on a GPU the host would wait for the number of blocks of every box.
 
     Args:
         anchors: (A, 4), float32, XYXY in pixels.
@@ -44,7 +44,7 @@ def label_anchors(
 def _label_image(
     num_anchors: int, blocks: Tensor, low: Tensor, high: Tensor, boxes: Tensor, matcher: Matcher
 ) -> tuple[Tensor, Tensor]:
-    # Not "apart", rather than "overlapping": a NaN among the anchors must not hide its neighbours.
+    # Negated, so that a NaN among the anchors does not hide its neighbours.
     corners = boxes.t()[:, :, None]
     near = ~((low[:, None] >= corners[2:]) | (high[:, None] <= corners[:2])).any(0)
     visited = near.any(0).nonzero().flatten()
@@ -65,7 +65,7 @@ def _label_image(
         unmatched |= not highest > 0
     shape = blocks.shape[1:]
     labels = boxes.new_full(shape, matcher.labels[0], dtype=torch.int8)
-    # One row of overlaps, the highest: the matcher finds their labels, and the best anchor of all.
+    # Thresholds look at the highest IoU of an anchor only, so that one row has the same labels.
     visited_labels = matcher(overlaps.view(1, -1))[1].view_as(best)
     if matcher.allow_low_quality_matches:
         visited_labels.masked_fill_(best, 1)
