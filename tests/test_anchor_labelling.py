@@ -47,7 +47,7 @@ def stock(anchors, boxes, matcher):
 
 
 def assert_as_stock(anchors, images, matcher=FASTER_RCNN):
-    found = label_anchors(anchors, images, matcher)
+    found = label_anchors(list(anchors.split(1000)), images, matcher)
     assert len(found) == len(images)
     for boxes, (labels, matched) in zip(images, found, strict=True):
         expected, expected_boxes = stock(anchors, boxes, matcher)
@@ -108,7 +108,7 @@ def test_extreme_boxes_are_labelled_as_by_stock(box, name):
 
 def test_a_box_that_overlaps_no_anchor_makes_all_positive_as_in_stock():
     (labels, _), *_ = label_anchors(
-        grid(96, 128), [torch.tensor([[5000.0, 5000, 5050, 5060]])], FASTER_RCNN
+        [grid(96, 128)], [torch.tensor([[5000.0, 5000, 5050, 5060]])], FASTER_RCNN
     )
     assert (labels == 1).all()
 
@@ -130,7 +130,7 @@ def test_any_anchors_in_any_order_are_labelled_as_by_stock(number):
 
 def test_an_iou_that_is_not_a_number_is_refused_as_by_stock():
     infinite = torch.tensor([[-INF, -INF, INF, INF]])
-    for find in (stock, lambda *args: label_anchors(args[0], [args[1]], args[2])):
+    for find in (stock, lambda *args: label_anchors([args[0]], [args[1]], args[2])):
         with pytest.raises(AssertionError):
             find(infinite, infinite, FASTER_RCNN)
 
@@ -151,7 +151,7 @@ class LargestTensor(TorchDispatchMode):
 def test_no_tensor_grows_with_boxes_times_anchors():
     anchors, boxes = grid(320, 480), random_boxes(60, 320, 480, 200)
     with LargestTensor() as ours:
-        label_anchors(anchors, [boxes], FASTER_RCNN)
+        label_anchors([anchors], [boxes], FASTER_RCNN)
     with LargestTensor() as dense:
         stock(anchors, boxes, FASTER_RCNN)
     assert dense.elements == 2 * len(boxes) * len(anchors)

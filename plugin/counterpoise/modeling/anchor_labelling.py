@@ -3,14 +3,13 @@
 import torch
 from detectron2.modeling.matcher import Matcher
 from torch import Tensor
-from torch.nn.functional import pad
 
 #: Anchors per block: smaller ones fit a box more tightly, larger ones are fewer to test.
 BLOCK = 64
 
 
 def label_anchors(
-    anchors: Tensor, boxes: list[Tensor], matcher: Matcher
+    anchors: list[Tensor], boxes: list[Tensor], matcher: Matcher
 ) -> list[tuple[Tensor, Tensor]]:
     """Label anchors and find the box of each, equal to `matcher` on the matrix of all IoUs.
 
@@ -22,7 +21,7 @@ def label_anchors(
     For the CPU: on a GPU the host would wait for the number of blocks of every box.
 
     Args:
-        anchors: (A, 4), float32, XYXY in pixels.
+        anchors: per feature level, A together, (., 4), float32, XYXY in pixels.
         boxes: per image (M, 4), float32, XYXY in pixels; M may be 0.
         matcher: thresholds, their labels, and whether the best anchors of a box are positive.
 
@@ -34,11 +33,13 @@ def label_anchors(
     Raises:
         AssertionError: of `matcher`, where an IoU is not a number.
     """
-    padding = -len(anchors) % BLOCK
+    total = sum(map(len, anchors))
     # A padded anchor has no extent, hence an IoU of 0.
-    blocks = pad(anchors.t(), (0, padding)).view(4, (len(anchors) + padding) // BLOCK, BLOCK)
+    padding = anchors[0].new_zeros(4, -total % BLOCK)
+    blocks = torch.cat([*(level.t() for level in anchors), padding], dim=1)
+    blocks = blocks.view(4, blocks.shape[1] // BLOCK, BLOCK)
     low, high = blocks[:2].amin(2), blocks[2:].amax(2)
-    return [_label_image(len(anchors), blocks, low, high, b, matcher) for b in boxes]
+    return [_label_image(total, blocks, low, high, image, matcher) for image in boxes]
 
 
 def _label_image(
@@ -53,15 +54,15 @@ def _label_image(
     matches = torch.zeros_like(overlaps, dtype=torch.int64)
     best = torch.zeros_like(overlaps, dtype=torch.bool)
     unmatched = False
-    for number, (box, is_near) in enumerate(zip(boxes, near[:, visited], strict=True)):
+    for number, is_near in enumerate(near[:, visited]):
         rows = is_near.nonzero().flatten()
-        iou = _iou(box, blocks_visited.index_select(1, rows))
+        iou = _iou(corners[:, number, :, None], blocks_visited.index_select(1, rows))
         previous = overlaps.index_select(0, rows)
-        overlaps.index_copy_(0, rows, torch.maximum(iou, previous))
         match = matches.index_select(0, rows).masked_fill_(iou > previous, number)
         matches.index_copy_(0, rows, match)
+        overlaps.index_copy_(0, rows, torch.maximum(iou, previous))
         highest = iou.max() if len(rows) else iou.new_zeros(())
-        best[rows] |= iou == highest
+        best.index_copy_(0, rows, best.index_select(0, rows) | (iou == highest))
         unmatched |= not highest > 0
     shape = blocks.shape[1:]
     labels = boxes.new_full(shape, matcher.labels[0], dtype=torch.int8)
@@ -81,11 +82,15 @@ def _label_image(
 
 
 def _iou(box: Tensor, anchors: Tensor) -> Tensor:
-    """IoU (...) of a box (4,) with anchors (4, ...), rounded as by Detectron2's pairwise_iou."""
-    x1, y1, x2, y2 = anchors
-    width = torch.minimum(x2, box[2]) - torch.maximum(x1, box[0])
-    height = torch.minimum(y2, box[3]) - torch.maximum(y1, box[1])
-    intersection = width.clamp_(min=0) * height.clamp_(min=0)
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    union = area + (x2 - x1) * (y2 - y1) - intersection
+    """IoU of a box (4, 1, 1) with anchors (4, ...), rounded as by Detectron2's pairwise_iou."""
+    width, height = (
+        torch.minimum(anchors[2:], box[2:]) - torch.maximum(anchors[:2], box[:2])
+    ).clamp_(min=0)
+    intersection = width * height
+    union = _area(box) + _area(anchors) - intersection
     return torch.where(intersection > 0, intersection / union, 0.0)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    width, height = boxes[2:] - boxes[:2]
+    return width * height

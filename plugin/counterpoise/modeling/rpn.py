@@ -177,12 +177,12 @@ class BalancedRPN(RPN):
         sparse = anchors[0].device.type in self.sparse_labelling_devices
         if not sparse or type(matcher) is not Matcher:
             return super().label_and_sample_anchors(anchors, gt_instances)
-        together = Boxes.cat(anchors)
         boxes = [instances.gt_boxes.tensor for instances in gt_instances]
-        labelled = label_anchors(together.tensor, boxes, matcher)
+        labelled = label_anchors([level.tensor for level in anchors], boxes, matcher)
         if self.anchor_boundary_thresh >= 0:
             for instances, (labels, _) in zip(gt_instances, labelled, strict=True):
-                inside = together.inside_box(instances.image_size, self.anchor_boundary_thresh)
+                within = instances.image_size, self.anchor_boundary_thresh
+                inside = torch.cat([level.inside_box(*within) for level in anchors])
                 labels.masked_fill_(~inside, -1)
         sampled = [self._subsample_labels(labels) for labels, _ in labelled]
         return sampled, [matched for _, matched in labelled]
