@@ -123,6 +123,35 @@ def test_random_sampling_draws_what_detectron2_draws(positives, negatives):
     assert_close(labels, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64])
+def test_the_generator_ends_where_detectron2_leaves_it(dtype):
+    states = []
+    for sample in (
+        lambda x: subsample_labels(x, 64, 0.25, 0),
+        lambda x: sample_random(x, 64, 0.25),
+    ):
+        torch.manual_seed(5)
+        sample(labels_like_an_image().to(dtype))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+def test_an_image_without_anchors_has_none_to_choose():
+    labels = torch.zeros(0, dtype=torch.int8)
+    for max_positives in (-1, 128):
+        mined = mine_hard_negatives(labels, torch.zeros(0), max_positives=max_positives)
+        assert torch.equal(mined, labels)
+    assert torch.equal(sample_random(labels, 256, 0.5), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_hardest_are_found_in_every_floating_point_type(dtype):
+    values = torch.tensor([-math.inf, 3.0, math.nan, 2.0, math.inf, 3.0], dtype=dtype)
+    assert hardest(values, 3).tolist() == [False, True, True, False, True, False]
+    among = torch.tensor([True, False, False, True, False, False])
+    assert torch.equal(hardest(values, 5, among=among), among)
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="hardness"):
         mine_hard_negatives(LABELS, HARDNESS[:-1])

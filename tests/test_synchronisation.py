@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 
+from counterpoise.modeling.rpn import BalancedRPN
 from models import LOGGED, NEUTRAL, STOCK, batch, build, losses_and_gradients, quick_config
 from synchronisation import SynchronisationCounter
 from test_retinanet import retinanet_config
@@ -16,6 +17,12 @@ FOCAL = ("BALANCE.CLASS_WEIGHTS.SOURCE", "none")
 WEIGHTS = ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", "[1,2,3,0.5]")
 OHEM = ("BALANCE.ANCHOR_SAMPLER.NAME", "ohem")
 SIGMOID = (*FOCAL, "BALANCE.ROI_LOSS.NAME", "sigmoid_focal")
+
+
+@pytest.fixture(autouse=True)
+def labels_as_on_a_gpu(monkeypatch):
+    """The labelling for the CPU reads numbers that cost it nothing; on a GPU it does not run."""
+    monkeypatch.setattr(BalancedRPN, "sparse_labelling_devices", ())
 
 
 def synchronisations(cfg, iteration=0, boxes=(5, 2)):

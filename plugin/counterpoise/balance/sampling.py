@@ -30,10 +30,8 @@ def sample_random(labels: Tensor, num_samples: int, positive_fraction: float) ->
     Returns:
         (A,), the dtype of `labels`, in {-1, 0, 1}.
     """
-    positives = (labels == 1).nonzero().flatten()
-    negatives = (labels == 0).nonzero().flatten()
-    positives = _random_subset(positives, int(num_samples * positive_fraction))
-    negatives = _random_subset(negatives, num_samples - len(positives))
+    positives = _random_subset(labels == 1, int(num_samples * positive_fraction))
+    negatives = _random_subset(labels == 0, num_samples - len(positives))
     # index_fill, since `sampled[positives] = 1` copies the 1 to the device and waits for it.
     sampled = torch.full_like(labels, -1)
     return sampled.index_fill_(0, positives, 1).index_fill_(0, negatives, 0)
@@ -81,9 +79,10 @@ def mine_hard_negatives(
         )
     if not ratio > 0:
         raise ValueError(f"ratio must be > 0, got {ratio}")
-    positives = (labels == 1).nonzero().flatten()
     if max_positives >= 0:
-        positives = _random_subset(positives, max_positives)
+        positives = _random_subset(labels == 1, max_positives)
+    else:
+        positives = (labels == 1).nonzero().flatten()
     wanted = math.floor(ratio * len(positives)) if len(positives) else min_negatives
     if rank is not None:
         hardness = rank(wanted)
@@ -118,7 +117,8 @@ def hardest(
     k = min(k, len(values))
     if k == 0:
         return torch.zeros_like(among)
-    values = values.masked_fill(values.isnan(), math.inf).masked_fill(~among, -math.inf)
+    values = values.nan_to_num(math.inf, math.inf, -math.inf)
+    values = torch.where(among, values, -math.inf)
     threshold = values.topk(k).values[-1]
     above = values > threshold
     tied = (values == threshold) & among
@@ -132,8 +132,10 @@ def hardest(
     return above | tied
 
 
-def _random_subset(index: Tensor, size: int) -> Tensor:
+def _random_subset(mask: Tensor, size: int) -> Tensor:
+    """Indices of at most `size` elements that are True, in the order of the draw."""
     # The permutation is drawn even when all are kept: so draws Detectron2's subsample_labels, and
     # equal draws make equal samples under one seed.
-    order = torch.randperm(index.numel(), device=index.device)[:size]
-    return index[order]
+    order = torch.randperm(int(mask.sum()), device=mask.device)[:size]
+    # The n-th True is where the count reaches n: cheaper than the indices of all of them.
+    return torch.searchsorted(mask.cumsum(0), order + 1)

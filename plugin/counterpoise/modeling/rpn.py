@@ -7,8 +7,9 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, batched_nms, cat
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from counterpoise.balance.sampling import (
@@ -16,6 +17,7 @@ from counterpoise.balance.sampling import (
     mine_hard_negatives,
     sample_random,
 )
+from counterpoise.modeling.anchor_labelling import label_anchors
 from counterpoise.modeling.distributed import mean_over_processes
 from counterpoise.modeling.interfaces import AnchorSampler
 from counterpoise.modeling.metric_log import MetricLog
@@ -131,6 +133,10 @@ class BalancedRPN(RPN):
     or as the best anchor of a ground truth, negative below 0.3, ignored between.
     """
 
+    #: Device types on which :func:`label_anchors` finds the labels; on others Detectron2's own code
+    #: does, since a GPU would make the host wait for every box.
+    sparse_labelling_devices: tuple[str, ...] = ("cpu",)
+
     @configurable
     def __init__(
         self, *, anchor_sampler: AnchorSampler, loss_normalizer: str = "batch", **kwargs: Any
@@ -160,6 +166,26 @@ class BalancedRPN(RPN):
             "anchor_sampler": ANCHOR_SAMPLER_REGISTRY.get(node.NAME)(cfg),
             "loss_normalizer": node.NORMALIZER,
         }
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (A,) and matched boxes (A, 4) per image, equal to those of :class:`RPN`."""
+        matcher = self.anchor_matcher
+        sparse = anchors[0].device.type in self.sparse_labelling_devices
+        if not sparse or type(matcher) is not Matcher:
+            return super().label_and_sample_anchors(anchors, gt_instances)
+        boxes = [instances.gt_boxes.tensor for instances in gt_instances]
+        labelled = label_anchors([level.tensor for level in anchors], boxes, matcher)
+        if self.anchor_boundary_thresh >= 0:
+            for instances, (labels, _) in zip(gt_instances, labelled, strict=True):
+                within = instances.image_size, self.anchor_boundary_thresh
+                inside = torch.cat([level.inside_box(*within) for level in anchors])
+                labels.masked_fill_(~inside, -1)
+        sampled = [self._subsample_labels(labels) for labels, _ in labelled]
+        return sampled, [matched for _, matched in labelled]
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
         # Deferred to losses(), the first place that holds both the labels and the logits.
