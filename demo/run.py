@@ -27,7 +27,7 @@ from counterpoise.evaluation.matching import corners
 from counterpoise.evaluation.stored import read_inference
 from counterpoise.pages.drawing import draw_boxes
 from counterpoise.pages.figures import palette
-from counterpoise.utils.files import write_whole
+from counterpoise.utils.files import write_atomically
 from make_dataset import DatasetPaths, make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ def compare_runs(out: Path) -> Comparison:
     test_set, runs = read_runs([out / config for config in CONFIGS])
     scored = score(runs)
     comparison = compare(test_set, scored)
-    write_whole(out / "compare.html", as_page(comparison, scored))
+    write_atomically(out / "compare.html", as_page(comparison, scored))
     return comparison
 
 

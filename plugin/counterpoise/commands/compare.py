@@ -6,7 +6,7 @@ import json
 
 from counterpoise.comparison import compare, read_runs, score
 from counterpoise.comparison.sections import as_page, as_text
-from counterpoise.utils.files import write_json, write_whole
+from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.progress import progress
 
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     content = dataclasses.asdict(comparison)
     written = [
         write_json(args.out / "compare.json", content),
-        write_whole(args.out / "compare.html", as_page(comparison, scored)),
+        write_atomically(args.out / "compare.html", as_page(comparison, scored)),
     ]
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))

@@ -13,7 +13,7 @@ from counterpoise.commands.configs import config_of
 from counterpoise.config.validation import check_config
 from counterpoise.inspection import find_target, inspect
 from counterpoise.inspection.sections import as_page, as_text
-from counterpoise.utils.files import write_json, write_whole
+from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.progress import progress
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     content = dataclasses.asdict(inspection)
     written = [
         write_json(out / "inspect.json", content),
-        write_whole(out / "inspect.html", as_page(inspection)),
+        write_atomically(out / "inspect.html", as_page(inspection)),
     ]
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))

@@ -31,7 +31,7 @@ from counterpoise.reporting import metrics_file, page, write_report
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.run_record import RunRecord
 from counterpoise.training.trainer import BalancedTrainer, training_table
-from counterpoise.utils.files import write_whole
+from counterpoise.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def _training_config_kept(output_dir: str, eval_only: bool) -> Iterator[None]:
     kept = path.read_text() if eval_only and path.is_file() else None
     yield
     if kept is not None and comm.is_main_process():
-        write_whole(path, kept)
+        write_atomically(path, kept)
 
 
 @contextlib.contextmanager

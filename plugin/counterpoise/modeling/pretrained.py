@@ -20,7 +20,7 @@ from iopath.common.file_io import get_cache_dir
 from torch import Tensor
 
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.utils.files import write_whole
+from counterpoise.utils.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PackagedWeightsHandler(PathHandler):
             }
             buffer = io.BytesIO()
             torch.save(content, buffer)
-            write_whole(checkpoint, buffer.getvalue())
+            write_atomically(checkpoint, buffer.getvalue())
         return str(checkpoint)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:

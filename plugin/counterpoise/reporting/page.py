@@ -17,7 +17,7 @@ from counterpoise.reporting import gallery, result_figures, training_figures
 from counterpoise.reporting.config_difference import Difference, from_baseline, from_defaults
 from counterpoise.reporting.run_files import Run
 from counterpoise.reporting.summary import main_facts
-from counterpoise.utils.files import write_whole
+from counterpoise.utils.files import write_atomically
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import counted, duration, number
 
@@ -62,7 +62,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     ]
     page = render(f"Report of {run.name}", lead + notes, sections)
     # A file name of another encoding holds what UTF-8 does not.
-    return write_whole(out or run_dir / FILE_NAME, page.encode(errors="replace"))
+    return write_atomically(out or run_dir / FILE_NAME, page.encode(errors="replace"))
 
 
 def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part]:

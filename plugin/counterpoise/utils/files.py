@@ -9,7 +9,7 @@ from typing import Any
 from counterpoise.errors import UserError
 
 
-def write_whole(path: Path, content: str | bytes) -> Path:
+def write_atomically(path: Path, content: str | bytes) -> Path:
     """Write a file under a temporary name and rename it, so that no reader meets half of it.
 
     Args:
@@ -38,7 +38,7 @@ def write_whole(path: Path, content: str | bytes) -> Path:
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> Path:
-    """Write JSON with :func:`write_whole`; NaN and infinity are a programming error.
+    """Write JSON with :func:`write_atomically`; NaN and infinity are a programming error.
 
     Args:
         path: of the file.
@@ -49,7 +49,7 @@ def write_json(path: Path, content: Any, indent: int | None = 2) -> Path:
         UserError: the file cannot be written.
         ValueError: a number is not finite.
     """
-    return write_whole(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+    return write_atomically(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str) -> Any:
