@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 REDUCTIONS = ("none", "sum", "mean", "weight_sum")
 
@@ -128,7 +128,7 @@ def softmax_focal_with_p_t(
         - p_t, the same shape and dtype, without gradient
 
     Raises:
-        RuntimeError: a second derivative is taken; take that of the reference.
+        RuntimeError: the gradient is taken with ``create_graph=True``; take the reference's.
     """
     return _SoftmaxFocal.apply(logits, class_ids, gamma, factors)
 
@@ -149,8 +149,7 @@ class _SoftmaxFocal(torch.autograd.Function):
         others.scatter_(1, index, torch.full_like(log_odds, tiny))
         total = others.sum(dim=1, keepdim=True)
         margin = log_odds.sub_(total.log())
-        q = torch.sigmoid(-margin)
-        p = 1 - q
+        p, q = torch.sigmoid(margin), torch.sigmoid(-margin)
         # Beyond its threshold softplus(x) is x: by default 20, where float64 tells them apart.
         cross_entropy = F.softplus(-margin, threshold=40)
         focus = q**gamma
@@ -167,8 +166,13 @@ class _SoftmaxFocal(torch.autograd.Function):
         return loss.squeeze(1), p_t
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # once_differentiable would say nothing where `grad` itself needs no gradient.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "the softmax focal loss of these logits cannot be differentiated twice "
+                "(create_graph=True): pass logits.double() or call softmax_focal_reference"
+            )
         softmax, slope = ctx.saved_tensors
         return (softmax * (slope * grad.unsqueeze(1))).to(ctx.logits_dtype), None, None, None
 
