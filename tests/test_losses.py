@@ -15,6 +15,8 @@ from counterpoise.balance.losses import (
     cross_entropy_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
+    softmax_focal_reference,
+    softmax_focal_with_p_t,
 )
 
 FLAT, MIXED = [0.0, 0, 0, 0], [2.0, 0.5, -1, 0]
@@ -187,6 +189,116 @@ def test_second_derivative_is_right():
     assert torch.autograd.gradgradcheck(
         lambda z: softmax_focal_loss(z, targets, 2.0, weight), logits
     )
+
+
+GAMMAS = [0.0, 0.3, 0.5, 1.0, 2.0, 5.0]
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0, 1e4])
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_the_fast_form_equals_the_reference(dtype, tolerance, gamma, scale):
+    logits, targets, _ = batch(samples=512, scale=scale)
+    logits = logits.detach().to(dtype)
+    fast = value_and_grad(lambda z: softmax_focal_with_p_t(z, targets, gamma)[0].sum(), logits)
+    exact = value_and_grad(
+        lambda z: softmax_focal_reference(z, targets, gamma).sum(), logits.double()
+    )
+    exact = tuple(value.to(dtype) for value in exact)
+    assert_close(fast, exact, rtol=tolerance, atol=tolerance)
+    p_t = softmax_focal_with_p_t(logits, targets, gamma)[1]
+    expected = logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
+    assert_close(p_t, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("margin", [-80.0, -17.0, -1.0, 1.0, 17.0, 25.0])
+def test_the_fast_form_keeps_its_digits_where_p_t_rounds_to_zero_or_one(gamma, margin):
+    logits, targets = torch.tensor([[margin, 0.0, -1.0]]), torch.tensor([0])
+    fast = value_and_grad(lambda z: softmax_focal_with_p_t(z, targets, gamma)[0].sum(), logits)
+    exact = value_and_grad(
+        lambda z: softmax_focal_reference(z, targets, gamma).sum(), logits.double()
+    )
+    # q^(1 + gamma) of a margin rounded at 2^-24.
+    rtol = 3e-7 * (1 + gamma) * (1 + abs(margin) / 2)
+    smallest = torch.finfo(torch.float32).tiny
+    assert_close([x.double() for x in fast], list(exact), rtol=rtol, atol=smallest)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_gradcheck_of_the_fast_form(gamma):
+    logits, targets, weight = batch(classes=4, samples=6)
+    factors = weight[targets].index_fill(0, torch.tensor([0]), 0.0)
+    assert torch.autograd.gradcheck(
+        lambda z: softmax_focal_with_p_t(z, targets, gamma, factors)[0], logits
+    )
+
+
+def test_the_fast_form_refuses_a_second_derivative():
+    logits, targets, _ = batch(dtype=torch.float32)
+    loss = softmax_focal_loss(logits, targets)
+    with pytest.raises(RuntimeError, match=r"twice .*logits\.double.. or call softmax_focal_ref"):
+        torch.autograd.grad(loss, logits, create_graph=True)
+    (gradient,) = torch.autograd.grad(
+        softmax_focal_loss(logits.double(), targets), logits, create_graph=True
+    )
+    assert gradient.requires_grad
+
+
+def test_no_more_than_the_size_of_the_logits_is_kept_for_the_backward_pass():
+    logits, targets, weight = batch(classes=81, samples=512, dtype=torch.float32)
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = softmax_focal_loss(logits, targets, 2.0, weight)
+    assert loss.requires_grad
+    assert sorted(kept.values()) == [512 * 4, logits.nbytes]
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_loss_compiles_into_one_graph(backend, reduction):
+    logits, targets, weight = batch(dtype=torch.float32)
+    targets[::5] = -1
+
+    def loss_of(z):
+        return softmax_focal_loss(z, targets, 2.0, weight, reduction=reduction).sum()
+
+    torch.compiler.reset()
+    compiled = torch.compile(loss_of, backend=backend, fullgraph=True)
+    assert_close(value_and_grad(compiled, logits), value_and_grad(loss_of, logits))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_maps_of_every_dtype_equal_the_reference_and_have_gradients_of_that_dtype(dtype):
+    logits, targets, weight = batch(classes=3, samples=2 * 4 * 5)
+    dense = logits.detach().reshape(2, 4, 5, 3).movedim(-1, 1).to(dtype)
+    targets = targets.reshape(2, 4, 5)
+    loss, gradient = value_and_grad(lambda z: softmax_focal_loss(z, targets, 2.0, weight), dense)
+    expected = value_and_grad(lambda z: softmax_focal_loss(z, targets, 2.0, weight), dense.double())
+    assert loss.dtype == torch.float32 and gradient.dtype == dtype
+    assert_close(loss.double(), expected[0], rtol=1e-6, atol=0)
+    assert_close(gradient.double(), expected[1].to(dtype).double())
+
+
+def test_an_ignored_sample_may_hold_infinity():
+    logits, targets, weight = batch(dtype=torch.float32)
+    expected = softmax_focal_loss(logits[1:], targets[1:], 2.0, weight)
+    logits.data[0], targets[0] = math.inf, -1
+    assert_close(softmax_focal_loss(logits, targets, 2.0, weight), expected)
+
+
+def test_a_weight_that_requires_a_gradient_gets_it():
+    logits, targets, weight = batch(dtype=torch.float32)
+    weight.requires_grad_()
+    softmax_focal_loss(logits, targets, 2.0, weight, reduction="sum").backward()
+    losses = softmax_focal_reference(logits.detach(), targets, 2.0)
+    assert_close(weight.grad, torch.zeros(5).index_add(0, targets, losses))
 
 
 def test_class_weight_scales_loss_and_gradient_and_not_the_focusing_factor():

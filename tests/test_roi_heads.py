@@ -173,6 +173,28 @@ def test_p_t_and_the_backgrounds_share_of_the_loss_are_logged():
     assert logs["roi/background_loss_share"] == pytest.approx(share, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["softmax_focal", "cross_entropy", "sigmoid_focal"])
+def test_the_p_t_that_a_loss_hands_out_is_that_of_its_probabilities(name):
+    loss = ROI_LOSS_REGISTRY.get(name)(quick_config("BALANCE.ROI_LOSS.NAME", name))
+    logits, targets = predictions(5)[0], torch.tensor([0, 2, 3, -1, 1])
+    losses, p_t = loss.with_p_t(logits, targets)
+    kept = targets >= 0
+    expected = loss.probabilities(logits).gather(1, targets.clamp(min=0)[:, None]).squeeze(1)
+    assert_close(p_t[kept], expected.detach()[kept])
+    assert torch.equal(losses, loss(logits, targets)) and losses[3] == 0
+    assert losses.requires_grad and not p_t.requires_grad
+
+
+@pytest.mark.parametrize("name", ["softmax_focal", "cross_entropy"])
+def test_the_log_needs_no_softmax_of_its_own(name, monkeypatch):
+    head = predictor(*WEIGHTS, "BALANCE.ROI_LOSS.NAME", name)
+    monkeypatch.setattr(
+        type(head.cls_loss.loss), "probabilities", lambda *_: pytest.fail("softmax computed again")
+    )
+    _, _, logs = losses_of(head, [[0, 1, 3, 3]])
+    assert 0 < logs["roi/p_t_fg"] < 1
+
+
 def test_prior_prob_sets_the_initial_foreground_probability():
     head = predictor("BALANCE.ROI_LOSS.PRIOR_PROB", "0.25", classes=80)
     assert head.cls_score.bias[-1].item() == pytest.approx(5.4806, abs=1e-4)

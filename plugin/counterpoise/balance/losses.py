@@ -9,6 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 REDUCTIONS = ("none", "sum", "mean", "weight_sum")
 
@@ -40,9 +41,15 @@ def softmax_focal_loss(
     focusing factor.
 
     It is computed from the margin ``m = z_t - logsumexp_{j != t} z_j``, for which
-    ``p_t = sigmoid(m)``: no probability is formed, clamped or subtracted from one. So the loss and
-    its gradient are right where a softmax has rounded to 0 or 1: linear in the margin for
-    ``p_t -> 0``, vanishing without NaN for ``p_t -> 1`` at any gamma, 0 < gamma < 1 included.
+    ``p_t = sigmoid(m)``: neither ``log(p_t)`` nor ``1 - p_t`` is taken from a rounded p_t. So the
+    loss and its gradient are right where a softmax has rounded to 0 or 1: linear in the margin for
+    ``p_t -> 0``, vanishing without NaN for ``p_t -> 1`` at any gamma, 0 < gamma < 1 included. (A
+    kernel that takes ``log(max(p_t, FLT_MIN))`` and ``1 - p_t`` of a softmax, as mmcv's does,
+    stops at a loss of 87.3, and has no gradient, or NaN for gamma < 1, once p_t rounds to 1.)
+
+    Float64 logits, and a `weight` that requires a gradient, take :func:`softmax_focal_reference`,
+    which can be differentiated twice. All else takes :func:`softmax_focal_with_p_t`, which is
+    several times faster and refuses a second derivative.
 
     Args:
         logits: (N, C) or (N, C, d1, ...), C >= 2, any float dtype. Half precision is computed in
@@ -57,7 +64,8 @@ def softmax_focal_loss(
             ``mean`` without weights). A batch with nothing to learn from gives a zero that keeps
             the graph.
         check_values: whether to look into `targets` and `weight`, for which the host waits for a
-            GPU; None looks where they are on the CPU. Shapes and dtypes are always checked.
+            GPU; None looks where they are on the CPU and nothing is compiled. Shapes and dtypes are
+            always checked.
 
     Returns:
         float32, or float64 for float64 logits; a scalar unless `reduction` is ``none``.
@@ -71,11 +79,102 @@ def softmax_focal_loss(
         _check_values(targets, weight, ignore_index, logits.shape[1])
     ignored = targets == ignore_index
     class_ids = targets.long().masked_fill(ignored, 0)
+    if logits.dtype == torch.float64 or (weight is not None and weight.requires_grad):
+        loss = softmax_focal_reference(logits, class_ids, gamma)
+        return reduce_loss(loss, class_ids, ignored, weight, reduction)
+    factors = _factors(class_ids, ignored, weight, reduction, torch.float32)
+    loss, _ = softmax_focal_with_p_t(logits, class_ids, gamma, factors)
+    return loss if reduction == "none" else loss.sum()
+
+
+def softmax_focal_reference(logits: Tensor, class_ids: Tensor, gamma: float) -> Tensor:
+    """The formula of :func:`softmax_focal_loss` as it is written, left to autograd.
+
+    Args:
+        logits: (N, C) or (N, C, d1, ...), C >= 2, any float dtype.
+        class_ids: (N) or (N, d1, ...), int64, in [0, C).
+        gamma: focusing parameter >= 0.
+
+    Returns:
+        unweighted losses of the shape of `class_ids`, float32, or float64 for float64 logits.
+    """
     # Autocast would run logsumexp and logsigmoid in bfloat16 on the CPU.
     with torch.autocast(logits.device.type, enabled=False):
-        log_p, log_q = _log_p_and_log_q(_at_least_float32(logits), class_ids)
-        loss = _focal(log_p, log_q, gamma)
-        return reduce_loss(loss, class_ids, ignored, weight, reduction)
+        logits = _at_least_float32(logits)
+        # Shift by the row's maximum: it cancels in the margin and keeps its digits at large logits.
+        logits = logits - logits.detach().amax(dim=1, keepdim=True)
+        index = class_ids.unsqueeze(1)
+        others = logits.scatter(1, index, float("-inf"))
+        margin = logits.gather(1, index).squeeze(1) - others.logsumexp(dim=1)
+        return _focal(F.logsigmoid(margin), F.logsigmoid(-margin), gamma)
+
+
+def softmax_focal_with_p_t(
+    logits: Tensor, class_ids: Tensor, gamma: float, factors: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`softmax_focal_reference` several times faster, and p_t with it.
+
+    With ``q = 1 - p_t``, ``A = q^gamma (q - gamma p_t log(p_t))`` and ``r`` the softmax of all
+    logits but the target's, the gradient is ``A r_j`` for ``j != t`` and ``-A`` for the target. The
+    backward pass is thus one product of an (N, C) tensor, all that is kept, and a number per row.
+
+    Args:
+        logits, class_ids, gamma: see :func:`softmax_focal_reference`.
+        factors: the shape of `class_ids`, float32, or float64 for float64 logits, without gradient:
+            factor of each loss, 0 to ignore it whatever its logits; None means 1.
+
+    Returns:
+        - losses times factors, of the shape and dtype of the reference's
+        - p_t, the same shape and dtype, without gradient
+
+    Raises:
+        RuntimeError: the gradient is taken with ``create_graph=True``; take the reference's.
+    """
+    return _SoftmaxFocal.apply(logits, class_ids, gamma, factors)
+
+
+class _SoftmaxFocal(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, logits: Tensor, class_ids: Tensor, gamma: float, factors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.logits_dtype = logits.dtype
+        logits = _at_least_float32(logits)
+        index = class_ids.unsqueeze(1)
+        largest = logits.amax(dim=1, keepdim=True)
+        log_odds = logits.gather(1, index).sub_(largest)
+        others = (logits - largest).exp_()
+        # Tiny in place of 0: the sum of the others may underflow, and is divided by.
+        tiny = torch.finfo(logits.dtype).tiny
+        others.scatter_(1, index, torch.full_like(log_odds, tiny))
+        total = others.sum(dim=1, keepdim=True)
+        margin = log_odds.sub_(total.log())
+        p, q = torch.sigmoid(margin), torch.sigmoid(-margin)
+        # Beyond its threshold softplus(x) is x: by default 20, where float64 tells them apart.
+        cross_entropy = F.softplus(-margin, threshold=40)
+        focus = q**gamma
+        loss = focus * cross_entropy
+        slope = torch.addcmul(q, p, cross_entropy, value=gamma).mul_(focus)
+        if factors is not None:
+            factors = factors.unsqueeze(1)
+            loss.mul_(factors).masked_fill_(factors == 0, 0.0)
+            slope.mul_(factors)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(others.scatter_(1, index, -total), slope.div_(total))
+        p_t = p.squeeze(1)
+        ctx.mark_non_differentiable(p_t)
+        return loss.squeeze(1), p_t
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # once_differentiable would say nothing where `grad` itself needs no gradient.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "the softmax focal loss of these logits cannot be differentiated twice "
+                "(create_graph=True): pass logits.double() or call softmax_focal_reference"
+            )
+        softmax, slope = ctx.saved_tensors
+        return (softmax * (slope * grad.unsqueeze(1))).to(ctx.logits_dtype), None, None, None
 
 
 def sigmoid_focal_loss(
@@ -174,28 +273,25 @@ def reduce_loss(
     Returns:
         the shape of `loss` for ``none``, else a scalar.
     """
-    factor = (~ignored).to(loss.dtype)
-    if weight is not None:
-        factor = factor * weight.to(loss)[class_ids]
     # masked_fill, not a product alone: an ignored sample may hold inf, and inf * 0 is NaN.
-    loss = loss.masked_fill(ignored, 0.0) * factor
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
+    loss = loss.masked_fill(ignored, 0.0)
+    loss = loss * _factors(class_ids, ignored, weight, reduction, loss.dtype)
+    return loss if reduction == "none" else loss.sum()
+
+
+def _factors(
+    class_ids: Tensor, ignored: Tensor, weight: Tensor | None, reduction: str, dtype: torch.dtype
+) -> Tensor:
+    """Weight over divisor of every sample, 0 where it is ignored; the losses are then summed."""
+    if weight is None:
+        factors = (~ignored).to(dtype)
+    else:
+        factors = weight.to(class_ids.device, dtype)[class_ids].masked_fill(ignored, 0.0)
     if reduction == "mean":
-        return loss.sum() / (~ignored).sum().clamp(min=1)
-    return loss.sum() / factor.sum().clamp(min=torch.finfo(loss.dtype).tiny)
-
-
-def _log_p_and_log_q(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """``log p_t`` and ``log(1 - p_t)``, both exact to rounding for any finite logits."""
-    # Shift by the row's maximum: it cancels in the margin and keeps its digits at large logits.
-    logits = logits - logits.detach().amax(dim=1, keepdim=True)
-    index = targets.unsqueeze(1)
-    others = logits.scatter(1, index, float("-inf"))
-    margin = logits.gather(1, index).squeeze(1) - others.logsumexp(dim=1)
-    return F.logsigmoid(margin), F.logsigmoid(-margin)
+        return factors / (~ignored).sum().clamp(min=1)
+    if reduction == "weight_sum":
+        return factors / factors.sum().clamp(min=torch.finfo(dtype).tiny)
+    return factors
 
 
 def _focal(log_p: Tensor, log_q: Tensor, gamma: float) -> Tensor:
@@ -207,7 +303,9 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 
 
 def _looks_into(logits: Tensor, check_values: bool | None) -> bool:
-    return logits.device.type == "cpu" if check_values is None else check_values
+    if check_values is None:
+        return logits.device.type == "cpu" and not torch.compiler.is_compiling()
+    return check_values
 
 
 def _check_inputs(logits: Tensor, targets: Tensor, weight: Tensor | None, reduction: str) -> None:
@@ -232,11 +330,20 @@ def _check_inputs(logits: Tensor, targets: Tensor, weight: Tensor | None, reduct
 def _check_values(
     targets: Tensor, weight: Tensor | None, ignore_index: int, num_classes: int
 ) -> None:
-    valid = (targets == ignore_index) | ((targets >= 0) & (targets < num_classes))
-    if not valid.all():
-        raise ValueError(
-            f"targets must lie in [0, {num_classes}) or be {ignore_index}, "
-            f"got {targets[~valid][0].item()}"
-        )
-    if weight is not None and not (weight.isfinite() & (weight >= 0)).all():
+    if not _all_between(targets, 0, num_classes - 1):
+        valid = (targets == ignore_index) | ((targets >= 0) & (targets < num_classes))
+        if not valid.all():
+            raise ValueError(
+                f"targets must lie in [0, {num_classes}) or be {ignore_index}, "
+                f"got {targets[~valid][0].item()}"
+            )
+    if weight is not None and not _all_between(weight, 0, torch.finfo(weight.dtype).max):
         raise ValueError(f"weight must be finite and >= 0, got {weight.tolist()}")
+
+
+def _all_between(values: Tensor, low: float, high: float) -> bool:
+    """Whether all lie in [low, high]; NaN does not."""
+    if values.numel() == 0:
+        return True
+    smallest, largest = values.detach().aminmax()
+    return smallest.item() >= low and largest.item() <= high

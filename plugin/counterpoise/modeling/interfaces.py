@@ -16,7 +16,7 @@ class ROILoss(nn.Module):
     """Classification loss of single proposals; class weights and normaliser are applied outside.
 
     Must give: :meth:`forward`. May give: :meth:`probabilities` and :meth:`prior_bias`, where the
-    logits are not those of a softmax.
+    logits are not those of a softmax, and :meth:`with_p_t`, where p_t comes with the loss.
     """
 
     #: Whether Detectron2 computes this loss itself, so that its value can stand.
@@ -45,6 +45,19 @@ class ROILoss(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities (R, K + 1) of logits (R, K + 1), as inference uses them."""
         return logits.softmax(dim=-1)
+
+    def with_p_t(self, logits: Tensor, gt_classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute :meth:`forward` and, for the log, the probability of each target.
+
+        Returns:
+            - (R,), see :meth:`forward`
+            - (R,), floating point, without gradient, any value where `gt_classes` is -1
+        """
+        losses = self(logits, gt_classes)
+        with torch.no_grad():
+            targets = gt_classes.clamp(min=0)[:, None]
+            p_t = self.probabilities(logits.float()).gather(1, targets).squeeze(1)
+        return losses, p_t
 
     def prior_bias(self, num_classes: int, prior_prob: float) -> Tensor:
         """Biases with which every proposal starts at a foreground probability of `prior_prob`.

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -10,9 +9,8 @@ from torch import Tensor, nn
 
 from counterpoise.balance.losses import (
     check_gamma,
-    cross_entropy_loss,
     sigmoid_focal_loss,
-    softmax_focal_loss,
+    softmax_focal_with_p_t,
 )
 from counterpoise.errors import UserError
 from counterpoise.modeling.class_loss_log import PerClassLoss
@@ -29,22 +27,42 @@ from counterpoise.modeling.weight_sources import (
 NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 
 
+class SoftmaxFocalROILoss(ROILoss):
+    """Softmax focal loss. What overrides :meth:`forward` also overrides :meth:`with_p_t`."""
+
+    def __init__(self, gamma: float) -> None:
+        """
+        Args:
+            gamma: focusing parameter >= 0; 0 gives cross-entropy.
+        """
+        super().__init__()
+        check_gamma(gamma)
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """Losses (R,) of logits (R, K + 1) and classes (R,) in [0, K] or -1."""
+        return self.with_p_t(logits, gt_classes)[0]
+
+    def with_p_t(self, logits: Tensor, gt_classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and p_t, both (R,), from one pass over the logits."""
+        kept = (gt_classes >= 0).to(torch.promote_types(logits.dtype, torch.float32))
+        return softmax_focal_with_p_t(logits, gt_classes.clamp(min=0), self.gamma, kept)
+
+
 @ROI_LOSS_REGISTRY.register(name="softmax_focal")
 def build_softmax_focal(cfg: CfgNode) -> ROILoss:
     """Softmax focal loss with ``BALANCE.ROI_LOSS.GAMMA``."""
-    gamma = float(cfg.BALANCE.ROI_LOSS.GAMMA)
-    check_gamma(gamma)
-    return ROILoss(partial(softmax_focal_loss, gamma=gamma, reduction="none", check_values=False))
+    return SoftmaxFocalROILoss(float(cfg.BALANCE.ROI_LOSS.GAMMA))
 
 
 @ROI_LOSS_REGISTRY.register(name="cross_entropy")
-class CrossEntropyROILoss(ROILoss):
+class CrossEntropyROILoss(SoftmaxFocalROILoss):
     """Cross-entropy, Detectron2's own loss."""
 
     is_detectron2s = True
 
     def __init__(self, cfg: CfgNode) -> None:
-        super().__init__(partial(cross_entropy_loss, reduction="none", check_values=False))
+        super().__init__(gamma=0.0)
 
 
 @ROI_LOSS_REGISTRY.register(name="sigmoid_focal")
@@ -174,18 +192,20 @@ class ClassificationLoss(nn.Module):
         Returns:
             scalar, with a graph also where there is nothing to learn from.
         """
-        losses = self.loss(logits, gt_classes)
+        losses, p_t = self.loss.with_p_t(logits, gt_classes)
         weights = self._sample_weights(logits, gt_classes)
         weighted = losses * weights
         background = gt_classes == logits.shape[1] - 1
-        self._log(logits, gt_classes, background, weighted.detach())
+        self._log(p_t, gt_classes, background, weighted.detach(), logits.shape[1] - 1)
         return weighted.sum() / self._divisor(weights, gt_classes, background)
 
     @torch.no_grad()
     def log(self, logits: Tensor, gt_classes: Tensor) -> None:
         """Log what :meth:`forward` logs, for a loss that is computed elsewhere."""
-        weighted = self.loss(logits, gt_classes) * self._sample_weights(logits, gt_classes)
-        self._log(logits, gt_classes, gt_classes == logits.shape[1] - 1, weighted)
+        losses, p_t = self.loss.with_p_t(logits, gt_classes)
+        weighted = losses * self._sample_weights(logits, gt_classes)
+        num_classes = logits.shape[1] - 1
+        self._log(p_t, gt_classes, gt_classes == num_classes, weighted, num_classes)
 
     @torch.no_grad()
     def per_proposal(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
@@ -226,11 +246,14 @@ class ClassificationLoss(nn.Module):
 
     @torch.no_grad()
     def _log(
-        self, logits: Tensor, gt_classes: Tensor, background: Tensor, weighted: Tensor
+        self,
+        p_t: Tensor,
+        gt_classes: Tensor,
+        background: Tensor,
+        weighted: Tensor,
+        num_classes: int,
     ) -> None:
-        self.per_class_loss.add(gt_classes, weighted, logits.shape[1] - 1)
-        targets = gt_classes.clamp(min=0)[:, None]
-        p_t = self.loss.probabilities(logits.float()).gather(1, targets).squeeze(1)
+        self.per_class_loss.add(gt_classes, weighted, num_classes)
         foreground = (gt_classes >= 0) & ~background
         self.metric_log.add(
             {
