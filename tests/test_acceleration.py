@@ -20,6 +20,7 @@ from counterpoise.modeling.acceleration import (
 from counterpoise.modeling.roi_align import GatheredROIAlign
 from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
 from runs import train_net, write_dataset
+from test_autocast import detector
 
 CPU = torch.device("cpu")
 FAST = ("MODEL.CHANNELS_LAST", "True", "MODEL.ROI_ALIGN", "gather")
@@ -60,7 +61,8 @@ def test_stock_leaves_every_key_alone():
 
 
 def test_an_accelerated_model_has_the_losses_and_gradients_that_it_had():
-    stock, fast = build(quick_config(*NEUTRAL)), build(quick_config(*NEUTRAL, *FAST))
+    # With fixed proposals: another rounding may let NMS keep others.
+    stock, fast = detector(quick_config(*NEUTRAL)), detector(quick_config(*NEUTRAL))
     keys = fast.state_dict().keys()
     accelerate(fast, quick_config(*FAST))
     assert fast.state_dict().keys() == keys
@@ -72,8 +74,10 @@ def test_an_accelerated_model_has_the_losses_and_gradients_that_it_had():
         expected, gradients = losses_and_gradients(stock, batch())
         actual, own_gradients = losses_and_gradients(fast, batch())
     assert_close(actual, expected, rtol=1e-4, atol=1e-6)
-    head = "roi_heads.box_predictor.cls_score.weight"
-    assert_close(own_gradients[head], gradients[head], rtol=1e-3, atol=1e-5)
+    for name in ("cls_score.weight", "bbox_pred.weight"):
+        gradient = gradients[f"roi_heads.box_predictor.{name}"]
+        difference = (own_gradients[f"roi_heads.box_predictor.{name}"] - gradient).norm()
+        assert difference <= 1e-4 * gradient.norm()
 
 
 def test_training_is_in_bfloat16_and_evaluation_in_float32():
