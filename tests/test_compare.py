@@ -311,7 +311,7 @@ def _empty_folder(first, second):
     second.mkdir()
 
 
-def _cut_off(first, second):
+def _incomplete(first, second):
     file = second / "inference/mine/detections.json"
     file.write_text(file.read_text()[:-40])
 
@@ -330,10 +330,10 @@ def _two_test_sets(first, second):
     [
         (None, ["{0}"], "two runs or more"),
         (None, ["{0}", "{1}", "{1}/../other"], "given twice"),
-        (None, ["{0}", "{0}/nowhere"], "is no folder"),
+        (None, ["{0}", "{0}/nowhere"], "is not a folder"),
         (_empty_folder, ["{0}", "{1}"], "kept no detections"),
         (lambda _, b: shutil.rmtree(b / "inference"), ["{0}", "{1}"], "kept no detections"),
-        (_cut_off, ["{0}", "{1}"], "not a complete JSON file"),
+        (_incomplete, ["{0}", "{1}"], "not a complete JSON file"),
         (_other_test_set, ["{0}", "{1}"], "no test set in common"),
         (_two_test_sets, ["{0}", "{1}"], "choose one of [mine, yours] with --test-set"),
         (None, ["{0}", "{1}", "--test-set", "mien"], "did you mean 'mine'"),

@@ -214,7 +214,7 @@ def test_the_page_follows_the_detections_and_not_the_file_of_the_evaluation(shap
 
 def test_a_config_that_is_not_whole_is_no_baseline(shapes):
     (shapes / "config.yaml").write_text("")
-    with pytest.raises(UserError, match="not the whole config of a run, for it lacks BALANCE"):
+    with pytest.raises(UserError, match="not the complete config of a run, for it lacks BALANCE"):
         write_report(shapes)
 
 
@@ -318,7 +318,7 @@ def test_metrics_of_a_resumed_run_hold_each_iteration_once(tmp_path):
 def test_broken_line_within_the_metrics_is_refused_by_its_number(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": 19, "a": 1}\n{"iterat\n{"iteration": 39, "a": 1}\n')
-    with pytest.raises(UserError, match=r"metrics\.json, line 2 is no record"):
+    with pytest.raises(UserError, match=r"metrics\.json, line 2 is not a record"):
         read_metrics(path)
 
 
@@ -329,7 +329,7 @@ def test_rolling_median_takes_what_lies_inside_and_is_known():
 
 
 @pytest.mark.parametrize("records, classes", [(1, 3), (1000, 40)])
-def test_loss_shares_are_drawn_for_any_number_of_records_and_classes(records, classes):
+def test_per_class_losses_are_drawn_for_any_number_of_records_and_classes(records, classes):
     shares = np.full((records, classes + 1), 1 / (classes + 1))
     names = (*map(str, range(classes)), "background")
     drawn = class_loss_areas(ClassLosses(tuple(range(19, 20 * records, 20)), names, shares))
@@ -431,4 +431,4 @@ def test_command_writes_the_page_and_prints_its_path(shapes, tmp_path, capsys):
 
 def test_command_refuses_a_folder_without_a_run(tmp_path, capsys):
     assert main(["report", str(tmp_path / "none")]) == 2
-    assert "is no folder: give the OUTPUT_DIR of a run" in capsys.readouterr().err
+    assert "is not a folder: give the OUTPUT_DIR of a run" in capsys.readouterr().err

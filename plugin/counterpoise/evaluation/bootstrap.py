@@ -213,7 +213,7 @@ def _cumulative(
         detections: (D,), ascending ranks.
         images: (D,), of these.
         positions: (P,), ascending ranks.
-        times: (I, B) float32. Sums of these counts are whole numbers below 2^24, so exact.
+        times: (I, B) float32. Sums of these counts are integers below 2^24, so exact.
     """
     row = np.searchsorted(positions, detections, side="left")
     kept = row < len(positions)

@@ -176,7 +176,7 @@ def resized(image_sizes: np.ndarray, min_size: int, max_size: int) -> np.ndarray
         max_size: bound of the long side.
 
     Returns:
-        (M, 2) float64, whole numbers.
+        (M, 2) float64, integers.
     """
     if min_size == 0 or len(image_sizes) == 0:
         return image_sizes
@@ -331,6 +331,6 @@ def _changes(setting: AnchorSetting) -> Iterator[tuple[str, dict[str, Any], Anch
 
 
 def _as_config(levels: Levels) -> list[list[float]]:
-    """As people write it: whole numbers without a point, and one list where all are alike."""
+    """As people write it: integers without a point, and one list where all are alike."""
     different = levels[:1] if len(set(levels)) == 1 else levels
     return [[int(n) if n.is_integer() else n for n in level] for level in different]

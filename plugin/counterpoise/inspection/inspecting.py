@@ -1,4 +1,4 @@
-"""The whole inspection, put together."""
+"""The full inspection, put together."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -45,7 +45,7 @@ def cumulative_share(
         weight: (C,), class weights.
 
     Returns:
-        shares of the samples and of the summed loss, both (N,) rising to 1.
+        shares of the samples and of the summed loss, both (N,) ascending to 1.
     """
     losses = softmax_focal_loss(logits, gt_classes, gamma, weight, reduction="none")
     summed = losses.sort().values.cumsum(0)

@@ -35,7 +35,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
         scalars by name, such as ``total_loss``; none of an empty file.
 
     Raises:
-        UserError: the file cannot be read, or a line before the last one is no record of scalars.
+        UserError: the file cannot be read, or a line before the last is not a record.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -44,14 +44,14 @@ def read_metrics(path: Path) -> dict[str, Series]:
     scalars: dict[str, list[tuple[int, float]]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            # Detectron2 writes NaN, which is no JSON to msgspec, so it checks what json has read.
+            # Detectron2 writes NaN, which is not JSON to msgspec, so it checks what json has read.
             values = msgspec.convert(json.loads(line), dict[str, float])
             iteration = int(values.pop("iteration"))
         except (ValueError, KeyError, OverflowError) as error:  # msgspec's errors are ValueErrors
             if number == len(lines):
                 break
             raise UserError(
-                f"{path}, line {number} is no record of Detectron2's metrics: remove the line"
+                f"{path}, line {number} is not a record of Detectron2's metrics: remove the line"
             ) from error
         # By scalar: Detectron2 may log an evaluation after later iterations of the losses.
         for name, value in values.items():

@@ -235,7 +235,7 @@ def _config(run: Run) -> Iterator[Part]:
         [_differences(differences, "default")],
     )
     yield Fold(
-        "The whole of BALANCE, with the values that are the defaults",
+        "All of BALANCE, defaults included",
         [Text(run.config.BALANCE.dump(), "code")],
     )
 

@@ -28,7 +28,7 @@ class Run:
             UserError: there is no such folder.
         """
         if not path.is_dir():
-            raise UserError(f"{path} is no folder: give the OUTPUT_DIR of a run")
+            raise UserError(f"{path} is not a folder: give the OUTPUT_DIR of a run")
         self.path = path
 
     @property
@@ -75,14 +75,14 @@ class Run:
 
     @cached_property
     def config(self) -> CfgNode | None:
-        """The whole config, frozen; None where it was not kept."""
+        """The complete config, frozen; None where it was not kept."""
         path = self.path / "config.yaml"
         if not path.is_file():
             return None
         missing = training_config().keys() - read_yaml(path).keys()
         if missing:
             raise UserError(
-                f"{path} is not the whole config of a run, for it lacks "
+                f"{path} is not the complete config of a run, for it lacks "
                 f"{', '.join(sorted(missing))}: restore it, or remove it to go without"
             )
         cfg = load_config([path])

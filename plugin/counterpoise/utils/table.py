@@ -39,7 +39,7 @@ class Table:
 
     Attributes:
         headers: one per column.
-        rows: cells as text; what is no text is shown as ``str`` gives it.
+        rows: cells as text; what is not text is shown as ``str`` gives it.
         title: above the table.
         note: what a reader needs to know to read it.
         groups: names above the headers, each with the number of columns that it spans; they cover
