@@ -41,7 +41,10 @@ def figure(width: float = 7.0, height: float = 3.6) -> Iterator[Figure]:
         width, height: in inches.
     """
     with mpl.rc_context(_STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
+        drawn = Figure(figsize=(width, height), layout="constrained")
+        # A browser sets text up to a tenth wider than it was measured.
+        drawn.get_layout_engine().set(w_pad=0.12)
+        yield drawn
 
 
 def palette(n: int) -> list[str]:
