@@ -29,8 +29,8 @@ NARROW = [
     "MODEL.RPN.POST_NMS_TOPK_TEST", "50",
     "SOLVER.IMS_PER_BATCH", "2",
     "SOLVER.MAX_ITER", "2",
-    # A deep ResNet with random weights and frozen norms has a loss of 1e5: a step at the learning rate
-    # of trained weights ends in infinity.
+    # A deep ResNet with random weights and frozen norms has a loss of 1e5: a step at the usual
+    # learning rate ends in infinity.
     "SOLVER.BASE_LR", "1e-10",
 ]  # fmt: skip
 
