@@ -6,13 +6,25 @@ overrides the method that the function stands for.
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+_Part = TypeVar("_Part")
 
-class ROILoss(nn.Module):
+
+class _OrFunction:
+    """Lets a plain function stand where the interface is asked for."""
+
+    @classmethod
+    def of(cls: type[_Part], part: _Part | Callable[..., Tensor]) -> _Part:
+        """Return `part`, wrapped in this class where it is a plain function."""
+        return part if isinstance(part, cls) else cls(part)
+
+
+class ROILoss(_OrFunction, nn.Module):
     """Classification loss of single proposals; class weights and normaliser are applied outside.
 
     Must give: :meth:`forward`. May give: :meth:`probabilities` and :meth:`prior_bias`, where the
@@ -77,13 +89,8 @@ class ROILoss(nn.Module):
         bias[-1] = math.log(num_classes * (1 - prior_prob) / prior_prob)
         return bias
 
-    @classmethod
-    def of(cls, loss: "ROILoss | Callable[[Tensor, Tensor], Tensor]") -> "ROILoss":
-        """Return `loss`, wrapped where it is a plain function."""
-        return loss if isinstance(loss, ROILoss) else ROILoss(loss)
 
-
-class DenseLoss(nn.Module):
+class DenseLoss(_OrFunction, nn.Module):
     """Classification loss over all anchors, summed; the normaliser is applied outside.
 
     Must give: :meth:`per_anchor`; a run then records how much of the loss each class causes. A
@@ -123,13 +130,8 @@ class DenseLoss(nn.Module):
         """
         return None
 
-    @classmethod
-    def of(cls, loss: "DenseLoss | Callable[..., Tensor]") -> "DenseLoss":
-        """Return `loss`, wrapped where it is a plain function."""
-        return loss if isinstance(loss, DenseLoss) else DenseLoss(loss)
 
-
-class AnchorSampler:
+class AnchorSampler(_OrFunction):
     """Chooses the anchors of one image that train the RPN. Must give: :meth:`__call__`."""
 
     def __init__(self, function: Callable[..., Tensor] | None = None) -> None:
@@ -152,13 +154,8 @@ class AnchorSampler:
         """
         return self.function(labels, logits, anchors)
 
-    @classmethod
-    def of(cls, sampler: "AnchorSampler | Callable[..., Tensor]") -> "AnchorSampler":
-        """Return `sampler`, wrapped where it is a plain function."""
-        return sampler if isinstance(sampler, AnchorSampler) else AnchorSampler(sampler)
 
-
-class ROISampler:
+class ROISampler(_OrFunction):
     """Chooses the proposals of one image that train the heads.
 
     Must give: :meth:`__call__`. May give: `needs_losses`.
@@ -187,8 +184,3 @@ class ROISampler:
             (S,), int64, indices of the chosen proposals.
         """
         return self.function(gt_classes, boxes, losses)
-
-    @classmethod
-    def of(cls, sampler: "ROISampler | Callable[..., Tensor]") -> "ROISampler":
-        """Return `sampler`, wrapped where it is a plain function."""
-        return sampler if isinstance(sampler, ROISampler) else ROISampler(sampler)

@@ -130,7 +130,7 @@ def _neighbours(position: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     inside = (position >= -1.0) & (position <= length)
     position = position.clamp(min=0.0, max=length - 1)
-    low = position.floor().clamp(max=max(length - 1, 0))
+    low = position.floor()
     high = (low + 1).clamp(max=length - 1)
     upper = (position - low) * inside
     lower = (1 - (position - low)) * inside
