@@ -23,7 +23,7 @@ LAUNCHER = """\
 ## Keys of `counterpoise train` and `train_net.py`
 
 `add_counterpoise_config`, for scripts of your own, adds the keys above and changes none of
-Detectron2's. The programs have two more, and other defaults for two of Detectron2's."""
+Detectron2's. The programs have these beside them, and other defaults for the two `NUM_CLASSES`."""
 
 FILES = """\
 ## Config files
@@ -57,7 +57,7 @@ All keep their meaning. Of some there is more to say:
 - `MODEL.DEVICE` `cuda` becomes `cpu` with a notice where no GPU is.
 - `MODEL.KEYPOINT_ON`, `MODEL.LOAD_PROPOSALS` and `MODEL.MASK_ON` are refused on training data that
   has no keypoints, proposals or masks.
-- `SOLVER.AMP.ENABLED` is refused for a training without a GPU.
+- `SOLVER.AMP.ENABLED` needs a GPU for `SOLVER.AMP.PRECISION` `float16` only.
 - `TEST.AUG.ENABLED` lets a two-stage model see every image at all `MIN_SIZES` and mirrored,
   wherever it detects: in evaluation, `counterpoise thresholds` and `counterpoise predict`."""
 

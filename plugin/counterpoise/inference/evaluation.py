@@ -127,5 +127,6 @@ def load_for_evaluation(
     accelerate(model, cfg)
     checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)
     checkpointer.require_all = True
+    checkpointer.use_average = cfg.MODEL.EMA.ENABLED
     record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)
     return model, counts_of(record) if record else None

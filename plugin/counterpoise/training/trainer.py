@@ -1,5 +1,6 @@
 """Training and evaluation of a config: Detectron2's trainer with the project's parts in place."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from counterpoise.modeling.acceleration import (
     without_amp_trainer,
 )
 from counterpoise.modeling.checkpoint import (
+    AVERAGE_KEY,
     RECORD_KEY,
     BalancedCheckpointer,
     TrainingRecord,
@@ -36,7 +38,9 @@ from counterpoise.modeling.score_thresholds import without_score_thresholds
 from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
+from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.run_record import RunRecord, command_line
+from counterpoise.training.weight_average import WeightAverage, WeightAveraging
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class BalancedTrainer(DefaultTrainer):
         Raises:
             UserError: the training set or a key does not allow to train.
         """
+        self.average: WeightAverage | None = None
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
         log_class_table(self.table)
@@ -77,6 +82,11 @@ class BalancedTrainer(DefaultTrainer):
         return model
 
     @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer that ``SOLVER.OPTIMIZER`` names."""
+        return optimizer_of(cfg, model)
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader with :func:`training_mapper`."""
         with read_once(cfg.DATASETS.TRAIN):
@@ -84,12 +94,19 @@ class BalancedTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
+        averaging = []
+        extra: dict[str, Any] = {RECORD_KEY: TrainingRecord(self.table)}
+        if self.cfg.MODEL.EMA.ENABLED:
+            model = self.model.module if comm.get_world_size() > 1 else self.model
+            self.average = WeightAverage(model, self.cfg.MODEL.EMA.DECAY)
+            averaging.append(WeightAveraging(self.average))
+            extra[AVERAGE_KEY] = self.average
         # Detectron2 has no method that builds the checkpointer; the hooks are its first users.
         self.checkpointer = BalancedCheckpointer(
             self.model,
             self.cfg.OUTPUT_DIR,
             **self.checkpointer.checkpointables,
-            **{RECORD_KEY: TrainingRecord(self.table)},
+            **extra,
         )
         period = self.cfg.TEST.EVAL_PERIOD
         evaluation: list[HookBase] = [hooks.EvalHook(period, self.evaluate)]
@@ -101,6 +118,7 @@ class BalancedTrainer(DefaultTrainer):
         out = Path(self.cfg.OUTPUT_DIR)
         return [
             RunRecordWriter(out / run_record.FILE_NAME, self.record),
+            *averaging,
             *built[:at],
             *evaluation,
             ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
@@ -112,8 +130,10 @@ class BalancedTrainer(DefaultTrainer):
         return [*super().build_writers(), BalanceMetricPrinter()]
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate on ``DATASETS.TEST`` and write ``evaluation.json``."""
-        self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+        """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``."""
+        weights = self.average.applied() if self.average else contextlib.nullcontext()
+        with weights:
+            self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
         return self._last_eval_results
 
 
