@@ -38,6 +38,7 @@ from counterpoise.modeling.score_thresholds import without_score_thresholds
 from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
+from counterpoise.training.learning_watch import LearningWatch
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.run_record import RunRecord, command_line
 from counterpoise.training.weight_average import WeightAverage, WeightAveraging
@@ -121,6 +122,7 @@ class BalancedTrainer(DefaultTrainer):
             *averaging,
             *built[:at],
             *evaluation,
+            LearningWatch(),
             ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
             *built[at + 1 :],
         ]
