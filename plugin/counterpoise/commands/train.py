@@ -22,7 +22,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
-from counterpoise.errors import UserError
+from counterpoise.errors import RunStopped, UserError
 from counterpoise.evaluation import stored
 from counterpoise.inference import evaluator
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 #: What a run, and the commands that work in its folder, leave in OUTPUT_DIR beside its config and
 #: log; --overwrite removes it.
 RUN_FILES = (
-    "model_*.pth", "last_checkpoint", "events.out.tfevents.*", metrics_file.FILE_NAME,
-    evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME, run_record.FILE_NAME,
-    score_thresholds.FILE_NAME, page.FILE_NAME,
+    "model_*.pth", "stopped_at_*.pth", "last_checkpoint", "events.out.tfevents.*",
+    metrics_file.FILE_NAME, evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME,
+    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME,
 )  # fmt: skip
 
 
@@ -69,9 +69,11 @@ def run(args: argparse.Namespace) -> None:
             args=(args,),
         )
     except ProcessRaisedException as error:
-        if UserError.__name__ not in str(error).strip().splitlines()[-1]:
-            raise
-        raise UserError(str(error)) from error
+        last = str(error).strip().splitlines()[-1]
+        for kind in (UserError, RunStopped):
+            if kind.__name__ in last:
+                raise kind(str(error)) from error
+        raise
     except (ImportError, AttributeError) as error:
         # What Detectron2 and torch.ops raise for an op of an extension that is not there.
         if not re.search(r"detectron2\._C|namespace.* 'detectron2'", str(error)):

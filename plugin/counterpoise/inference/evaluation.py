@@ -137,7 +137,8 @@ def load_for_evaluation(
         the model, and the counts of the training set where the checkpoint has them.
 
     Raises:
-        UserError: the checkpoint is missing or lacks a parameter of the model.
+        UserError: the checkpoint is missing, lacks a parameter of the model or holds numbers that
+            are not finite.
     """
     model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
     accelerate(model, cfg)
@@ -145,4 +146,11 @@ def load_for_evaluation(
     checkpointer.require_all = True
     checkpointer.use_average = cfg.MODEL.EMA.ENABLED
     record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} holds numbers that are not finite, in "
+            f"{len(broken)} tensors such as {broken[0]}: its training diverged, so give an earlier "
+            "checkpoint"
+        )
     return model, counts_of(record) if record else None

@@ -17,7 +17,7 @@ from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.mapper import training_mapper
-from counterpoise.errors import UserError, did_you_mean
+from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
     accelerate,
@@ -39,6 +39,7 @@ from counterpoise.modeling.weight_sources import ClassTable, class_table, log_cl
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
 from counterpoise.training.learning_watch import LearningWatch
+from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.run_record import RunRecord, command_line
 from counterpoise.training.weight_average import WeightAverage, WeightAveraging
@@ -68,6 +69,9 @@ class BalancedTrainer(DefaultTrainer):
             check_test_classes(name, self.table.counts)
         super().__init__(without_amp_trainer(cfg))
         self.cfg = cfg
+        record = TrainingRecord(self.table).state_dict()
+        self._guard = NumberGuard(cfg, self.model, record)
+        self._trainer = guarded(self._trainer, self._guard)
         if trains_in_bfloat16(cfg):
             train_in_bfloat16(self.model, torch.device(cfg.MODEL.DEVICE))
         for module in self.model.modules():
@@ -131,12 +135,37 @@ class BalancedTrainer(DefaultTrainer):
         """Detectron2's writers and a terminal line of this project's metrics."""
         return [*super().build_writers(), BalanceMetricPrinter()]
 
+    def train(self) -> Any:
+        """Detectron2's training; an end that is put in one sentence is logged without traceback."""
+        loop = logging.getLogger("detectron2.engine.train_loop")
+        loop.addFilter(_has_no_sentence)
+        try:
+            return super().train()
+        finally:
+            loop.removeFilter(_has_no_sentence)
+
+    def run_step(self) -> None:
+        """Detectron2's step; its own finding that boxes are not finite is met like any other.
+
+        Raises:
+            RunStopped: a number is not finite, and ``SOLVER.NON_FINITE`` is ``stop``.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            self._guard.refuse(f"the model gives up ({reason})", self.optimizer, self.iter)
+
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``."""
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         with weights:
             self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
         return self._last_eval_results
+
+
+def _has_no_sentence(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], (UserError, RunStopped)))
 
 
 def training_table(cfg: CfgNode) -> ClassTable:
