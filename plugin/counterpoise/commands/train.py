@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: bad input or config.
     """
+    _check_processes(args)
     gpus = torch.cuda.device_count()
     if args.num_gpus > max(gpus, 1):
         raise UserError(
@@ -83,6 +84,22 @@ def run(args: argparse.Namespace) -> None:
             f"here ({error}): build Detectron2 from its sources, or choose a model without "
             "deformable convolution and rotated boxes"
         ) from error
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    for flag, number in (("--num-gpus", args.num_gpus), ("--num-machines", args.num_machines)):
+        if number < 1:
+            raise UserError(f"{flag} is {number}, expected at least 1")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--machine-rank is {args.machine_rank}, expected 0 to {args.num_machines - 1}, since "
+            f"--num-machines is {args.num_machines}"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError(
+            "--dist-url is 'auto', which serves one machine: with --num-machines "
+            f"{args.num_machines} give the address of machine 0, such as tcp://10.0.0.1:29500"
+        )
 
 
 def train_or_evaluate(args: argparse.Namespace) -> None:
