@@ -9,6 +9,8 @@ import copy
 from detectron2.config import CfgNode, get_cfg
 
 from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
+from counterpoise.balance.image_sampling import MEDIAN
+from counterpoise.balance.image_sampling import RULES as IMAGE_RULES
 from counterpoise.balance.sampling import TIE_BREAKS
 from counterpoise.config.declaration import Choices, Interval, Key, Section
 from counterpoise.datasets.registration import BAD_RECORDS
@@ -316,6 +318,34 @@ SECTIONS = (
                 IOU,
                 "arXiv:1604.03540",
             ),
+        ),
+    ),
+    Section(
+        "BALANCE.IMAGE_SAMPLER",
+        "Which images a training draws. Detectron2's own `DATALOADER.SAMPLER_TRAIN: "
+        "RepeatFactorTrainingSampler` with a `REPEAT_THRESHOLD` works as ever; one of the two may "
+        "be set.",
+        (
+            Key(
+                "NAME",
+                "none",
+                "`none` leaves it to `DATALOADER.SAMPLER_TRAIN`. `repeat_factor`: an image is "
+                "drawn max(1, sqrt(t / f)) times per epoch, f the share of images with its rarest "
+                "class. `irfs`: the same with f = sqrt(f_image f_box), f_box the share of boxes. "
+                "`eirfs`: in proportion to exp(`EXPONENT` sqrt(t / f)). `class_aware`: a class is "
+                "drawn uniformly, then an image that has it; images without boxes are never drawn.",
+                Choices(("none", *IMAGE_RULES)),
+                "arXiv:1908.03195, appendix B.2; arXiv:2305.08069; arXiv:2503.21893; "
+                "arXiv:1512.05830",
+            ),
+            Key(
+                "THRESHOLD",
+                float(MEDIAN),
+                "t: classes with a lower f are drawn more often. LVIS's 0.001 changes nothing "
+                "where there are few classes.",
+                Interval(0, 1, open_low=True, special=(MEDIAN, "takes the median of f")),
+            ),
+            Key("EXPONENT", 2.0, "Of `eirfs`.", Interval(0), "arXiv:2503.21893"),
         ),
     ),
     Section(

@@ -56,6 +56,12 @@ SAMPLER_KEYS = {
     "WeightedCategoryTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
 }
 
+#: Keys of BALANCE.IMAGE_SAMPLER -> the rules that read them.
+IMAGE_SAMPLER_READERS = {
+    "THRESHOLD": ("repeat_factor", "irfs", "eirfs"),
+    "EXPONENT": ("eirfs",),
+}
+
 
 def check_config(cfg: CfgNode) -> None:
     """Refuse values that no part of the program could use, and those that none would read.
@@ -164,6 +170,25 @@ def _check_sampler(cfg: CfgNode) -> None:
             f"{name} repeats no image: set it to the share of images below which a class is rare, "
             "such as 0.1"
         )
+    if name == "TrainingSampler" and cfg.DATALOADER.REPEAT_THRESHOLD > 0:
+        raise UserError(
+            f"DATALOADER.REPEAT_THRESHOLD is {cfg.DATALOADER.REPEAT_THRESHOLD:g}, but "
+            f"DATALOADER.SAMPLER_TRAIN is '{name}', which does not read it: set that to "
+            "'RepeatFactorTrainingSampler'"
+        )
+    node, default = cfg.BALANCE.IMAGE_SAMPLER, training_config().BALANCE.IMAGE_SAMPLER
+    if node.NAME != "none" and name != "TrainingSampler":
+        raise UserError(
+            f"BALANCE.IMAGE_SAMPLER.NAME is '{node.NAME}', but DATALOADER.SAMPLER_TRAIN is "
+            f"'{name}', which chooses the images too: set that to 'TrainingSampler', or this to "
+            "'none'"
+        )
+    for key, readers in IMAGE_SAMPLER_READERS.items():
+        if node[key] != default[key] and node.NAME not in readers:
+            raise UserError(
+                f"BALANCE.IMAGE_SAMPLER.{key} is {node[key]:g}, but NAME is '{node.NAME}', which "
+                f"does not read it: set NAME to '{readers[0]}'"
+            )
 
 
 def _check_proposals(cfg: CfgNode) -> None:

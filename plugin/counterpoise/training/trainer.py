@@ -16,6 +16,7 @@ from torch import nn
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.datasets.counting import read_once
+from counterpoise.datasets.image_sampling import image_sampler
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -93,9 +94,11 @@ class BalancedTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader with :func:`training_mapper`."""
+        """Detectron2's loader with :func:`training_mapper` and :func:`image_sampler`."""
         with read_once(cfg.DATASETS.TRAIN):
-            return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
+            parts = build_detection_train_loader.from_config(cfg, mapper=training_mapper(cfg))
+        parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
+        return build_detection_train_loader(**parts)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
