@@ -83,6 +83,7 @@ def check_config(cfg: CfgNode) -> None:
     _check_backbone(cfg)
     _check_sampler(cfg)
     _check_proposals(cfg)
+    _check_composed_images(cfg)
     _check_augmented_test(cfg)
     _check_dense_loss(cfg)
     _check_balance_is_read(cfg)
@@ -210,6 +211,18 @@ def _check_proposals(cfg: CfgNode) -> None:
         "MODEL.PROPOSAL_GENERATOR.NAME is 'PrecomputedProposals', but MODEL.LOAD_PROPOSALS is "
         "False: set that to True, or this to 'BalancedRPN'"
     )
+
+
+def _check_composed_images(cfg: CfgNode) -> None:
+    """Refuse images composed of several for models that need more than their boxes."""
+    for section in ("MOSAIC", "COPY_PASTE", "MIXUP"):
+        for key in ("MASK_ON", "KEYPOINT_ON", "LOAD_PROPOSALS"):
+            if cfg.INPUT[section].PROB and cfg.MODEL[key]:
+                raise UserError(
+                    f"INPUT.{section}.PROB is {cfg.INPUT[section].PROB:g}, which composes images "
+                    f"with their boxes alone, but MODEL.{key} is True: set that to False, or "
+                    "this to 0"
+                )
 
 
 def _check_augmented_test(cfg: CfgNode) -> None:

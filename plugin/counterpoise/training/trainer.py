@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
+from detectron2.data import DatasetFromList, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -15,8 +15,9 @@ from torch import nn
 
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
+from counterpoise.datasets.composer import composer
 from counterpoise.datasets.counting import read_once
-from counterpoise.datasets.image_sampling import image_sampler
+from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -94,10 +95,15 @@ class BalancedTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader with :func:`training_mapper` and :func:`image_sampler`."""
+        """Detectron2's loader with this project's mapper, sampler and composer of images."""
+        mapper = training_mapper(cfg)
         with read_once(cfg.DATASETS.TRAIN):
-            parts = build_detection_train_loader.from_config(cfg, mapper=training_mapper(cfg))
+            parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
         parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
+        draws = draws_per_epoch(parts["sampler"], len(parts["dataset"]))
+        # Serialised once, so that workers and the composer share its memory.
+        parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
+        mapper.compose = composer(cfg, parts["dataset"], draws)
         return build_detection_train_loader(**parts)
 
     def build_hooks(self) -> list[HookBase | None]:
