@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.datasets.composer import Composer, composer
+from counterpoise.datasets.last_phase import PLAIN, PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import ScaleJitter, training_mapper
 from counterpoise.datasets.pictures import (
     COVERED,
@@ -245,6 +247,35 @@ def test_a_key_changes_what_a_model_sees_and_a_seed_repeats_it(tmp_path, keys):
         a["image"].shape != b["image"].shape or not torch.equal(a["image"], b["image"])
         for a, b in zip(once, usual, strict=True)
     )
+
+
+def test_after_its_share_of_the_schedule_no_image_is_composed(tmp_path):
+    # Two images of each of three iterations; the schedule's share of 0.5 ends within the second.
+    cfg = dataset(tmp_path, *KEYS["mosaic"], "INPUT.COMPOSE_UNTIL", "0.5")
+    composed = [PLAIN not in image for image in first_batches(cfg)]
+    assert composed == [True] * 3 + [False] * 3
+    last = first_batches(cfg)[-1]
+    pixels = read_image(last["file_name"], "RGB")
+    whole = np.asarray(Image.fromarray(pixels).resize(last["image"].shape[:0:-1], Image.BILINEAR))
+    seen = last["image"].numpy().transpose(1, 2, 0)
+    assert np.array_equal(seen, whole) or np.array_equal(seen, whole[:, ::-1])
+
+
+def test_the_last_phase_stands_for_the_same_records_in_any_part_of_the_order():
+    records = TwiceOver([{"image_id": i} for i in range(3)])
+    order = PlainFrom([2, 0, 1, 2], 3, 2)
+    assert list(order) == list(order) == [2, 0, 4, 5]
+    assert [records[i] for i in order] == [
+        {"image_id": 2}, {"image_id": 0}, {"image_id": 1, PLAIN: True}, {"image_id": 2, PLAIN: True}
+    ]  # fmt: skip
+    assert len(list(records)) == len(records) == 6
+
+
+def test_a_last_phase_without_a_first_one_is_refused():
+    with pytest.raises(
+        UserError, match=r"COMPOSE_UNTIL is 0.9, but no image is composed: set PROB"
+    ):
+        check_config(quick_config("INPUT.COMPOSE_UNTIL", "0.9"))
 
 
 def test_every_box_of_a_composed_batch_is_within_its_image(tmp_path):

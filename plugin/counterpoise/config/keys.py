@@ -532,6 +532,20 @@ LAUNCHER_SECTIONS = (
         ),
     ),
     Section(
+        "INPUT",
+        "",
+        (
+            Key(
+                "COMPOSE_UNTIL",
+                1.0,
+                "Share of the schedule after which images are no longer composed by `MOSAIC`, "
+                "`COPY_PASTE` and `MIXUP`; 0.95 in YOLOX.",
+                Interval(0, 1),
+                "arXiv:2107.08430",
+            ),
+        ),
+    ),
+    Section(
         "INPUT.MOSAIC",
         "",
         (

@@ -215,6 +215,12 @@ def _check_proposals(cfg: CfgNode) -> None:
 
 def _check_composed_images(cfg: CfgNode) -> None:
     """Refuse images composed of several for models that need more than their boxes."""
+    node = cfg.INPUT
+    if node.COMPOSE_UNTIL < 1 and not (node.MOSAIC.PROB or node.COPY_PASTE.PROB or node.MIXUP.PROB):
+        raise UserError(
+            f"INPUT.COMPOSE_UNTIL is {node.COMPOSE_UNTIL:g}, but no image is composed: set PROB of "
+            "INPUT.MOSAIC, INPUT.COPY_PASTE or INPUT.MIXUP above 0, or this to 1"
+        )
     for section in ("MOSAIC", "COPY_PASTE", "MIXUP"):
         for key in ("MASK_ON", "KEYPOINT_ON", "LOAD_PROPOSALS"):
             if cfg.INPUT[section].PROB and cfg.MODEL[key]:

@@ -12,6 +12,7 @@ from detectron2.data.detection_utils import SizeMismatchError, get_bbox
 from detectron2.structures import BoxMode
 
 from counterpoise.datasets.composer import unusable_image
+from counterpoise.datasets.last_phase import PLAIN
 from counterpoise.datasets.pictures import Picture, visible
 
 
@@ -19,7 +20,8 @@ class CheckedMapper(DatasetMapper):
     """Detectron2's mapper that names the file of an image it cannot use.
 
     Attributes:
-        compose: makes the picture of a record, of this image and others; None reads its image.
+        compose: makes the picture of a record, of this image and others, unless the record is
+            plain (:mod:`counterpoise.datasets.last_phase`); None reads its image.
         drop_cut_boxes: leave out boxes of which a crop has left too little
             (:data:`counterpoise.datasets.pictures.VISIBLE`).
     """
@@ -33,7 +35,7 @@ class CheckedMapper(DatasetMapper):
         Raises:
             UserError: the image cannot be decoded or has another size than stated.
         """
-        if self.compose is not None:
+        if self.compose is not None and PLAIN not in dataset_dict:
             return self._transformed(dataset_dict, self.compose(dataset_dict))
         try:
             return super().__call__(dataset_dict)

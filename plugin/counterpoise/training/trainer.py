@@ -18,6 +18,7 @@ from counterpoise.datasets import ClassCounts
 from counterpoise.datasets.composer import composer
 from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
+from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -104,6 +105,11 @@ class BalancedTrainer(DefaultTrainer):
         # Serialised once, so that workers and the composer share its memory.
         parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
         mapper.compose = composer(cfg, parts["dataset"], draws)
+        if mapper.compose is not None and cfg.INPUT.COMPOSE_UNTIL < 1:
+            drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+            start = round(cfg.INPUT.COMPOSE_UNTIL * drawn)
+            parts["sampler"] = PlainFrom(parts["sampler"], len(parts["dataset"]), start)
+            parts["dataset"] = TwiceOver(parts["dataset"])
         return build_detection_train_loader(**parts)
 
     def build_hooks(self) -> list[HookBase | None]:
