@@ -75,7 +75,7 @@ def simulate(
     rng: np.random.Generator,
     num_images: int,
     classes: Sequence[tuple[float, int]],
-    gains: Sequence[float] = (0.0, GAIN),
+    gains: Sequence[float | np.ndarray] = (0.0, GAIN),
 ) -> tuple[Matches, ...]:
     """Detections of several detectors on the same images, matched.
 
@@ -83,7 +83,8 @@ def simulate(
         rng: source of randomness.
         num_images: of the test set.
         classes: share of the images that hold the class, and key of :data:`DETECTORS`.
-        gains: by how much each detector is better than that, in units of the scores.
+        gains: by how much each detector is better than that, in units of the scores: on all
+            images alike, or by image.
     """
     matches: list[list[ClassMatches]] = [[] for _ in gains]
     hard_image = rng.normal(0, 0.8, num_images)
@@ -93,10 +94,12 @@ def simulate(
         gt_images = np.repeat(np.arange(num_images), boxes)
         hard = hard_image[gt_images] + rng.normal(0, 0.7, len(gt_images))
         for run, gain in enumerate(gains):
+            gain = np.broadcast_to(gain, num_images)
+            own = gain[gt_images]
             found = np.flatnonzero(
-                rng.random(len(hard)) < 1 / (1 + np.exp(hard - found_logit - gain))
+                rng.random(len(hard)) < 1 / (1 + np.exp(hard - found_logit - own))
             )
-            score = separation + gain - 0.6 * hard[found] + rng.normal(0, 0.8, len(found))
+            score = separation + own[found] - 0.6 * hard[found] + rng.normal(0, 0.8, len(found))
             overlap = 0.3 + 0.7 * rng.beta(*beta, len(found))
             # Two boxes per image of the class, and more false positives where it is hard.
             rate = 2 * share * false_per_box * np.exp(0.5 * hard_image - 0.125 - gain / 2)

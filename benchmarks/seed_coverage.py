@@ -19,14 +19,20 @@ import torch
 from counterpoise.evaluation.bootstrap import bootstrap, draw_images, image_variance, within
 from counterpoise.evaluation.seeds import Trainings, difference
 from counterpoise.evaluation.variance import half_width
-from interval_coverage import GAIN, AP_and_AP50, Ends, Outcome, simulate, table
+from interval_coverage import GAIN, AP_and_AP50, Ends, Matches, Outcome, simulate, table
 
 SEEDS = (2, 3, 5)
 IMAGES = 70
 RESAMPLES = 300
-#: Standard deviation of a detector's quality from seed to seed, in units of the scores, whose
-#: difference of the configs is GAIN: that of all classes together, which is also that of each one.
-SPREADS = {"equal seeds": 0.0, "seeds differ by 1": 0.06, "seeds differ by 3": 0.2}
+#: Standard deviation of the quality of a detector, in units of the scores, whose difference between
+#: the configs is GAIN: from seed to seed, of all classes together and as much of each class; and of
+#: the difference of the configs from image to image.
+SPREADS = {
+    "only noise": (0.0, 0.0),
+    "seeds differ": (0.2, 0.0),
+    "images differ": (0.0, 0.6),
+    "both differ": (0.2, 0.6),
+}
 #: Share of the images that hold the class, and its key of DETECTORS.
 CLASSES = ((0.5, 40), (0.5, 70), (0.25, 40), (0.1, 10), (0.1, 40), (0.1, 70))
 #: What is estimated -> columns of CLASSES.
@@ -38,49 +44,35 @@ ESTIMANDS = {
 }
 
 
-def qualities(rng: np.random.Generator, seeds: int, spread: float, gain: float) -> np.ndarray:
-    """Quality (S, K) of a config's trainings by class."""
-    together, own = rng.normal(0, spread, (seeds, 1)), rng.normal(0, spread, (seeds, len(CLASSES)))
-    return gain + together + own
-
-
-def trained(
-    rng: np.random.Generator, num_images: int, quality: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """AP (K,), AP in resamples (B, K) and test images (K,) of trainings (R, K) on equal images."""
-    runs = simulate_each(rng, num_images, quality)
-    drawn = draw_images(num_images, RESAMPLES)
-    return [
-        (
-            np.array([AP_and_AP50(m)[0] for m in run]),
-            bootstrap(run, drawn).AP,
-            np.array([len(np.unique(m.gt_images)) for m in run]),
-        )
-        for run in runs
-    ]
-
-
-def simulate_each(rng: np.random.Generator, num_images: int, quality: np.ndarray) -> list[tuple]:
-    """Detections of R trainings whose quality (R, K) differs by class, matched."""
+def trainings(
+    rng: np.random.Generator, num_images: int, seeds: int, spread: float, by_image: float
+) -> list[Matches]:
+    """Detections of S trainings of the first config, then of the second, on the same images."""
+    liking = rng.normal(0, by_image, num_images)
+    gains = []
+    for gain in (0.0, GAIN + liking):
+        together, own = rng.normal(0, spread, seeds), rng.normal(0, spread, (seeds, len(CLASSES)))
+        gains += [gain + together[s] + own[s][:, None] for s in range(seeds)]
     by_class = [
-        simulate(rng, num_images, [own], gains)
-        for own, gains in zip(CLASSES, quality.T, strict=True)
+        simulate(rng, num_images, [each], [gain[k] for gain in gains])
+        for k, each in enumerate(CLASSES)
     ]
-    return [tuple(own[run][0] for own in by_class) for run in range(len(quality))]
+    return [tuple(own[run][0] for own in by_class) for run in range(len(gains))]
 
 
-def true_difference(spread: float, size: int = 300_000, seed: int = 1) -> np.ndarray:
+def true_difference(spread: float, by_image: float, size: int = 300_000) -> np.ndarray:
     """Difference of AP (K,) over very many seeds and images."""
     # Gauss-Hermite nodes take the place of seeds: the quality of a class is normal.
     nodes, weights = np.polynomial.hermite_e.hermegauss(7 if spread else 1)
-    qualities = np.sqrt(2) * spread * nodes
-    means = []
-    for gain in (0.0, GAIN):
-        rng = np.random.default_rng(seed)
-        runs = simulate_each(rng, size, np.tile(gain + qualities[:, None], len(CLASSES)))
-        AP = np.array([[AP_and_AP50(m)[0] for m in run] for run in runs])
-        means.append(weights @ AP / weights.sum())
-    return means[1] - means[0]
+    rng = np.random.default_rng(1)
+    gains = [np.sqrt(2) * spread * node for node in nodes]
+    gains += [GAIN + rng.normal(0, by_image, size) + gain for gain in gains]
+    found = []
+    for each in CLASSES:
+        AP = [AP_and_AP50(run[0])[0] for run in simulate(rng, size, [each], gains)]
+        first, second = np.array(AP).reshape(2, -1) @ weights / weights.sum()
+        found.append(second - first)
+    return np.array(found)
 
 
 def hierarchical(
@@ -94,17 +86,40 @@ def hierarchical(
     return tuple(np.nanpercentile(means, [2.5, 97.5]))
 
 
+def variants_of_it(first, second, found, images):
+    from counterpoise.evaluation.bootstrap import mean_of_classes
+    from counterpoise.evaluation.variance import Variance, sum_of, student_t
+
+    d = second.values - first.values
+    S = len(d)
+    paired = second.samples - first.samples
+    Vi = image_variance(paired.mean(axis=0), images)
+    Vs = d.var(ddof=1) / S
+    own = np.mean([np.nanvar(mean_of_classes(p)) for p in paired])
+    together = np.nanvar(mean_of_classes(paired.mean(axis=0)))
+    inter = (own - together) / (S - 1)
+    cut = max(Vs - inter, 0)
+    A = half_width(sum_of([Vi, Variance(cut, S - 1)]))
+    V = Vi.value + cut
+    nu = V**2 / (Vi.value**2 / Vi.freedom + Vs**2 / (S - 1)) if V else 1
+    B = student_t(float(max(nu, 1))) * V**0.5
+    big = max([Vi, Variance(Vs, S - 1)])
+    C = max(half_width(Vi), half_width(Variance(Vs, S - 1)))
+    return {"A": within(found, A), "B": within(found, B), "larger": within(found, C)}
+
+
 def outcomes(sets: int, seed: int = 0) -> Iterator[Outcome]:
     """Intervals of that many simulations of each kind."""
-    for name, spread in SPREADS.items():
-        truth = true_difference(spread)
+    for name, spreads in SPREADS.items():
+        truth = true_difference(*spreads)
         for seeds in SEEDS:
             rng = np.random.default_rng([seed, seeds])
             for _ in range(sets):
-                quality = np.vstack([qualities(rng, seeds, spread, gain) for gain in (0.0, GAIN)])
-                AP, samples, images = map(
-                    np.array, zip(*trained(rng, IMAGES, quality), strict=True)
-                )
+                runs = trainings(rng, IMAGES, seeds, *spreads)
+                AP = np.array([[AP_and_AP50(m)[0] for m in run] for run in runs])
+                drawn = draw_images(IMAGES, RESAMPLES)
+                samples = np.array([bootstrap(run, drawn).AP for run in runs])
+                images = np.array([[len(np.unique(m.gt_images)) for m in runs[0]]])
                 for what, columns in ESTIMANDS.items():
                     columns = [k for k in columns if images[0, k] > 0]
                     if not columns or images[0, columns].max() < 2:
@@ -125,6 +140,7 @@ def outcomes(sets: int, seed: int = 0) -> Iterator[Outcome]:
                         )[1],
                         "percentiles": hierarchical(rng, samples[:seeds], samples[seeds:], columns),
                         "here": both,
+                        **variants_of_it(first, second, found, images[0, columns]),
                     }
                     true = truth[columns].mean()
                     for method, (low, high) in methods.items():
