@@ -15,19 +15,24 @@ from counterpoise.errors import UserError
 from counterpoise.evaluation.stored import FIX
 from counterpoise.inference import evaluator
 from counterpoise.reporting import Run, page
+from counterpoise.training.run_record import RunRecord
 from counterpoise.utils.decoding import read_record
 
-#: What Detectron2 raises, and what this package says, when the loss is no number any more.
-_DIVERGED = re.compile(r"^.*(?:FloatingPointError|infinite or NaN).*$", re.MULTILINE)
+#: What this package says of numbers that are not finite, up to what to do about it, and what
+#: Detectron2 raises.
+_DIVERGED = re.compile(
+    r"error: (?P<what>In iteration \d+ .*?) \((?P<rate>learning rate [^,)]+)"
+    r"|FloatingPointError: (?P<raised>.*)"
+)
 _ERROR = re.compile(r"^(?:counterpoise \w+|train_net\.py): error: ")
 
 
 def is_finished(trial: Trial) -> bool:
     """Whether a run has been trained and evaluated, and its page written, which comes last."""
+    record = _record(trial.folder)
+    if record is None or record.finished is None or not (trial.folder / page.FILE_NAME).is_file():
+        return False
     try:
-        record = Run(trial.folder).record if trial.folder.is_dir() else None
-        if record is None or record.finished is None or not _page(trial).is_file():
-            return False
         return trial.test_set in _read_scores(trial.folder)
     except UserError:  # a file that is incomplete or gone
         return False
@@ -44,12 +49,7 @@ def result_of(trial: Trial, ended: Ended) -> RunResult:
             scores = _scores(trial)
         except UserError as error:
             outcome, reason = "failed", str(error)
-    record = None
-    if trial.folder.is_dir():
-        try:
-            record = Run(trial.folder).record
-        except UserError:  # a run that failed may leave anything
-            record = None
+    record = _record(trial.folder)
     return RunResult(
         config=trial.config,
         dataset=trial.dataset,
@@ -76,8 +76,8 @@ def _failure(text: str, code: int) -> tuple[str, str]:
         name = signal.Signals(-code).name
         hint = ", as where memory runs out" if name == "SIGKILL" else ""
         return "failed", f"ended by {name}{hint}"
-    if diverged := _DIVERGED.search(text):
-        return "diverged", _ERROR.sub("", diverged[0].strip()).removeprefix("FloatingPointError: ")
+    if said := _DIVERGED.search(text):
+        return "diverged", said["raised"] or f"{said['what']}, {said['rate']}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if _ERROR.match(line)), "")
     return "failed", _ERROR.sub("", said) or (lines[-1] if lines else f"exit code {code}")
@@ -109,8 +109,11 @@ def _read_scores(folder: Path) -> dict[str, _StoredScores]:
     return read_record(folder / evaluator.FILE_NAME, dict[str, _StoredScores], FIX)
 
 
-def _page(trial: Trial) -> Path:
-    return trial.folder / page.FILE_NAME
+def _record(folder: Path) -> RunRecord | None:
+    try:
+        return Run(folder).record
+    except UserError:  # a run that failed early has no folder, or may leave anything in it
+        return None
 
 
 @cache

@@ -119,8 +119,11 @@ def make_plan(
         for variant in variants:
             files = [*config_files, *variant.files, *([dataset] if dataset else [])]
             own = [part for setting in variant.settings for part in setting]
-            cfg = load_config(files, [*own, *overrides])
-            check_config(cfg)
+            try:
+                cfg = load_config(files, [*own, *overrides])
+                check_config(cfg)
+            except UserError as error:
+                raise UserError(f"variant '{variant.name}': {error}") from error
             if not cfg.DATASETS.TEST:
                 raise UserError(
                     f"DATASETS.TEST is empty for the variant '{variant.name}', so there is nothing "

@@ -46,11 +46,11 @@ def as_markdown(summaries: Sequence[DatasetSummary]) -> str:
             match part:
                 case Table():
                     blocks += [_markdown(part), part.note]
-                case Text(content):
-                    blocks.append(content)
-                case Items(items):
-                    blocks.append("\n".join(f"- {item}" for item in items))
-    return "\n\n".join(block for block in blocks if block)
+                case Text():
+                    blocks.append(part.text)
+                case Items():
+                    blocks.append("\n".join(f"- {item}" for item in part.items))
+    return text.plus_minus("\n\n".join(block for block in blocks if block))
 
 
 def _markdown(table: Table) -> str:
@@ -158,7 +158,7 @@ def _cost(summary: DatasetSummary) -> Table:
 
 def _settings(summary: DatasetSummary) -> Table:
     rows = [
-        [v.name, "\n".join(f"{key}: {own}" for key, own in v.settings.items()) or text.NONE,
+        [v.name, ", ".join(f"{key} {own}" for key, own in v.settings.items()) or text.NONE,
          v.config]
         for v in summary.variants
     ]  # fmt: skip

@@ -174,9 +174,16 @@ def _dataset(
         notes.append(
             f"{older} lines are left out: their variants were trained again with another config."
         )
-    if any(len(runs) < 2 for runs in variants.values()):
+    fewest = min(sum(run.scores is not None for run in runs) for runs in variants.values())
+    if fewest < 2:
         notes.append(
-            "Some variants have a single seed: another one may turn the sign of what is shown."
+            "Not every variant has two seeds that finished; an interval without them does not "
+            "cover the seeds."
+        )
+    elif fewest == 2:
+        notes.append(
+            "Two seeds tell little of how much seeds differ, so their intervals are wide; three or "
+            "five narrow them."
         )
     if len(versions := {tuple(sorted(run.versions.items())) for run in finished}) > 1:
         notes.append(f"The runs come from {len(versions)} combinations of package versions.")

@@ -27,7 +27,10 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_train, _ablate, _inspect, _thresholds, _predict, _report, _compare, _curves):
+    builders = (
+        _train, _ablate, _inspect, _thresholds, _predict, _report, _compare, _curves, _replay,
+    )  # fmt: skip
+    for add in builders:
         add(commands)
     return parser, commands.choices
 
@@ -340,6 +343,20 @@ def _curves(commands: Any) -> None:
     parser.add_argument("--images", type=int, default=50, help="of the test set (default 50)")
     _add_config_file(parser)
     _add_overrides(parser, "MODEL.WEIGHTS output/mine/model_final.pth")
+
+
+def _replay(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "replay",
+        "repeat the step that stopped a training",
+        "Repeat the training step in which a loss or gradient was not finite, and name the images, "
+        "losses, layers and parameters. The step is in OUTPUT_DIR, its config.yaml beside it.",
+        "counterpoise replay output/mine/stopped_at_341.pth\n",
+    )
+    parser.add_argument("step", type=Path, metavar="FILE", help="stopped_at_*.pth of a run")
+    _add_config_file(parser)
+    _add_overrides(parser, "SOLVER.AMP.ENABLED False")
 
 
 def _add_command(

@@ -22,7 +22,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
-from counterpoise.errors import UserError
+from counterpoise.errors import RunStopped, UserError
 from counterpoise.evaluation import stored
 from counterpoise.inference import evaluator
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 #: What a run, and the commands that work in its folder, leave in OUTPUT_DIR beside its config and
 #: log; --overwrite removes it.
 RUN_FILES = (
-    "model_*.pth", "last_checkpoint", "events.out.tfevents.*", metrics_file.FILE_NAME,
-    evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME, run_record.FILE_NAME,
-    score_thresholds.FILE_NAME, page.FILE_NAME,
+    "model_*.pth", "stopped_at_*.pth", "last_checkpoint", "events.out.tfevents.*",
+    metrics_file.FILE_NAME, evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME,
+    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME,
 )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: bad input or config.
     """
+    _check_processes(args)
     gpus = torch.cuda.device_count()
     if args.num_gpus > max(gpus, 1):
         raise UserError(
@@ -69,9 +70,11 @@ def run(args: argparse.Namespace) -> None:
             args=(args,),
         )
     except ProcessRaisedException as error:
-        if UserError.__name__ not in str(error).strip().splitlines()[-1]:
-            raise
-        raise UserError(str(error)) from error
+        last = str(error).strip().splitlines()[-1]
+        for kind in (UserError, RunStopped):
+            if kind.__name__ in last:
+                raise kind(str(error)) from error
+        raise
     except (ImportError, AttributeError) as error:
         # What Detectron2 and torch.ops raise for an op of an extension that is not there.
         if not re.search(r"detectron2\._C|namespace.* 'detectron2'", str(error)):
@@ -81,6 +84,22 @@ def run(args: argparse.Namespace) -> None:
             f"here ({error}): build Detectron2 from its sources, or choose a model without "
             "deformable convolution and rotated boxes"
         ) from error
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    for flag, number in (("--num-gpus", args.num_gpus), ("--num-machines", args.num_machines)):
+        if number < 1:
+            raise UserError(f"{flag} is {number}, expected at least 1")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--machine-rank is {args.machine_rank}, expected 0 to {args.num_machines - 1}, since "
+            f"--num-machines is {args.num_machines}"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError(
+            "--dist-url is 'auto', which serves one machine: with --num-machines "
+            f"{args.num_machines} give the address of machine 0, such as tcp://10.0.0.1:29500"
+        )
 
 
 def train_or_evaluate(args: argparse.Namespace) -> None:
