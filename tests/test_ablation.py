@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -23,7 +24,13 @@ from counterpoise.ablation import running
 from counterpoise.ablation.collecting import is_finished, result_of
 from counterpoise.ablation.plan import Trial, config_hash, make_plan
 from counterpoise.ablation.progress import Progress, iterations_done
-from counterpoise.ablation.results import RunResult, append_result, read_results
+from counterpoise.ablation.results import (
+    ClassScore,
+    RunResult,
+    Scores,
+    append_result,
+    read_results,
+)
 from counterpoise.ablation.running import Ended, run_trials
 from counterpoise.ablation.sections import as_markdown
 from counterpoise.ablation.summary import summarize
@@ -171,7 +178,11 @@ def test_every_variant_is_trained_on_every_dataset_and_a_repeated_config_once(tm
     assert [(t.dataset, t.variant) for t in plan.trials] == [
         ("a", "GAMMA=1"), ("a", "GAMMA=2"), ("b", "GAMMA=1"), ("b", "GAMMA=2"),
     ]  # fmt: skip
-    assert len(plan.notices) == 2 and "the same config as 'GAMMA=1'" in plan.notices[0]
+    assert len(plan.notices) == 2
+    assert (
+        "'GAMMA=1.0' on a is left out, for it is the same config as 'GAMMA=1' on a"
+        in (plan.notices[0])
+    )
     assert {t.iterations for t in plan.trials} == {7}
 
 
@@ -400,23 +411,25 @@ def test_what_is_finished_is_kept_and_what_failed_is_tried_again(
     }
     use_stubs(replacing(monkeypatch), finished, fails=fails)
     assert main(["ablate", *arguments]) == 0
-    said = capsys.readouterr().out
+    captured = capsys.readouterr()
+    said = captured.err
     assert "3 variants x 1 dataset x 2 seeds: 6 runs, 0 of them done" in said
     assert "[6/6]" in said and "failed: no room" in said
-    assert "GAMMA=3, seed 2, diverged: Loss became infinite" in said
+    assert "GAMMA=3, seed 2, diverged: Loss became infinite" in captured.out
     assert len(starts(finished)) == 6
     file = tmp_path / "out/results.jsonl"
     assert [r.outcome for r in read_results([file])].count("finished") == 4
 
     remove_starts(finished)
     use_stubs(replacing(monkeypatch), finished)
-    renamed = [*arguments, "--baseline", "GAMMA=3"]
-    assert main(["ablate", *renamed]) == 0
-    assert "the baseline is GAMMA=3" in capsys.readouterr().out
+    assert main(["ablate", *arguments, "--baseline", "GAMMA=3", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "the baseline is GAMMA=3" in captured.err
     (again,) = starts(finished)
     assert again.endswith("seed1")  # a run that diverged would do so again
-    summary = json.loads((tmp_path / "out/ablation.json").read_text())[0]
-    assert [v["seeds"] for v in summary["variants"]] == [[1], [1, 2], [1, 2]]
+    summaries = json.loads((tmp_path / "out/ablation.json").read_text())
+    assert json.loads(captured.out) == summaries
+    assert [v["seeds"] for v in summaries[0]["variants"]] == [[1], [1, 2], [1, 2]]
 
 
 def test_a_run_is_kept_under_another_name_of_its_config(
@@ -430,7 +443,7 @@ def test_a_run_is_kept_under_another_name_of_its_config(
     capsys.readouterr()
     assert main(["ablate", *other]) == 0
     assert not starts(finished)
-    assert "plain, seed" not in capsys.readouterr().out  # nothing was trained
+    assert "plain, seed" not in capsys.readouterr().err  # nothing was trained
     assert json.loads((tmp_path / "out/ablation.json").read_text())[0]["variants"][0]["name"] == (
         "plain"
     )
@@ -534,6 +547,31 @@ def test_a_run_that_is_gone_counts_by_its_line_with_an_interval_over_seeds_alone
     assert summary["variants"][1]["AP"]["interval"] is not None
 
 
+def test_checkpoints_can_be_removed_when_a_run_has_finished(
+    tmp_path, monkeypatch, finished, arguments
+):
+    runs = tmp_path / "finished"
+    shutil.copytree(finished, runs)
+    for folder in runs.glob("*seed*"):
+        for name in ("model_final.pth", "last_checkpoint"):
+            (folder / name).write_text("model_final.pth")
+    use_stubs(replacing(monkeypatch), runs)
+    assert main(["ablate", *arguments, "--discard-models"]) == 0
+    left = {path.name for path in (tmp_path / "out/runs").rglob("*")}
+    assert "evaluation.json" in left and not left & {"model_final.pth", "last_checkpoint"}
+    remove_starts(runs)
+    assert main(["ablate", *arguments]) == 0
+    assert not starts(runs)
+
+
+def test_a_baseline_that_is_no_variant_is_refused_before_anything_is_trained(
+    tmp_path, capsys, arguments
+):
+    assert main(["ablate", *arguments, "--baseline", "GAMMA=4"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("option", ["--seeds", "--jobs"])
 @pytest.mark.parametrize("value", ["0", "x", "-1", ""])
 def test_numbers_that_make_no_sense_are_refused(capsys, option, value):
@@ -550,8 +588,6 @@ def test_a_variant_that_was_trained_again_is_told_of_by_its_newest_config():
 
 
 def some_scores():
-    from counterpoise.ablation.results import ClassScore, Scores
-
     return Scores("mine_test", 3, 10.0, 20.0, (ClassScore("a|b", 5, 2, 10.0, 20.0),), (), None)
 
 

@@ -113,8 +113,8 @@ def make_plan(
     known = _known_configs(out)
     trials: list[list[Trial]] = []
     notices = []
+    given: dict[str, str] = {}  # by content, what has it
     for dataset in datasets or [None]:
-        names: dict[str, str] = {}
         baseline: dict[str, str] = {}
         for variant in variants:
             files = [*config_files, *variant.files, *([dataset] if dataset else [])]
@@ -131,13 +131,13 @@ def make_plan(
                 )
             name = Path(dataset).stem if dataset else cfg.DATASETS.TEST[0]
             content = config_hash(cfg)
-            if content in names:
+            if content in given:
                 notices.append(
-                    f"{name}: '{variant.name}' is left out, for it is the same config as "
-                    f"'{names[content]}'."
+                    f"'{variant.name}' on {name} is left out, for it is the same config as "
+                    f"{given[content]}."
                 )
                 continue
-            names[content] = variant.name
+            given[content] = f"'{variant.name}' on {name}"
             values = {k: v for k, v in shown_values(cfg).items() if k not in OWN_KEYS}
             baseline = baseline or values
             folder = out / RUNS / known.get(content, content)

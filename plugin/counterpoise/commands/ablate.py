@@ -3,11 +3,13 @@
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -22,6 +24,7 @@ from counterpoise.ablation.sections import as_markdown, as_page, as_text
 from counterpoise.ablation.summary import DatasetSummary, summarize
 from counterpoise.ablation.variants import variants_of
 from counterpoise.commands.train import import_file
+from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.progress import progress
 from counterpoise.utils.text import counted, duration, number
@@ -42,12 +45,16 @@ def run(args: argparse.Namespace) -> None:
     for path in args.imports:
         import_file(Path(path))  # the configs may name what it registers
     variants = variants_of(args.variants, args.variants_file, args.grid)
+    names = [variant.name for variant in variants]
+    if args.baseline is not None and args.baseline not in names:
+        raise UserError(
+            f"--baseline {args.baseline} is no variant, {did_you_mean(args.baseline, names)}"
+        )
     plan = make_plan(args.out, args.config_file, args.datasets, variants, args.seeds, args.opts)
-    for notice in plan.notices:
-        print(f"Note: {notice}")
     file = args.out / results_file.FILE_NAME
     kept = _kept(plan, file)
-    _print_plan(plan, kept, args)
+    # What is asked for goes to standard output, what is said on the way to standard error.
+    _print_plan(plan, kept, args, sys.stdout if args.dry_run else sys.stderr)
     if args.dry_run:
         return
     with _interruptible():
@@ -62,14 +69,18 @@ def run(args: argparse.Namespace) -> None:
             )
             raise SystemExit(INTERRUPTED) from None
     summaries = _summaries(plan, file, args.baseline)
+    content = [dataclasses.asdict(summary) for summary in summaries]
     written = [
-        write_json(args.out / "ablation.json", [dataclasses.asdict(s) for s in summaries]),
+        write_json(args.out / "ablation.json", content),
         write_atomically(
             args.out / "ablation.html", as_page(f"Ablation {args.out.name}", summaries, args.typed)
         ),
         file,
     ]
-    print(f"\n{as_text(summaries)}\n", *written, sep="\n")
+    if args.json:
+        print(json.dumps(content, indent=2, allow_nan=False))
+    else:
+        print(f"\n{as_text(summaries)}\n", *written, sep="\n")
 
 
 def _kept(plan: Plan, file: Path) -> dict[tuple[str, int], RunResult]:
@@ -93,15 +104,18 @@ def _named(result: RunResult, trial: Trial) -> RunResult:
 
 
 def _print_plan(
-    plan: Plan, kept: dict[tuple[str, int], RunResult], args: argparse.Namespace
+    plan: Plan, kept: dict[tuple[str, int], RunResult], args: argparse.Namespace, file: TextIO
 ) -> None:
+    for notice in plan.notices:
+        print(f"Note: {notice}", file=file)
     configs = {trial.config: trial for trial in plan.trials}
     datasets = dict.fromkeys(trial.dataset for trial in plan.trials)
     variants = dict.fromkeys(trial.variant for trial in plan.trials)
     print(
         f"{counted(len(variants), 'variant')} x {counted(len(datasets), 'dataset')} x "
         f"{counted(len(args.seeds), 'seed')}: {counted(len(plan.trials), 'run')}, "
-        f"{len(kept)} of them done; the baseline is {args.baseline or next(iter(variants))}"
+        f"{len(kept)} of them done; the baseline is {args.baseline or next(iter(variants))}",
+        file=file,
     )
     for trial in configs.values():
         settings = ", ".join(f"{key} {value}" for key, value in trial.settings.items())
@@ -110,7 +124,8 @@ def _print_plan(
         state = f", done: {', '.join(done)}" if done else ""
         print(
             f"  {trial.config}  {trial.dataset}  {trial.variant}  seeds {', '.join(seeds)}{state}"
-            + (f"\n      {settings}" if settings else "")
+            + (f"\n      {settings}" if settings else ""),
+            file=file,
         )
 
 
@@ -141,8 +156,9 @@ def _train(
                 result = result_of(event.trial, event)
                 append_result(file, result)
                 state.end(event.trial, event.seconds is not None)
-                bar.write(_line(result, event.trial, state), file=sys.stdout)
-                sys.stdout.flush()
+                bar.write(_line(result, event.trial, state), file=sys.stderr)
+                if args.discard_models and result.outcome == "finished":
+                    _discard_models(event.trial.folder)
                 continue
             state.look(event)
             bar.n = round(state.finished, 2)
@@ -159,6 +175,12 @@ def _command(trial: Trial, imports: Sequence[str], anew: bool) -> list[str]:
         *files, "--config-file", str(trial.config_file),
         "OUTPUT_DIR", str(trial.folder), "SEED", str(trial.seed),
     ]  # fmt: skip
+
+
+def _discard_models(folder: Path) -> None:
+    """Remove the checkpoints of a finished run; everything else about it stays."""
+    for path in [*folder.glob("model_*.pth"), *folder.glob("last_checkpoint")]:
+        path.unlink()
 
 
 def _gpus() -> list[str]:

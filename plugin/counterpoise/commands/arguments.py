@@ -149,6 +149,11 @@ def _ablate(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="only list the runs")
     parser.add_argument(
+        "--discard-models", action="store_true",
+        help="remove the checkpoints of finished runs, which take most of the room",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
+    parser.add_argument(
         "--table", nargs="+", type=Path, metavar="FILE",
         help="train nothing, but print Markdown tables of files of results",
     )  # fmt: skip
