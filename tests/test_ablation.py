@@ -475,6 +475,24 @@ def wait_for(condition, process, seconds=60):
         time.sleep(0.05)
 
 
+def test_several_datasets_are_set_beside_each_other(
+    tmp_path, monkeypatch, capsys, finished, arguments
+):
+    files = [write_config(tmp_path / n).rename(tmp_path / f"{n}.yaml") for n in ("one", "two")]
+    for file in files:  # the paths of the data, which are relative, set the two apart
+        file.write_text(file.read_text().replace("images", file.stem))
+    use_stubs(replacing(monkeypatch), finished)
+    given = ["--datasets", *map(str, files), *arguments[2:]]
+    assert main(["ablate", *given, "--seeds", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "3 variants x 2 datasets x 1 seed: 6 runs" in captured.err
+    assert captured.out.index("All datasets") < captured.out.index("one: ")
+    assert main(["ablate", "--table", str(tmp_path / "out/results.jsonl")]) == 0
+    table = capsys.readouterr().out
+    assert "**All datasets**" in table and table.count("**two: ") == 1
+    assert "| variant | one AP | one tail | two AP | two tail |" in table
+
+
 @pytest.mark.slow
 def test_after_a_kill_each_run_is_still_trained_once(tmp_path, monkeypatch, finished, arguments):
     folder = tmp_path / "finished"

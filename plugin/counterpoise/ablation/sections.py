@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from counterpoise.ablation import figures
-from counterpoise.ablation.summary import DatasetSummary, Estimate, VariantSummary
+from counterpoise.ablation.summary import DatasetSummary, Estimate
 from counterpoise.pages.rendering import render
-from counterpoise.pages.sections import Figure, Items, Part, Section, Text, sections_as_text
+from counterpoise.pages.sections import Figure, Fold, Items, Part, Section, Text, sections_as_text
 from counterpoise.utils import text
 from counterpoise.utils.table import Cell, Table
 from counterpoise.utils.text import number, signed
@@ -17,7 +17,8 @@ _NAME_WIDTH = 34
 
 def as_text(summaries: Sequence[DatasetSummary]) -> str:
     """Format an ablation for the terminal."""
-    return sections_as_text(Section(s.name, _title(s), list(_parts(s, CLASSES))) for s in summaries)
+    datasets = [Section(s.name, _title(s), list(_parts(s, CLASSES))) for s in summaries]
+    return sections_as_text([*_across(summaries), *datasets])
 
 
 def as_page(title: str, summaries: Sequence[DatasetSummary], command: str) -> str:
@@ -34,15 +35,16 @@ def as_page(title: str, summaries: Sequence[DatasetSummary], command: str) -> st
         for i, summary in enumerate(summaries)
     ]
     repeat = Section("command", "How to repeat it", [Text(command, "code")])
-    return render(title, lead, [*sections, repeat])
+    return render(title, lead, [*_across(summaries), *sections, repeat])
 
 
 def as_markdown(summaries: Sequence[DatasetSummary]) -> str:
     """Format an ablation as Markdown tables, with what they hold stressed by bold type."""
     blocks = []
-    for summary in summaries:
-        blocks.append(f"**{summary.name}** ({_about(summary)})")
-        for part in _parts(summary, CLASSES):
+    datasets = [Section(s.name, _title(s), list(_parts(s, CLASSES))) for s in summaries]
+    for section in [*_across(summaries), *datasets]:
+        blocks.append(f"**{section.title}**")
+        for part in section.parts:
             match part:
                 case Table():
                     blocks += [_markdown(part), part.note]
@@ -63,9 +65,11 @@ def _markdown(table: Table) -> str:
         value = f"**{cell.text}**" if cell.tone else cell.text
         return f"{value} {cell.note}".strip()
 
-    rule = ["---" if i in table.left else "---:" for i in range(len(table.headers))]
+    above = [name for name, span in table.groups for _ in range(span)] or [""] * len(table.headers)
+    headers = [f"{a} {b}".strip() for a, b in zip(above, table.headers, strict=True)]
+    rule = ["---" if i in table.left else "---:" for i in range(len(headers))]
     rows = [[shown(cell) for cell in row] for row in table.rows]
-    return "\n".join(map(line, [list(table.headers), rule, *rows]))
+    return "\n".join(map(line, [headers, rule, *rows]))
 
 
 def _title(summary: DatasetSummary) -> str:
@@ -97,10 +101,38 @@ def _page_parts(summary: DatasetSummary) -> Iterator[Part]:
         )
     yield Text("By class", "heading")
     yield by_class
+    if len(summary.variants) > 1 and summary.baseline.seeds:
+        yield Fold("Differences by group and class", [_differences(summary)])
     yield Text("Settings", "heading")
     yield _settings(summary)
     yield Text("Time and memory", "heading")
     yield from others
+
+
+def _across(summaries: Sequence[DatasetSummary]) -> list[Section]:
+    """Differences on all datasets beside each other, where there are several."""
+    if len(summaries) < 2:
+        return []
+    names = dict.fromkeys(variant.name for s in summaries for variant in s.variants[1:])
+    rows: list[list[str | Cell]] = [[name] for name in names]
+    headers, groups = ["variant"], [("", 1)]
+    for summary in summaries:
+        rarest = list(summary.groups)[-1:]
+        headers += ["AP", *rarest]
+        groups.append((summary.name, 1 + len(rarest)))
+        own = {variant.name: variant for variant in summary.variants[1:]}
+        for row in rows:
+            variant = own.get(str(row[0]))
+            if variant is None:
+                row += [text.NONE] * (1 + len(rarest))
+            else:
+                estimates = [variant.AP, *(variant.groups[group] for group in rarest)]
+                row += map(_difference, estimates)
+    covers = " or ".join(dict.fromkeys(summary.covers for summary in summaries))
+    note = "Differences in AP to the baseline, of all classes and of the rarest group, with 95 % "
+    note += f"intervals that cover {covers}. Bold or with a star: the interval excludes 0."
+    table = Table(headers, rows, groups=groups, note=note, wrap={0: _NAME_WIDTH}, style="runs")
+    return [Section("datasets", "All datasets", [table])]
 
 
 def _overview(summary: DatasetSummary) -> Table:
@@ -111,7 +143,8 @@ def _overview(summary: DatasetSummary) -> Table:
         cells = [*_value_and_difference(variant.AP), *_value_and_difference(variant.AP50)[:1]]
         for group in rarest:
             cells += _value_and_difference(variant.groups[group])
-        rows.append([variant.name, len(variant.seeds), *cells])
+        of_all = f" of {len(variant.seeds) + len(variant.missing)}" if variant.missing else ""
+        rows.append([variant.name, f"{len(variant.seeds)}{of_all}", *cells])
     spans = [("", 2), ("AP", 2), ("AP50", 1), *((f"AP of {group}", 2) for group in rarest)]
     headers = ["variant", "seeds", "mean", "difference", "mean"]
     headers += ["mean", "difference"] * len(rarest)
@@ -136,6 +169,24 @@ def _by_class(summary: DatasetSummary, most: int) -> Table:
     return Table(["variant", *headers], rows, note=note, wrap={0: _NAME_WIDTH})
 
 
+def _differences(summary: DatasetSummary) -> Table:
+    """Differences of the groups and classes, with their intervals."""
+    groups, classes = list(summary.groups), list(summary.train_boxes)
+    rows = [
+        [
+            variant.name,
+            *(_difference(variant.groups[name]) for name in groups),
+            *(_difference(variant.classes[name]) for name in classes),
+        ]
+        for variant in summary.variants[1:]
+    ]
+    spans = [("", 1), ("mean of a group", len(groups)), ("class", len(classes))]
+    return Table(
+        ["variant", *groups, *classes], rows, groups=[span for span in spans if span[1]],
+        note=f"AP minus that of {summary.baseline.name}, with the 95 % interval.", style="runs",
+    )  # fmt: skip
+
+
 def _cost(summary: DatasetSummary) -> Table:
     first = summary.baseline.minutes
     rows = [
@@ -147,10 +198,8 @@ def _cost(summary: DatasetSummary) -> Table:
         ]
         for variant in summary.variants
     ]
-    note = (
-        "Minutes of training, evaluation not included, mean over the seeds. MB: largest resident "
-    )
-    note += "memory of a run's process, without that of a GPU."
+    note = "Minutes of training, evaluation not included, mean over the seeds. MB: largest "
+    note += "resident memory of a run's process, without that of a GPU."
     if summary.machines:
         note += f" Machine: {'; '.join(summary.machines)}."
     return Table(["variant", "minutes", "ratio", "MB"], rows, note=note, wrap={0: _NAME_WIDTH})
@@ -188,15 +237,11 @@ def _note(summary: DatasetSummary) -> str:
             f"In brackets the 95 % interval of the difference to {summary.baseline.name}, in pairs "
             f"of equal seed; it covers {summary.covers}. Bold or with a star: it excludes 0."
         )
-        if not any(_has_interval(variant) for variant in summary.variants):
+        if not any(variant.AP.interval for variant in summary.variants):
             said += " A single seed without detections has none."
     for group, classes in list(summary.groups.items())[-1:]:
         said += f" {text.sentence(f'{group}: {text.listed(classes, 10)}')}"
     return said
-
-
-def _has_interval(variant: VariantSummary) -> bool:
-    return variant.AP.interval is not None
 
 
 def _best(summary: DatasetSummary) -> str:
@@ -218,8 +263,12 @@ def _mean(own: Estimate) -> str:
 
 
 def _value_and_difference(own: Estimate) -> list[str | Cell]:
+    return [_mean(own), _difference(own)]
+
+
+def _difference(own: Estimate) -> Cell:
     note = "" if own.interval is None else f"({text.signed_interval(own.interval)})"
-    return [_mean(own), Cell(signed(own.difference), note, _tone(own))]
+    return Cell(signed(own.difference), note, _tone(own))
 
 
 def _value_with_tone(own: Estimate) -> Cell:

@@ -148,6 +148,7 @@ def _train(
         return _command(trial, args.imports, (trial.config, trial.seed) in failed)
 
     state = Progress(len(kept), len(plan.trials))
+    told = False
     bar = progress(None, "ablation", "run", total=len(plan.trials))
     bar.initial = bar.n = len(kept)
     with bar, contextlib.closing(run_trials(trials, command, jobs, gpus, is_finished)) as events:
@@ -160,6 +161,9 @@ def _train(
                 if args.discard_models and result.outcome == "finished":
                     _discard_models(event.trial.folder)
                 continue
+            if not event and not told:
+                told = True
+                bar.write("Waiting for runs that another process trains", file=sys.stderr)
             state.look(event)
             bar.n = round(state.finished, 2)
             bar.set_postfix_str("; ".join(trial.name for trial in event), refresh=False)
