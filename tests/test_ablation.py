@@ -167,6 +167,8 @@ def test_all_configs_come_with_the_first_seed_before_any_with_the_second(tmp_pat
     ]  # fmt: skip
     assert [t.settings for t in plan.trials[:2]] == [{}, {GAMMA: "2.0"}]
     assert {t.dataset for t in plan.trials} == {"mine_test"}
+    assert not (tmp_path / "runs").exists()
+    plan.write_configs()
     assert load_config([plan.trials[1].config_file]).BALANCE.ROI_LOSS.GAMMA == 2
 
 
@@ -456,7 +458,7 @@ def test_a_dry_run_lists_the_runs_and_trains_none(
     use_stubs(replacing(monkeypatch), finished)
     assert main(["ablate", *arguments, "--dry-run"]) == 0
     assert f"{GAMMA} 3.0" in capsys.readouterr().out
-    assert not starts(finished) and not (tmp_path / "out/results.jsonl").exists()
+    assert not starts(finished) and not (tmp_path / "out").exists()
 
 
 def test_an_ablation_without_a_finished_run_says_why(

@@ -73,11 +73,23 @@ class Plan:
 
     Attributes:
         trials: in the order in which they are to run: all configs with the first seed come first.
+        configs: content of each config file, to be written before a trial starts.
         notices: what a user may not expect, one sentence each.
     """
 
     trials: tuple[Trial, ...]
+    configs: dict[Path, str]
     notices: tuple[str, ...]
+
+    def write_configs(self) -> None:
+        """Write the config files that are not there yet.
+
+        Raises:
+            UserError: one cannot be written.
+        """
+        for file, content in self.configs.items():
+            if not file.is_file():
+                write_atomically(file, content)
 
 
 def make_plan(
@@ -88,7 +100,7 @@ def make_plan(
     seeds: Sequence[int],
     overrides: Sequence[str],
 ) -> Plan:
-    """Merge and check all configs, and write them to their folders.
+    """Merge and check all configs.
 
     Later ones override earlier ones: `config_files`, the variant's files, the dataset's file, the
     variant's settings, `overrides`.
@@ -112,6 +124,7 @@ def make_plan(
         raise UserError(f"--datasets names two files {twice}.yaml: give them different names")
     known = _known_configs(out)
     trials: list[list[Trial]] = []
+    configs: dict[Path, str] = {}
     notices = []
     given: dict[str, str] = {}  # by content, what has it
     for dataset in datasets or [None]:
@@ -141,11 +154,12 @@ def make_plan(
             values = {k: v for k, v in shown_values(cfg).items() if k not in OWN_KEYS}
             baseline = baseline or values
             folder = out / RUNS / known.get(content, content)
+            configs[folder / CONFIG_FILE] = cfg.dump()
             trials.append(_trials(cfg, folder, name, variant.name, seeds, {
                 key: value for key, value in values.items() if baseline.get(key) != value
             }))  # fmt: skip
     ordered = tuple(trial for of_seed in zip(*trials, strict=True) for trial in of_seed)
-    return Plan(ordered, tuple(notices))
+    return Plan(ordered, configs, tuple(notices))
 
 
 def _trials(
@@ -156,12 +170,10 @@ def _trials(
     seeds: Iterable[int],
     settings: dict[str, str],
 ) -> list[Trial]:
-    file = folder / CONFIG_FILE
-    if not file.is_file():
-        write_atomically(file, cfg.dump())
     return [
         Trial(
-            folder.name, dataset, variant, seed, settings, file, folder / f"seed{seed}",
+            folder.name, dataset, variant, seed, settings, folder / CONFIG_FILE,
+            folder / f"seed{seed}",
             cfg.DATASETS.TEST[0], cfg.SOLVER.MAX_ITER,
         )
         for seed in seeds

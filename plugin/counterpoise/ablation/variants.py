@@ -48,7 +48,7 @@ def variants_of(
     Raises:
         UserError: a grid or file cannot be read, or two variants have one name.
     """
-    named = [Variant(Path(file).stem, (_existing(file),)) for file in files]
+    named = [Variant(Path(file).stem, (config_path(file, "--variants"),)) for file in files]
     if variant_file is not None:
         named += read_variants(variant_file)
     points = parse_grids(grids)
@@ -105,15 +105,27 @@ def _variant(name: str, entry: Any, path: Path) -> Variant:
             f"their values, got {entry!r:.60}"
         )
     settings = tuple((str(key), str(value)) for key, value in flat_leaves(tree))
-    return Variant(name, tuple(_existing(file, path.parent) for file in files), settings)
+    return Variant(
+        name, tuple(config_path(file, str(path), path.parent) for file in files), settings
+    )
 
 
-def _existing(file: str, folder: Path | None = None) -> Path:
+def config_path(file: str, origin: str, folder: Path | None = None) -> Path:
+    """Find a config file; what is wrong with one that is missing shows when it is loaded.
+
+    Args:
+        file: path or name of a packaged config.
+        origin: what names it, for the message.
+        folder: that a relative path starts from; None for the working directory.
+
+    Raises:
+        UserError: it looks like an override that an option of several files has taken.
+    """
     path = find_config(file, folder)
     if not path.is_file() and not file.endswith((".yaml", ".yml")):
         raise UserError(
-            f"the variant {file} is no config file: put KEY VALUE overrides before --variants, "
-            "--datasets and their files"
+            f"{origin} names {file}, which is no config file: put KEY VALUE overrides before "
+            "--variants, --datasets and their files"
         )
     return path
 

@@ -22,7 +22,7 @@ from counterpoise.ablation.results import RunResult, append_result, read_results
 from counterpoise.ablation.running import Ended, run_trials
 from counterpoise.ablation.sections import as_markdown, as_page, as_text
 from counterpoise.ablation.summary import DatasetSummary, summarize
-from counterpoise.ablation.variants import variants_of
+from counterpoise.ablation.variants import config_path, variants_of
 from counterpoise.commands.train import import_file
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.files import write_atomically, write_json
@@ -45,18 +45,20 @@ def run(args: argparse.Namespace) -> None:
     for path in args.imports:
         import_file(Path(path))  # the configs may name what it registers
     variants = variants_of(args.variants, args.variants_file, args.grid)
+    datasets = [str(config_path(file, "--datasets")) for file in args.datasets]
     names = [variant.name for variant in variants]
     if args.baseline is not None and args.baseline not in names:
         raise UserError(
             f"--baseline {args.baseline} is no variant, {did_you_mean(args.baseline, names)}"
         )
-    plan = make_plan(args.out, args.config_file, args.datasets, variants, args.seeds, args.opts)
+    plan = make_plan(args.out, args.config_file, datasets, variants, args.seeds, args.opts)
     file = args.out / results_file.FILE_NAME
     kept = _kept(plan, file)
     # What is asked for goes to standard output, what is said on the way to standard error.
     _print_plan(plan, kept, args, sys.stdout if args.dry_run else sys.stderr)
     if args.dry_run:
         return
+    plan.write_configs()
     with _interruptible():
         try:
             _train(plan, kept, file, args)
