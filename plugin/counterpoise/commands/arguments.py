@@ -81,9 +81,12 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; needs no training data"
     )
     _add_import(parser)
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine (default 1)")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines (default 1)")
-    parser.add_argument("--machine-rank", type=int, default=0, help="rank of this machine")
+    parser.add_argument("--num-gpus", type=int, help="GPUs per machine (default 1)")
+    parser.add_argument(
+        "--num-processes", type=int, help="processes per machine on a CPU (default 1)"
+    )
+    parser.add_argument("--num-machines", type=int, help="machines (default 1)")
+    parser.add_argument("--machine-rank", type=int, help="rank of this machine (default 0)")
     parser.add_argument(
         "--dist-url", default="auto", help="address of machine 0 for several machines"
     )

@@ -2,13 +2,15 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -67,7 +69,8 @@ class BalancedTrainer(DefaultTrainer):
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
-        super().__init__(without_amp_trainer(cfg))
+        with _wrapped_for(cfg.MODEL.DEVICE):
+            super().__init__(without_amp_trainer(cfg))
         self.cfg = cfg
         record = TrainingRecord(self.table).state_dict()
         self._guard = NumberGuard(cfg, self.model, record)
@@ -162,6 +165,23 @@ class BalancedTrainer(DefaultTrainer):
         with weights:
             self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
         return self._last_eval_results
+
+
+@contextlib.contextmanager
+def _wrapped_for(device: str) -> Iterator[None]:
+    """Let Detectron2 wrap a model for several processes that have no GPU.
+
+    It hands the number of a GPU to DistributedDataParallel on every device.
+    """
+    if device.startswith("cuda"):
+        yield
+        return
+    wrap = defaults.create_ddp_model
+    defaults.create_ddp_model = partial(wrap, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = wrap
 
 
 def _has_no_sentence(record: logging.LogRecord) -> bool:
