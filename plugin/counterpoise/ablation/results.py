@@ -78,7 +78,7 @@ class RunResult:
         wall_seconds: of the process that ended the run, evaluation included; of a run that was
             resumed not its earlier processes.
         resumed_from: iteration at which the run was resumed the last time.
-        peak_memory_MB: largest resident memory of a process of the run, in 2^20 bytes.
+        peak_memory_MB: largest resident memory of its process, in 2^20 bytes, without a GPU's.
         machine: processors and GPUs.
         versions: package -> version.
         commit: of the checkout, with ``-dirty`` where it has changes; None outside of one.

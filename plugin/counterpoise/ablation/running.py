@@ -8,9 +8,9 @@ second time. Two ablations in one folder share the work in the same way.
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from counterpoise.ablation.plan import Trial
 #: Seconds between two looks at the processes, and those that one has to end when it is asked to.
 LOOK = 0.2
 GRACE = 15.0
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Ended:
         trial: of it.
         code: exit code; minus the signal that ended it.
         seconds: that its process took; None where it was not one of this call.
-        peak_memory_MB: largest resident memory of one of its processes; None likewise.
+        peak_memory_MB: largest resident memory of its process; None likewise, and without /proc.
     """
 
     trial: Trial
@@ -41,12 +41,25 @@ class Ended:
     peak_memory_MB: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Running:
     trial: Trial
     process: subprocess.Popen
     slot: int
     started: float
+    peak_memory_MB: int | None = None
+
+    def ended(self) -> Ended | None:
+        """What became of the process; None while it runs."""
+        # Linux counts the memory of the process that started it in ru_maxrss, but not here.
+        status = Path(f"/proc/{self.process.pid}/status")
+        with contextlib.suppress(OSError):
+            if peak := _PEAK.search(status.read_text()):  # a process that has ended has none
+                self.peak_memory_MB = int(peak[1]) // 1024
+        if self.process.poll() is None:
+            return None
+        seconds = time.monotonic() - self.started
+        return Ended(self.trial, self.process.returncode, seconds, self.peak_memory_MB)
 
 
 def run_trials(
@@ -92,7 +105,7 @@ def run_trials(
             yield tuple(each.trial for each in running)
             time.sleep(LOOK)
             for each in list(running):
-                if (ended := _ended(each)) is not None:
+                if (ended := each.ended()) is not None:
                     running.remove(each)
                     yield ended
     finally:
@@ -133,19 +146,6 @@ def _start(
             env=environment, pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others
         )  # fmt: skip
-
-
-def _ended(running: _Running) -> Ended | None:
-    pid, status, usage = os.wait4(running.process.pid, os.WNOHANG)
-    if not pid:
-        return None
-    running.process.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(
-        running.trial,
-        running.process.returncode,
-        time.monotonic() - running.started,
-        round(usage.ru_maxrss * _RSS_UNIT / 2**20),
-    )
 
 
 def _end(running: Sequence[_Running]) -> None:
