@@ -4,6 +4,8 @@ Each function returns the shift, to be added to the logits of the cross-entropy 
 Shapes: R proposals, K foreground classes 0..K-1, the background is class K.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def prior_shift(counts: Tensor, tau: float = 1.0) -> Tensor:
         (K + 1,), float64, 0 for the background.
     """
     logs = counts.double().clamp(min=1).log()
-    prior = logs - logs.logsumexp(0) + torch.tensor(float(len(logs))).log().double()
+    prior = logs - logs.logsumexp(0) + math.log(len(logs))
     return torch.cat([tau * prior, prior.new_zeros(1)])
 
 
@@ -63,8 +65,7 @@ def seesaw_shift(
     seen = counts.to(logits).clamp(min=1).log()
     mitigation = p * (seen - seen[own]).clamp(max=0)
     log_s = foreground.log_softmax(dim=1)
-    floor = torch.tensor(0.01).log().item()
-    compensation = q * (log_s - log_s.gather(1, own).clamp(min=floor)).clamp(min=0)
+    compensation = q * (log_s - log_s.gather(1, own).clamp(min=math.log(0.01))).clamp(min=0)
     shift = (mitigation + compensation).scatter(1, own, 0.0)
     shift = shift.masked_fill((targets == num_classes)[:, None], 0.0)
     return torch.cat([shift, shift.new_zeros(len(shift), 1)], dim=1)
