@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.modeling.weight_sources import ClassTable
@@ -11,13 +12,25 @@ from counterpoise.training.stacked_corrections import active_corrections, warn_i
 from models import NEUTRAL, quick_config
 from test_retinanet import retinanet_config
 
-COUNTS = ClassCounts(("red", "white", "plate"), (90, 40, 10), (400, 40, 10), 100, 0)
+COUNTS = ClassCounts(("red", "white", "plate"), (80, 10, 10), (400, 40, 10), 100, 0)
 WEIGHTED = ClassTable(COUNTS, torch.tensor([1.0, 2.0, 4.0, 0.5]))
 UNWEIGHTED = ClassTable(COUNTS, None)
 REPEATED = (
-    "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.4",
+    "DATASETS.TRAIN", "('stacked',)",
+    "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler",
+    "DATALOADER.REPEAT_THRESHOLD", "0.4",
 )  # fmt: skip
 WEIGHTS = ("BALANCE.CLASS_WEIGHTS.SOURCE", "dataset")
+
+
+@pytest.fixture(autouse=True)
+def images():
+    """80 images of five red cells, 10 of four white ones, 10 of one plate."""
+    held = [[0] * 5] * 80 + [[1] * 4] * 10 + [[2]] * 10
+    records = [{"annotations": [{"category_id": c} for c in classes]} for classes in held]
+    DatasetCatalog.register("stacked", lambda: records)
+    yield
+    DatasetCatalog.remove("stacked")
 
 
 def loss(name):
@@ -49,8 +62,8 @@ def test_stacked_corrections_are_named_with_their_product_per_class(caplog):
     assert "3 corrections" in text and "BALANCE.ROI_LOSS.NAME" in text
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
     assert rows["red"] == ["400", "1", "1", "1", "1"]
-    assert rows["white"] == ["40", "2", "10", "1", "20"]
-    # Repeated sqrt(0.4 / 0.1) = 2 times; 400 / 10 boxes; weight 4.
+    assert rows["white"] == ["40", "2", "10", "2", "40"]
+    # Weight 4; 400 / 10 boxes; drawn sqrt(0.4 / 0.1) = 2 times as often.
     assert rows["plate"] == ["10", "4", "40", "2", "320"]
 
 
@@ -65,3 +78,12 @@ def test_one_stage_detectors_have_their_alpha(caplog):
     assert "BALANCE.DENSE_LOSS.ALPHA_SOURCE, DATALOADER.SAMPLER_TRAIN" in text
     (alpha, _) = active_corrections(cfg, WEIGHTED)
     assert alpha.factors[2] / alpha.factors[0] == pytest.approx(4)
+
+
+def test_the_image_sampler_counts_by_the_boxes_that_are_seen():
+    cfg = quick_config(
+        *NEUTRAL, "DATASETS.TRAIN", "('stacked',)", "BALANCE.IMAGE_SAMPLER.NAME", "class_aware"
+    )
+    (sampling,) = active_corrections(cfg, UNWEIGHTED)
+    assert sampling.keys == "BALANCE.IMAGE_SAMPLER.NAME"
+    assert sampling.factors[2] / sampling.factors[0] == pytest.approx(8)

@@ -5,9 +5,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 
+from counterpoise.balance.image_sampling import expected_boxes, image_factors
 from counterpoise.config.validation import unread_sections
+from counterpoise.datasets.image_sampling import boxes_per_image
 from counterpoise.modeling.dense_loss import balanced_alpha
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.utils.table import Table
@@ -79,16 +83,25 @@ def loss_of_its_own(cfg: CfgNode, table: ClassTable) -> Correction | None:
     return None
 
 
-def repeat_factors(cfg: CfgNode, table: ClassTable) -> Correction | None:
-    """Images that are shown more often for the classes in them, ``max(1, sqrt(t / f))``."""
-    if cfg.DATALOADER.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
+def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
+    """Images that are shown more often for the classes in them, by the boxes that are then seen."""
+    node = cfg.BALANCE.IMAGE_SAMPLER
+    repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+    boxes = table.counts.boxes
+    if not any(boxes) or (node.NAME == "none" and not repeats):
         return None
-    images = max(table.counts.num_images, 1)
-    threshold = cfg.DATALOADER.REPEAT_THRESHOLD
-    factors = tuple(
-        max(1.0, math.sqrt(threshold * images / max(n, 1))) for n in table.counts.images
-    )
-    return Correction("image sampling", "DATALOADER.SAMPLER_TRAIN", factors)
+    records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+    counts = boxes_per_image(records, len(boxes))
+    if node.NAME == "none":
+        key, threshold = "DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.REPEAT_THRESHOLD
+        factors = image_factors(counts, "repeat_factor", threshold)
+    else:
+        key = "BALANCE.IMAGE_SAMPLER.NAME"
+        factors = image_factors(counts, node.NAME, node.THRESHOLD, node.EXPONENT)
+    seen = expected_boxes(counts, factors) / counts.sum(dim=0).clamp(min=1)
+    # A class without boxes is seen as rarely as ever.
+    seen = torch.where(counts.sum(dim=0) > 0, seen, seen.max())
+    return Correction("image sampling", key, tuple(seen.tolist()))
 
 
 #: All that can favour a class; each looks at the config and says what it does, or None.
@@ -97,7 +110,7 @@ CORRECTIONS: list[Callable[[CfgNode, ClassTable], Correction | None]] = [
     dense_alpha,
     roi_alpha,
     loss_of_its_own,
-    repeat_factors,
+    image_sampling,
 ]
 
 
