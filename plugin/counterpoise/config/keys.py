@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
 from counterpoise.balance.sampling import TIE_BREAKS
 from counterpoise.config.declaration import Choices, Interval, Key, Section
+from counterpoise.datasets.cache import AUTO
 from counterpoise.datasets.registration import BAD_RECORDS
 from counterpoise.modeling import acceleration, dense_loss, roi_loss, rpn, weight_sources
 from counterpoise.modeling.registry import (
@@ -332,6 +333,14 @@ SECTIONS = (
                 "Invalid annotations of custom datasets: `skip` leaves them out and reports them, "
                 "`refuse` stops.",
                 Choices(BAD_RECORDS),
+            ),
+            Key(
+                "CACHE",
+                AUTO,
+                "Folder in which what was read of custom datasets is kept until one of their files "
+                "changes, relative to the file that names it; `auto` is `counterpoise` in the "
+                "user's folder for caches (`$XDG_CACHE_HOME`, else `~/.cache`), `none` reads them "
+                "at every start.",
             ),
             Key(
                 "VAL",

@@ -13,6 +13,8 @@ from detectron2.structures.masks import polygon_area
 # decoder read past the end.
 _COMPRESSED = re.compile(r"[0-o]*[0-O]")
 
+_LARGEST = 2.0**53  # pixels; beyond it, and for NaN, a number is no coordinate
+
 
 def usable_segmentation(value: Any, width: int, height: int) -> list | dict | None:
     """Return the polygons or the compressed RLE that Detectron2 can read.
@@ -83,5 +85,5 @@ def _is_polygon(value: Any) -> bool:
         isinstance(value, list)
         and len(value) >= 6
         and len(value) % 2 == 0
-        and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+        and all(type(v) in (int, float) and -_LARGEST < v < _LARGEST for v in value)
     )

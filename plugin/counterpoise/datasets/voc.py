@@ -10,8 +10,11 @@ from defusedxml.ElementTree import fromstring
 
 from counterpoise.datasets.files import ImageIndex, find_files, read_text, require_folder
 from counterpoise.datasets.invalid_annotations import InvalidKind
-from counterpoise.datasets.records import Coordinates, ImageRecord, ObjectRecord, RecordSet
+from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
+
+#: Number in the file, class name, box, and whether it is difficult (0 or 1).
+_Object = tuple[int, str, Box, int]
 
 
 def read_voc(spec: DatasetSpec) -> RecordSet:
@@ -27,13 +30,13 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
     images = ImageIndex(require_folder(spec.images, f"{key}.IMAGES"))
     root = require_folder(spec.annotations, f"{key}.ANNOTATIONS")
     source = str(root) if spec.split_file is None else f"{root}, split {spec.split_file}"
-    records = RecordSet(source=source, coordinates=Coordinates.PIXELS_FROM_1)
+    records = RecordSet(source, Coordinates.PIXELS_FROM_1, place=_place)
     renamed = 0
     for path in _split_xmls(spec, root, images, records):
         where = path.relative_to(root).as_posix()
         try:
             tree = _parse_xml(path)
-            record = _image_record(tree, path, where, records)
+            size, found_objects = _content(tree, where, records)
         except ValueError as error:
             records.reject(InvalidKind.UNREADABLE_FILE, where, error)
             continue
@@ -45,12 +48,15 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
                 InvalidKind.AMBIGUOUS_IMAGE,
                 where,
                 f"it could be {fitting}",
-                len(record.objects),
+                len(found_objects),
             )
             continue
-        record.path = found[0] if found else images.root / (file_name or path.stem)
-        renamed += bool(images.named(file_name)) and record.path.name != file_name
-        records.images.append(record)
+        image = found[0] if found else images.root / (file_name or path.stem)
+        renamed += bool(images.named(file_name)) and image.name != file_name
+        for number, name, box, difficult in found_objects:
+            records.objects.add(len(records.images), name, box, number)
+            records.objects.difficult.append(difficult)
+        records.images.append(ImageRecord(str(image), path.stem, where, size))
     if renamed:
         records.notes.append(
             "XML files whose <filename> names another existing image than the one of their own "
@@ -59,8 +65,7 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
     unused = len(images) - len({record.path for record in records.images})
     if unused > 0 and spec.split_file is None:
         records.notes.append(f"images under IMAGES without a usable XML, not in the set: {unused}")
-    names = {o.class_name for record in records.images for o in record.objects}
-    records.class_names = tuple(sorted(names))
+    records.class_names = tuple(sorted(records.objects.names))
     return records
 
 
@@ -105,26 +110,33 @@ def _stem(listed: str, images: ImageIndex) -> str:
     return name[:-4] if name.lower().endswith(".xml") else images.stem_of(name)
 
 
-def _image_record(tree: Element, path: Path, where: str, records: RecordSet) -> ImageRecord:
+def _content(
+    tree: Element, where: str, records: RecordSet
+) -> tuple[tuple[int, int] | None, list[_Object]]:
+    """Return the stated size and the readable objects of a file; ValueError refuses it."""
     if tree.tag != "annotation":
         raise ValueError(f"its root is <{tree.tag}>, expected <annotation>")
-    record = ImageRecord(path=path, id=path.stem, where=where, stated_size=_stated_size(tree))
+    size, objects = _stated_size(tree), []
     for number, element in enumerate(tree.iterfind("object"), start=1):
-        at = f"{where}, object {number}"
         try:
-            record.objects.append(_object_record(element, at))
+            objects.append(_object(element, number))
         except ValueError as error:
+            at = f"{where}, object {number}"
             records.reject(InvalidKind.UNREADABLE_OBJECT, at, error)
-    return record
+    return size, objects
 
 
-def _object_record(element: Element, where: str) -> ObjectRecord:
+def _object(element: Element, number: int) -> _Object:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("it has no <name>")
     x0, y0, x1, y1 = (_number(element, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax"))
     difficult = (element.findtext("difficult") or "").strip() == "1"
-    return ObjectRecord(name, (x0, y0, x1, y1), where, difficult=int(difficult))
+    return number, name, (x0, y0, x1, y1), int(difficult)
+
+
+def _place(image: ImageRecord, number: int) -> str:
+    return f"{image.where}, object {number}"
 
 
 def _stated_size(tree: Element) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
-from counterpoise.datasets.counting import read_once
+from counterpoise.datasets.counting import loader_dataset, read_once
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -79,8 +79,10 @@ class BalancedTrainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader with :func:`training_mapper`."""
-        with read_once(cfg.DATASETS.TRAIN):
-            return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
+        names, filter_empty = cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        records = loader_dataset(names, filter_empty)
+        with read_once(names):
+            return build_detection_train_loader(cfg, mapper=training_mapper(cfg), dataset=records)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
