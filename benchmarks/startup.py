@@ -81,7 +81,8 @@ def config(folder: Path) -> CfgNode:
             f"{own}.FORMAT", "coco", f"{own}.IMAGES", str(folder / "images"),
             f"{own}.ANNOTATIONS", str(folder / "instances.json"),
             "DATASETS.TRAIN", f"('{OWN}',)", "DATASETS.CACHE", str(folder / "cache"),
-            "DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu",
+            "DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2",
+            "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu",
         ],
     )  # fmt: skip
 

@@ -185,16 +185,7 @@ def _read_images(content: _File, file: str, root: str, records: RecordSet) -> di
     typed = content.typed(_Image)
     for number, entry in enumerate(content.images):
         try:
-            try:
-                image = typed(entry)
-                name, size = str(image.file_name).strip(), get_size(image.width, image.height)
-                if not name:
-                    raise ValueError("its 'file_name' is empty")
-                record_id = image.id
-            except msgspec.ValidationError:
-                item = content.plain(entry)
-                record_id, name = get_identifier(item, "id"), get_text(item, "file_name")
-                size = get_size(item.get("width"), item.get("height"))
+            record_id, name, size = _parse_image(entry, content, typed)
         except ValueError as error:
             records.reject(InvalidKind.UNREADABLE_ENTRY, f"{file}, images[{number}]", error)
             continue
@@ -206,6 +197,22 @@ def _read_images(content: _File, file: str, root: str, records: RecordSet) -> di
         where = f"{file}, image id {record_id!r}"
         records.images.append(ImageRecord(path, record_id, where, size))
     return index_of
+
+
+def _parse_image(
+    entry: Any, content: _File, typed: Any
+) -> tuple[int | str, str, tuple[int, int] | None]:
+    """Return id, file name and stated size of an entry; ValueError says what is wrong with it."""
+    try:
+        image = typed(entry)
+        name = str(image.file_name).strip()
+        if name:
+            return image.id, name, get_size(image.width, image.height)
+    except msgspec.DecodeError:
+        pass  # which field is wrong is found out below
+    item = content.plain(entry)
+    record_id, name = get_identifier(item, "id"), get_text(item, "file_name")
+    return record_id, name, get_size(item.get("width"), item.get("height"))
 
 
 def _image_path(root: str, file_name: str) -> str:

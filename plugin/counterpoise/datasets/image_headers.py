@@ -14,7 +14,7 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 # Tables, restart interval, comment, JFIF, ICC profiles (APP2, unless it is an MPO index) and
 # Adobe's colour transform.
 _PLAIN_SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xE2, 0xEE, 0xFE})
-_SCAN = 0xDA
+_QUANTIZATION, _SCAN = 0xDB, 0xDA
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Chunks before the pixels that hold neither EXIF nor XMP (PNG, third edition, section 11).
@@ -53,16 +53,30 @@ def _jpeg_size(head: bytes) -> PlainSize | None:
     at, size = 2, None
     while at + 10 <= len(head) and head[at] == 0xFF:
         marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
+        body = head[at + 4 : at + 2 + length]
+        if len(body) != length - 2:
+            return None
         if marker == _SCAN:
             return size
-        # 8 bits and 1, 3 or 4 components are what Pillow reads
-        if marker in _FRAMES and size is None and head[at + 4] == 8 and head[at + 9] in (1, 3, 4):
+        if marker in _FRAMES and size is None and _is_frame(body):
             height, width = (int.from_bytes(head[i : i + 2], "big") for i in (at + 5, at + 7))
             size = PlainSize("JPEG", width, height)
-        elif marker not in _PLAIN_SEGMENTS or head[at + 4 : at + 8] == b"MPF\0":
+        elif marker not in _PLAIN_SEGMENTS or body.startswith(b"MPF\0"):
             return None
+        elif marker == _QUANTIZATION and (len(body) % 65 or any(v >> 4 for v in body[::65])):
+            return None  # not tables of 64 bytes
         at += 2 + length
     return None
+
+
+def _is_frame(body: bytes) -> bool:
+    """Whether a frame header has 8 bits a sample, and 1, 3 or 4 components of three bytes each."""
+    components = body[5:6]
+    return (
+        body[:1] == b"\x08"
+        and components in (b"\1", b"\3", b"\4")
+        and len(body) == 6 + 3 * components[0]
+    )
 
 
 def _png_size(head: bytes) -> PlainSize | None:
