@@ -10,10 +10,10 @@ and its later starts. The memory is what the records take in the process that tr
 """
 
 import argparse
-import contextlib
 import gc
 import io
 import json
+import logging
 import shutil
 import statistics
 import tempfile
@@ -130,8 +130,7 @@ def seconds_of(start: Callable[[Path], object], folder: Path) -> float:
     """Time one start from a clean state."""
     forget()
     started = time.perf_counter()
-    with contextlib.redirect_stdout(None):
-        start(folder)
+    start(folder)
     return time.perf_counter() - started
 
 
@@ -144,6 +143,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=5, help="per side (default 5)")
     args = parser.parse_args()
     silence_known_noise()
+    logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     sides = {
         "Detectron2's loader": start_stock,
