@@ -1,5 +1,6 @@
 """YOLO: one txt per image, one line ``class cx cy w h`` per box in fractions of the image."""
 
+import math
 import os
 
 from counterpoise.datasets.invalid_annotations import InvalidKind
@@ -99,6 +100,6 @@ def parse_line(columns: list[str]) -> tuple[int, Box]:
     else:
         xs, ys = values[::2], values[1::2]
         box = (min(xs), min(ys), max(xs), max(ys))
-    if any(value != value for value in values):
+    if any(map(math.isnan, values)):
         raise ValueError("a coordinate is NaN")
     return int(label), box
