@@ -13,6 +13,7 @@ from counterpoise.modeling.rpn import OHEMSampler
 from models import LOGGED, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 OHEM = ("BALANCE.ANCHOR_SAMPLER.NAME", "ohem")
+NORMALIZER = "BALANCE.ANCHOR_SAMPLER.NORMALIZER"
 #: What the recording sampler was given, per image.
 SEEN = []
 
@@ -86,12 +87,12 @@ def test_images_without_objects_train_on_their_hardest_negatives():
 
 
 def test_normalizers_divide_by_what_they_name():
-    reference, logs = rpn_losses(*OHEM)
+    reference, logs = rpn_losses(*OHEM, NORMALIZER, "batch")
     images, batch_size = 2, 256
     positives = images * logs["rpn/num_pos_anchors"]
     sampled = positives + images * logs["rpn/num_neg_anchors"]
-    by_sampled, _ = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.NORMALIZER", "num_sampled")
-    by_positives, _ = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.NORMALIZER", "num_pos")
+    by_sampled, _ = rpn_losses(*OHEM, NORMALIZER, "num_sampled")
+    by_positives, _ = rpn_losses(*OHEM, NORMALIZER, "num_pos")
     total = {name: value * images * batch_size for name, value in reference.items()}
     assert_close(by_sampled["loss_rpn_cls"], total["loss_rpn_cls"] / sampled)
     assert_close(by_sampled["loss_rpn_loc"], reference["loss_rpn_loc"])
@@ -101,8 +102,24 @@ def test_normalizers_divide_by_what_they_name():
 
 def test_normalizers_survive_images_without_objects():
     for normalizer in ("num_sampled", "num_pos"):
-        losses, _ = rpn_losses(*OHEM, "BALANCE.ANCHOR_SAMPLER.NORMALIZER", normalizer, boxes=(0,))
+        losses, _ = rpn_losses(*OHEM, NORMALIZER, normalizer, boxes=(0,))
         assert all(value.isfinite() for value in losses.values())
+
+
+@pytest.mark.parametrize("sampler, normalizer", [("ohem", "num_sampled"), ("random", "batch")])
+def test_hard_negatives_are_averaged_and_a_random_sample_is_divided_as_in_detectron2(
+    sampler, normalizer
+):
+    name = ("BALANCE.ANCHOR_SAMPLER.NAME", sampler)
+    assert rpn_losses(*name)[0] == rpn_losses(*name, NORMALIZER, normalizer)[0]
+
+
+def test_a_bound_on_the_negatives_makes_a_random_sample_one_to_one_where_positives_are_few():
+    _, stock = rpn_losses()
+    _, bounded = rpn_losses("BALANCE.ANCHOR_SAMPLER.NEG_POS_UB", "1")
+    assert bounded["rpn/num_pos_anchors"] == stock["rpn/num_pos_anchors"] < 128
+    assert bounded["rpn/num_neg_anchors"] == bounded["rpn/num_pos_anchors"]
+    assert stock["rpn/num_neg_anchors"] == 256 - stock["rpn/num_pos_anchors"]
 
 
 def test_accuracy_is_logged_over_all_labelled_anchors_whatever_the_sampler():

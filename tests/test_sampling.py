@@ -104,6 +104,28 @@ def test_positives_are_bounded_and_the_ratio_holds_for_those_kept():
     assert (mined == 0).sum() == 120
 
 
+@pytest.mark.parametrize("positives, kept", [(0, 2), (3, 6), (200, 128)])
+def test_a_bound_holds_the_negatives_of_a_random_sample_to_the_positives(positives, kept):
+    labels = torch.tensor([1] * positives + [0] * 500)
+    sampled = sample_random(labels, 256, 0.5, max_negatives_per_positive=2)
+    assert (sampled == 0).sum() == kept
+    assert (sampled == 1).sum() == min(positives, 128)
+
+
+def test_a_share_of_the_negatives_is_drawn_at_random_from_those_that_are_not_the_hardest():
+    labels = torch.tensor([1] * 10 + [0] * 990)
+    hardness = torch.arange(1000.0)
+    taken = torch.zeros(1000)
+    for seed in range(200):
+        torch.manual_seed(seed)
+        mined = mine_hard_negatives(labels, hardness, 3.0, random_fraction=0.5)
+        assert (mined == 0).sum() == 30 and (mined == 1).sum() == 10
+        assert (mined[-15:] == 0).all()
+        taken += mined == 0
+    # 15 of 975 in each of 200 draws: 3.1 on average, 8 standard deviations below 18.
+    assert (taken[10:-15] > 0).float().mean() > 0.9 and taken[10:-15].max() < 18
+
+
 def test_no_more_negatives_than_there_are():
     labels = torch.tensor([1, 1, 0, -1])
     assert_close(mine_hard_negatives(labels, torch.zeros(4), 3.0), labels)
@@ -157,5 +179,7 @@ def test_bad_arguments_are_named():
         mine_hard_negatives(LABELS, HARDNESS[:-1])
     with pytest.raises(ValueError, match="ratio"):
         mine_hard_negatives(LABELS, HARDNESS, ratio=0)
+    with pytest.raises(ValueError, match="random_fraction"):
+        mine_hard_negatives(LABELS, HARDNESS, random_fraction=1.5)
     with pytest.raises(ValueError, match=r"tie_break must be in .*got 'first'"):
         mine_hard_negatives(LABELS, HARDNESS, tie_break="first")

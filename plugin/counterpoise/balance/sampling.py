@@ -17,7 +17,12 @@ from torch import Tensor
 TIE_BREAKS = ("index", "random")
 
 
-def sample_random(labels: Tensor, num_samples: int, positive_fraction: float) -> Tensor:
+def sample_random(
+    labels: Tensor,
+    num_samples: int,
+    positive_fraction: float,
+    max_negatives_per_positive: float = math.inf,
+) -> Tensor:
     """Choose anchors at random, by Detectron2's rule (and with its random draws).
 
     At most ``num_samples * positive_fraction`` positives, the rest of the budget negatives.
@@ -26,12 +31,15 @@ def sample_random(labels: Tensor, num_samples: int, positive_fraction: float) ->
         labels: (A,), integer, in {-1, 0, 1}.
         num_samples: budget of the image.
         positive_fraction: in [0, 1], upper bound of the positives' share.
+        max_negatives_per_positive: > 0; bounds the negatives where positives are few, those of an
+            image without positives as if it had one: ``neg_pos_ub`` of MMDetection's samplers.
 
     Returns:
         (A,), the dtype of `labels`, in {-1, 0, 1}.
     """
     positives = _random_subset(labels == 1, int(num_samples * positive_fraction))
-    negatives = _random_subset(labels == 0, num_samples - len(positives))
+    bound = max_negatives_per_positive * max(len(positives), 1)
+    negatives = _random_subset(labels == 0, int(min(num_samples - len(positives), bound)))
     # index_fill, since `sampled[positives] = 1` copies the 1 to the device and waits for it.
     sampled = torch.full_like(labels, -1)
     return sampled.index_fill_(0, positives, 1).index_fill_(0, negatives, 0)
@@ -45,6 +53,7 @@ def mine_hard_negatives(
     min_negatives: int = 3,
     tie_break: str = "index",
     rank: Callable[[int], Tensor] | None = None,
+    random_fraction: float = 0.0,
 ) -> Tensor:
     """Keep the positives and the hardest negatives, `ratio` of them for each positive.
 
@@ -65,12 +74,14 @@ def mine_hard_negatives(
         tie_break: which negatives of equal hardness come first, see :func:`hardest`.
         rank: called with the number of negatives that are wanted; returns values (A,) to rank by in
             place of `hardness`.
+        random_fraction: in [0, 1], share of the negatives, rounded down, that is drawn at random
+            among those that are not the hardest.
 
     Returns:
         (A,), the dtype of `labels`, in {-1, 0, 1}.
 
     Raises:
-        ValueError: shapes that differ, a ratio that is not positive, or an unknown `tie_break`.
+        ValueError: shapes that differ, a number out of its range, or an unknown `tie_break`.
     """
     if hardness.shape != labels.shape:
         raise ValueError(
@@ -79,6 +90,8 @@ def mine_hard_negatives(
         )
     if not ratio > 0:
         raise ValueError(f"ratio must be > 0, got {ratio}")
+    if not 0 <= random_fraction <= 1:
+        raise ValueError(f"random_fraction must be in [0, 1], got {random_fraction}")
     if max_positives >= 0:
         positives = _random_subset(labels == 1, max_positives)
     else:
@@ -86,7 +99,11 @@ def mine_hard_negatives(
     wanted = math.floor(ratio * len(positives)) if len(positives) else min_negatives
     if rank is not None:
         hardness = rank(wanted)
-    negatives = hardest(hardness.detach(), wanted, tie_break, labels == 0)
+    at_random = math.floor(random_fraction * wanted)
+    negatives = hardest(hardness.detach(), wanted - at_random, tie_break, labels == 0)
+    if at_random:
+        draw = torch.rand(len(labels), device=labels.device)
+        negatives |= hardest(draw, at_random, tie_break, (labels == 0) & ~negatives)
     sampled = torch.full_like(labels, -1).masked_fill_(negatives, 0)
     return sampled.index_fill_(0, positives, 1)
 

@@ -262,12 +262,29 @@ SECTIONS = (
                 Choices(TIE_BREAKS),
             ),
             Key(
+                "NEG_POS_UB",
+                -1.0,
+                "`random`: negatives per positive at most, for an image without positives per one; "
+                "with 1 the sample is 1:1 also where positives are few, while Detectron2 fills up "
+                "with negatives.",
+                Interval(0, open_low=True, special=(-1, "is off")),
+                "MMDetection's `neg_pos_ub`",
+            ),
+            Key(
+                "RANDOM_FRACTION",
+                0.0,
+                "`ohem`: share of the negatives that is drawn at random among those that are not "
+                "the hardest.",
+                Interval(0, 1),
+            ),
+            Key(
                 "NORMALIZER",
-                "batch",
+                "auto",
                 "The RPN losses are divided by: `batch` `MODEL.RPN.BATCH_SIZE_PER_IMAGE` times the "
                 "images, as in Detectron2; `num_sampled` the sampled anchors (classification "
-                "only); `num_pos` the sampled positives (both losses).",
-                Choices(rpn.NORMALIZERS),
+                "only); `num_pos` the sampled positives (both losses); `auto` `num_sampled` for "
+                "`ohem`, whose few samples `batch` would starve, and `batch` for all others.",
+                Choices(("auto", *rpn.NORMALIZERS)),
             ),
         ),
     ),
@@ -398,6 +415,53 @@ LAUNCHER_SECTIONS = (
                 "`gather` computes ROIAlign on a CPU as a weighted gather of pixels, where "
                 "`POOLER_SAMPLING_RATIO` is stated: a tenth of the time, equal to rounding.",
                 Choices(acceleration.ROI_ALIGNS),
+            ),
+        ),
+    ),
+    Section(
+        "MODEL.EMA",
+        "",
+        (
+            Key(
+                "ENABLED",
+                False,
+                "Keep an exponential moving average of the weights. It is what is evaluated, and "
+                "what later commands read; checkpoints keep the raw weights, too, from which "
+                "`--resume` goes on and which False reads.",
+            ),
+            Key(
+                "DECAY",
+                0.998,
+                "Share of the average that a step keeps, at most t / (9 + t) after t steps. It "
+                "looks back over about 1 / (1 - `DECAY`) steps.",
+                Interval(0, 1, open_high=True),
+            ),
+        ),
+    ),
+    Section(
+        "SOLVER",
+        "",
+        (
+            Key(
+                "OPTIMIZER",
+                "SGD",
+                "`SGD` with `SOLVER.MOMENTUM`, or `AdamW`, which needs a `BASE_LR` of about "
+                "0.00025 and does not see the scale of a loss.",
+                Choices(("SGD", "AdamW")),
+                "`AdamW`: arXiv:1711.05101",
+            ),
+            Key(
+                "NON_FINITE",
+                "stop",
+                "A loss or gradient that is not finite: `stop` ends the run with the step kept for "
+                "`counterpoise replay`, `skip` leaves the step out with a warning.",
+                Choices(("stop", "skip")),
+            ),
+            Key(
+                "BACKBONE_MULTIPLIER",
+                1.0,
+                "Factor of the learning rate of the pretrained backbone, without its pyramid.",
+                Interval(0, open_low=True),
             ),
         ),
     ),

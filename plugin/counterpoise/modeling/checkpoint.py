@@ -15,6 +15,8 @@ from counterpoise.modeling.weight_sources import ClassTable
 
 #: Key under which a checkpoint keeps the classes it was trained on.
 RECORD_KEY = "counterpoise"
+#: Key under which a checkpoint keeps averaged weights (``MODEL.EMA``) beside the raw ones.
+AVERAGE_KEY = "averaged"
 
 #: Parameters whose rows belong to classes, by the end of their module's name.
 CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
@@ -125,6 +127,8 @@ class BalancedCheckpointer(DetectionCheckpointer):
 
     #: Refuse a checkpoint that lacks any parameter of the model.
     require_all = False
+    #: Take the averaged weights where a checkpoint has them; a resumed run takes the raw ones.
+    use_average = True
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
         """Load as :class:`DetectionCheckpointer` does.
@@ -135,10 +139,18 @@ class BalancedCheckpointer(DetectionCheckpointer):
         """
         if path:
             local_checkpoint(path.split("?")[0])
-        self._path = path
+        self._path, self._resumes = path, checkpointables is None and not self.require_all
         return super().load(path, checkpointables)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        if AVERAGE_KEY in checkpoint and not self._resumes:
+            average = checkpoint.pop(AVERAGE_KEY)["model"]
+            if self.use_average:
+                checkpoint["model"] = average
+            logger.info(
+                "%s holds averaged weights, too; MODEL.EMA.ENABLED %s takes the %s ones",
+                self._path, self.use_average, "averaged" if self.use_average else "raw",
+            )  # fmt: skip
         model = checkpoint["model"]
         own = self.model.state_dict()
         if not any(key.removeprefix("module.") in own for key in model):

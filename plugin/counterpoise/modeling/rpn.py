@@ -1,5 +1,6 @@
 """Region proposal network whose anchors are sampled by a registered sampler."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -28,11 +29,14 @@ NORMALIZERS = ("batch", "num_sampled", "num_pos")
 
 @ANCHOR_SAMPLER_REGISTRY.register(name="random")
 def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
-    """Detectron2's own sampling by ``BATCH_SIZE_PER_IMAGE`` and ``POSITIVE_FRACTION``."""
+    """Detectron2's sampling by ``BATCH_SIZE_PER_IMAGE`` and ``POSITIVE_FRACTION``, or 1:1."""
     num_samples = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
     positive_fraction = cfg.MODEL.RPN.POSITIVE_FRACTION
+    bound = float(cfg.BALANCE.ANCHOR_SAMPLER.NEG_POS_UB)
     return AnchorSampler(
-        lambda labels, logits, anchors: sample_random(labels, num_samples, positive_fraction)
+        lambda labels, logits, anchors: sample_random(
+            labels, num_samples, positive_fraction, bound if bound > 0 else math.inf
+        )
     )
 
 
@@ -46,6 +50,7 @@ def build_ohem_sampler(cfg: CfgNode) -> AnchorSampler:
         node.MIN_NEGATIVES,
         float(node.NMS_THRESH),
         node.TIE_BREAK,
+        float(node.RANDOM_FRACTION),
     )
 
 
@@ -67,10 +72,12 @@ class OHEMSampler(AnchorSampler):
         min_negatives: int = 3,
         nms_thresh: float = -1.0,
         tie_break: str = "index",
+        random_fraction: float = 0.0,
     ) -> None:
         """
         Args:
-            ratio, max_positives, min_negatives, tie_break: see :func:`mine_hard_negatives`.
+            ratio, max_positives, min_negatives, tie_break, random_fraction: see
+                :func:`mine_hard_negatives`.
             nms_thresh: IoU above which a negative counts as a duplicate of a harder one on its
                 level; duplicates are chosen last. Negative: off. On a GPU the host then waits
                 twice more per image, for the pool and for NMS.
@@ -81,6 +88,7 @@ class OHEMSampler(AnchorSampler):
         self.min_negatives = min_negatives
         self.nms_thresh = nms_thresh
         self.tie_break = tie_break
+        self.random_fraction = random_fraction
 
     def __call__(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
         """
@@ -103,6 +111,7 @@ class OHEMSampler(AnchorSampler):
             self.min_negatives,
             self.tie_break,
             rank,
+            self.random_fraction,
         )
 
     def _demote_duplicates(
@@ -162,9 +171,13 @@ class BalancedRPN(RPN):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         """Arguments of :class:`BalancedRPN` from a config."""
         node = cfg.BALANCE.ANCHOR_SAMPLER
+        sampler = ANCHOR_SAMPLER_REGISTRY.get(node.NAME)(cfg)
+        normalizer = node.NORMALIZER
+        if normalizer == "auto":
+            normalizer = "num_sampled" if isinstance(sampler, OHEMSampler) else "batch"
         return super().from_config(cfg, input_shape) | {
-            "anchor_sampler": ANCHOR_SAMPLER_REGISTRY.get(node.NAME)(cfg),
-            "loss_normalizer": node.NORMALIZER,
+            "anchor_sampler": sampler,
+            "loss_normalizer": normalizer,
         }
 
     @torch.jit.unused

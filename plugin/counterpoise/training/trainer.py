@@ -1,13 +1,16 @@
 """Training and evaluation of a config: Detectron2's trainer with the project's parts in place."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -16,7 +19,7 @@ from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.datasets.counting import loader_dataset, read_once
 from counterpoise.datasets.mapper import training_mapper
-from counterpoise.errors import UserError, did_you_mean
+from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
     accelerate,
@@ -25,6 +28,7 @@ from counterpoise.modeling.acceleration import (
     without_amp_trainer,
 )
 from counterpoise.modeling.checkpoint import (
+    AVERAGE_KEY,
     RECORD_KEY,
     BalancedCheckpointer,
     TrainingRecord,
@@ -36,7 +40,11 @@ from counterpoise.modeling.score_thresholds import without_score_thresholds
 from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
+from counterpoise.training.learning_watch import LearningWatch
+from counterpoise.training.number_guard import NumberGuard, guarded
+from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.run_record import RunRecord, command_line
+from counterpoise.training.weight_average import WeightAverage, WeightAveraging
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +62,19 @@ class BalancedTrainer(DefaultTrainer):
         Raises:
             UserError: the training set or a key does not allow to train.
         """
+        self.average: WeightAverage | None = None
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
         log_class_table(self.table)
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
-        super().__init__(without_amp_trainer(cfg))
+        with _wrapped_for(cfg.MODEL.DEVICE):
+            super().__init__(without_amp_trainer(cfg))
         self.cfg = cfg
+        record = TrainingRecord(self.table).state_dict()
+        self._guard = NumberGuard(cfg, self.model, record)
+        self._trainer = guarded(self._trainer, self._guard)
         if trains_in_bfloat16(cfg):
             train_in_bfloat16(self.model, torch.device(cfg.MODEL.DEVICE))
         for module in self.model.modules():
@@ -77,6 +90,11 @@ class BalancedTrainer(DefaultTrainer):
         return model
 
     @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer that ``SOLVER.OPTIMIZER`` names."""
+        return optimizer_of(cfg, model)
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader with :func:`training_mapper`."""
         names, filter_empty = cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
@@ -86,12 +104,19 @@ class BalancedTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
+        averaging = []
+        extra: dict[str, Any] = {RECORD_KEY: TrainingRecord(self.table)}
+        if self.cfg.MODEL.EMA.ENABLED:
+            model = self.model.module if comm.get_world_size() > 1 else self.model
+            self.average = WeightAverage(model, self.cfg.MODEL.EMA.DECAY)
+            averaging.append(WeightAveraging(self.average))
+            extra[AVERAGE_KEY] = self.average
         # Detectron2 has no method that builds the checkpointer; the hooks are its first users.
         self.checkpointer = BalancedCheckpointer(
             self.model,
             self.cfg.OUTPUT_DIR,
             **self.checkpointer.checkpointables,
-            **{RECORD_KEY: TrainingRecord(self.table)},
+            **extra,
         )
         period = self.cfg.TEST.EVAL_PERIOD
         evaluation: list[HookBase] = [hooks.EvalHook(period, self.evaluate)]
@@ -103,8 +128,10 @@ class BalancedTrainer(DefaultTrainer):
         out = Path(self.cfg.OUTPUT_DIR)
         return [
             RunRecordWriter(out / run_record.FILE_NAME, self.record),
+            *averaging,
             *built[:at],
             *evaluation,
+            LearningWatch(),
             ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
             *built[at + 1 :],
         ]
@@ -113,10 +140,54 @@ class BalancedTrainer(DefaultTrainer):
         """Detectron2's writers and a terminal line of this project's metrics."""
         return [*super().build_writers(), BalanceMetricPrinter()]
 
+    def train(self) -> Any:
+        """Detectron2's training; an end that is put in one sentence is logged without traceback."""
+        loop = logging.getLogger("detectron2.engine.train_loop")
+        loop.addFilter(_has_no_sentence)
+        try:
+            return super().train()
+        finally:
+            loop.removeFilter(_has_no_sentence)
+
+    def run_step(self) -> None:
+        """Detectron2's step; its own finding that boxes are not finite is met like any other.
+
+        Raises:
+            RunStopped: a number is not finite, and ``SOLVER.NON_FINITE`` is ``stop``.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            self._guard.refuse(f"the model gives up ({reason})", self.optimizer, self.iter)
+
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate on ``DATASETS.TEST`` and write ``evaluation.json``."""
-        self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+        """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``."""
+        weights = self.average.applied() if self.average else contextlib.nullcontext()
+        with weights:
+            self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
         return self._last_eval_results
+
+
+@contextlib.contextmanager
+def _wrapped_for(device: str) -> Iterator[None]:
+    """Let Detectron2 wrap a model for several processes that have no GPU.
+
+    It hands the number of a GPU to DistributedDataParallel on every device.
+    """
+    if device.startswith("cuda"):
+        yield
+        return
+    wrap = defaults.create_ddp_model
+    defaults.create_ddp_model = partial(wrap, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = wrap
+
+
+def _has_no_sentence(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], (UserError, RunStopped)))
 
 
 def training_table(cfg: CfgNode) -> ClassTable:

@@ -1,0 +1,74 @@
+"""The optimizers: Detectron2's own by default, AdamW, and the backbone's learning rate."""
+
+import pytest
+import torch
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+from torch.testing import assert_close
+
+from counterpoise.training.optimizer import optimizer_of
+from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
+
+ADAMW = (
+    *NEUTRAL,
+    "SOLVER.OPTIMIZER", "AdamW",
+    "SOLVER.BASE_LR", "0.001",
+    "SOLVER.WEIGHT_DECAY", "0.05",
+    "SOLVER.WEIGHT_DECAY_NORM", "0.0",
+    "SOLVER.WEIGHT_DECAY_BIAS", "0.0",
+)  # fmt: skip
+
+
+def settings_by_parameter(model, optimizer):
+    """Name -> the options of its group."""
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    return {name: of[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_by_default_the_optimizer_is_detectron2s():
+    cfg = quick_config()
+    model = build(cfg)
+    own, stock = optimizer_of(cfg, model), build_optimizer(cfg, model)
+    assert type(own).__mro__[1] is type(stock).__mro__[1] is torch.optim.SGD
+    assert own.state_dict() == stock.state_dict()
+
+
+def test_a_step_of_adamw_is_that_of_the_paper():
+    cfg = quick_config(*ADAMW, "SOLVER.CLIP_GRADIENTS.ENABLED", "False")
+    model = build(cfg)
+    optimizer = optimizer_of(cfg, model)
+    with EventStorage():
+        _, gradients = losses_and_gradients(model, batch())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    weight = "roi_heads.box_predictor.cls_score.weight"
+    bias = "roi_heads.box_predictor.cls_score.bias"
+    for name, decay in ((weight, 0.05), (bias, 0.0)):
+        # In the first step the corrected moments are the gradient and its square.
+        step = gradients[name] / (gradients[name].abs() + 1e-8)
+        expected = before[name] * (1 - 0.001 * decay) - 0.001 * step
+        assert_close(model.get_parameter(name), torch.nn.Parameter(expected))
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_the_multiplier_is_for_the_pretrained_part_of_the_backbone(name):
+    cfg = quick_config(*ADAMW, "SOLVER.OPTIMIZER", name, "SOLVER.BACKBONE_MULTIPLIER", "0.1")
+    model = build(cfg)
+    rates = {k: g["lr"] for k, g in settings_by_parameter(model, optimizer_of(cfg, model)).items()}
+    trunk = {name for name in rates if name.startswith("backbone.bottom_up.")}
+    assert trunk and any(name.startswith("backbone.fpn") for name in rates)
+    for parameter, rate in rates.items():
+        assert rate == pytest.approx(0.0001 if parameter in trunk else 0.001), parameter
+
+
+def test_gradients_are_clipped_by_detectron2s_keys():
+    clip = ("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm",
+            "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "1e-3")  # fmt: skip
+    cfg = quick_config(*ADAMW, *clip)
+    model = build(cfg)
+    optimizer = optimizer_of(cfg, model)
+    with EventStorage():
+        losses_and_gradients(model, batch())
+    optimizer.step()
+    norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+    assert max(norms) <= 1e-3 * (1 + 1e-5)
