@@ -127,7 +127,7 @@ def store(path: Path, reading: Reading, state: Fingerprint, num_classes: int) ->
     if reading.held is not None:
         arrays["held"] = reading.held
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
+    np.savez(content, **arrays)
     try:
         write_atomically(path, content.getvalue())
     except UserError as error:
