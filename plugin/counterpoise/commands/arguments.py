@@ -27,7 +27,17 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_train, _inspect, _thresholds, _predict, _report, _compare, _curves, _replay):
+    for add in (
+        _train,
+        _inspect,
+        _batches,
+        _thresholds,
+        _predict,
+        _report,
+        _compare,
+        _curves,
+        _replay,
+    ):
         add(commands)
     return parser, commands.choices
 
@@ -120,6 +130,25 @@ def _inspect(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
     _add_config_file(parser)
     _add_overrides(parser, "INPUT.MIN_SIZE_TEST 480")
+
+
+def _batches(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "batches",
+        "draw the images of a training as the model sees them",
+        "Draw the first images of a training with their boxes, after sampling and augmentation; "
+        "count the boxes of each class, and say how long an image takes. Writes batches.html.",
+        "counterpoise batches --config-file quick/baseline.yaml \\\n"
+        "    --config-file my_data.yaml INPUT.MOSAIC.PROB 0.5\n",
+    )
+    parser.add_argument("--images", type=int, default=32, metavar="N", help="(default 32)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/batches"), metavar="DIR",
+        help="for batches.html (default output/batches)",
+    )  # fmt: skip
+    _add_config_file(parser)
+    _add_overrides(parser, "INPUT.MOSAIC.PROB 0.5")
 
 
 def _thresholds(commands: Any) -> None:

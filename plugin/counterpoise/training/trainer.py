@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
+from detectron2.data import DatasetFromList, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -17,7 +17,10 @@ from torch import nn
 
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
+from counterpoise.datasets.composer import composer
 from counterpoise.datasets.counting import loader_dataset, read_once
+from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
+from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -96,11 +99,23 @@ class BalancedTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader with :func:`training_mapper`."""
+        """Detectron2's loader with this project's mapper, sampler and composer of images."""
+        mapper = training_mapper(cfg)
         names, filter_empty = cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         records = loader_dataset(names, filter_empty)
         with read_once(names):
-            return build_detection_train_loader(cfg, mapper=training_mapper(cfg), dataset=records)
+            parts = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=records)
+        parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
+        draws = draws_per_epoch(parts["sampler"], len(parts["dataset"]))
+        if records is None:  # serialised once, so that workers and the composer share its memory
+            parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
+        mapper.compose = composer(cfg, parts["dataset"], draws)
+        if mapper.compose is not None and cfg.INPUT.COMPOSE_UNTIL < 1:
+            drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+            start = round(cfg.INPUT.COMPOSE_UNTIL * drawn)
+            parts["sampler"] = PlainFrom(parts["sampler"], len(parts["dataset"]), start)
+            parts["dataset"] = TwiceOver(parts["dataset"])
+        return build_detection_train_loader(**parts)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
