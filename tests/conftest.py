@@ -25,6 +25,14 @@ def real_data() -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory):
+    """Keep the user's folder for caches out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user_cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fresh_loggers():
     """Detectron2 caches its log handlers, and with them the captured stdout of an earlier test.

@@ -36,7 +36,8 @@ def test_only_the_documented_keys_are_added_to_detectron2s():
     sections = {".".join(k.split(".")[:2]) for k in after.keys() - before.keys()}
     assert sections == {
         "BALANCE.ROI_LOSS", "BALANCE.DENSE_LOSS", "BALANCE.CLASS_WEIGHTS", "BALANCE.ANCHOR_SAMPLER",
-        "BALANCE.ROI_SAMPLER", "BALANCE.SCORE_THRESHOLDS", "DATASETS.BAD_RECORDS", "DATASETS.VAL",
+        "BALANCE.ROI_SAMPLER", "BALANCE.SCORE_THRESHOLDS", "DATASETS.BAD_RECORDS", "DATASETS.CACHE",
+        "DATASETS.VAL",
         "MODEL.TORCHVISION",
     }  # fmt: skip
     assert ours.DATASETS.CUSTOM == {}

@@ -210,6 +210,16 @@ FILES = {
     "empty": ("", Kind.UNREADABLE_FILE, "no element found"),
     "other root": ("<html/>", Kind.UNREADABLE_FILE, "<html>"),
     "entities": (BOMB, Kind.UNREADABLE_FILE, "declares an XML entity"),
+    "entities in Latin-1": (
+        b"<?xml version='1.0' encoding='iso-8859-1'?>" + BOMB.encode(),
+        Kind.UNREADABLE_FILE,
+        "declares an XML entity",
+    ),
+    "entities in EBCDIC": (  # whose bytes do not look like a DOCTYPE
+        b'<?xml version="1.0" encoding="cp037"?>' + BOMB.encode("cp037"),
+        Kind.UNREADABLE_FILE,
+        "no well-formed XML: unknown encoding",
+    ),
     "entities in UTF-16": (BOMB.encode("utf-16"), Kind.UNREADABLE_FILE, "declares an XML entity"),
     "wrong size": (xml(size=(30, 40)), Kind.OTHER_SIZE, "stated 30 x 40, but bad.jpg is 40 x 30"),
     "size in words": (xml(size=("wide", 3)), Kind.UNREADABLE_FILE, "'wide', expected a number"),

@@ -13,6 +13,7 @@ from counterpoise.balance.image_sampling import MEDIAN
 from counterpoise.balance.image_sampling import RULES as IMAGE_RULES
 from counterpoise.balance.sampling import TIE_BREAKS
 from counterpoise.config.declaration import Choices, Interval, Key, Numbers, Section
+from counterpoise.datasets.cache import AUTO
 from counterpoise.datasets.registration import BAD_RECORDS
 from counterpoise.modeling import (
     acceleration,
@@ -554,6 +555,14 @@ SECTIONS = (
                 "Invalid annotations of custom datasets: `skip` leaves them out and reports them, "
                 "`refuse` stops.",
                 Choices(BAD_RECORDS),
+            ),
+            Key(
+                "CACHE",
+                AUTO,
+                "Folder in which what was read of custom datasets is kept until one of their files "
+                "changes, relative to the file that names it; `auto` is `counterpoise` in the "
+                "user's folder for caches (`$XDG_CACHE_HOME`, else `~/.cache`), `none` reads them "
+                "at every start.",
             ),
             Key(
                 "VAL",

@@ -16,6 +16,7 @@ from counterpoise.config.keys import training_config
 from counterpoise.config.packaged import closest_config, find_config
 from counterpoise.config.tree import deep_merge
 from counterpoise.config.zoo import ZooLoader, is_detectron2s, leave_out_its_data
+from counterpoise.datasets.cache import AUTO, NONE
 from counterpoise.datasets.json_fields import is_number
 from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
 from counterpoise.errors import UserError, did_you_mean
@@ -26,9 +27,9 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     """Merge config files and ``KEY VALUE`` overrides into the training defaults.
 
     Later files override earlier ones, overrides come last. A file may name others under
-    ``_BASE_``. Paths of datasets and of ``BALANCE.SCORE_THRESHOLDS`` become absolute: relative to
-    the file that names them or, in overrides, to the working directory; environment variables in
-    them are expanded.
+    ``_BASE_``. Paths of datasets, of ``DATASETS.CACHE`` and of ``BALANCE.SCORE_THRESHOLDS`` become
+    absolute: relative to the file that names them or, in overrides, to the working directory;
+    environment variables in them are expanded.
 
     Files of the installed Detectron2 may compute values with ``!!python/object/apply:eval``, as
     Detectron2 allows; what they say of its own datasets (the number of classes, expected results)
@@ -126,6 +127,8 @@ def _absolute_paths(tree: dict[str, Any], folder: Path, origin: str) -> None:
     balance, datasets = tree.get("BALANCE"), tree.get("DATASETS")
     if isinstance(balance, dict):
         _make_absolute(balance, "SCORE_THRESHOLDS", folder, f"{origin}: BALANCE")
+    if isinstance(datasets, dict) and datasets.get("CACHE") not in (AUTO, NONE):
+        _make_absolute(datasets, "CACHE", folder, f"{origin}: DATASETS")
     custom = datasets.get("CUSTOM") if isinstance(datasets, dict) else None
     for name, entry in (custom or {}).items() if isinstance(custom, dict) else ():
         for key in PATH_KEYS if isinstance(entry, dict) else ():

@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from counterpoise.config.validation import check_config
 from counterpoise.datasets import (
     DatasetSpec,
+    cache_folder,
     dataset_names,
     load_dataset,
     parse_specs,
@@ -57,7 +58,7 @@ def prepare(
         UserError: a value, a dataset or the checkpoint does not allow to go on.
     """
     check_config(cfg)
-    specs = parse_specs(cfg.DATASETS.CUSTOM)
+    specs = parse_specs(cfg.DATASETS.CUSTOM, cache_folder(cfg.DATASETS.CACHE))
     if splits is None:
         needed = () if eval_only else ("TRAIN",)
         used = ("TEST",) if eval_only else ("TRAIN", "TEST", "VAL")

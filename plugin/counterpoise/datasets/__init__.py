@@ -1,5 +1,6 @@
 """Custom datasets in Pascal VOC, YOLO or COCO form for Detectron2."""
 
+from counterpoise.datasets.cache import cache_folder
 from counterpoise.datasets.counting import ClassCounts, count_classes, load_dataset
 from counterpoise.datasets.invalid_annotations import InvalidAnnotation, InvalidKind
 from counterpoise.datasets.loading import read_class_names
@@ -15,6 +16,7 @@ __all__ = [
     "InvalidAnnotation",
     "InvalidKind",
     "Report",
+    "cache_folder",
     "count_classes",
     "dataset_names",
     "dataset_report",

@@ -1,29 +1,32 @@
-"""The checks of images and boxes that all formats share; what passes becomes dataset dicts."""
+"""The checks of images and boxes that all formats share; what passes is packed into arrays."""
 
-import math
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
-from detectron2.structures import BoxMode
+import msgspec
+import numpy as np
 
+from counterpoise.datasets.boxes import Problem, clip_boxes, describe
 from counterpoise.datasets.images import UnreadableImageError, read_image_size
-from counterpoise.datasets.invalid_annotations import InvalidAnnotationError, InvalidKind
-from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
+from counterpoise.datasets.invalid_annotations import (
+    InvalidAnnotation,
+    InvalidAnnotationError,
+    InvalidKind,
+)
+from counterpoise.datasets.packed import PackedRecords, pack_texts
+from counterpoise.datasets.records import ImageRecord, ObjectColumns, RecordSet
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_area, usable_segmentation
 
-# In pixels. Writers round to a few decimals: an overhang below it is not worth counting, and what
-# is thinner than it is not a visible part of a box.
-_ROUNDING = 0.01
 
-
-def check_records(
-    records: RecordSet, classes: Sequence[str], report: Report
-) -> list[dict[str, Any]]:
-    """Check every image and box; return the valid ones as Detectron2 dataset dicts.
+def check_records(records: RecordSet, classes: Sequence[str], report: Report) -> PackedRecords:
+    """Check every image and box; return the valid ones in Detectron2's form.
 
     Args:
-        records: the parsed dataset; it receives the invalid annotations that are found.
+        records: the parsed dataset.
         classes: class names; their order gives the category ids.
         report: receives the counts, all invalid annotations (the parser's first) and the notes.
 
@@ -34,136 +37,103 @@ def check_records(
         ``segmentation`` and ``area``. All values are plain Python types.
     """
     report.notes += records.notes
-    checker = _Checker(records, {name: i for i, name in enumerate(classes)})
-    dicts = []
-    for record in records.images:
+    objects = _Objects.by_image(records.objects)
+    boxes_per_image = np.bincount(objects.image, minlength=len(records.images))
+    sizes, invalid = _check_images(records.images, boxes_per_image)
+    objects = objects.take(sizes[objects.image, 0] > 0)
+    clipped = clip_boxes(objects.box, records.coordinates, sizes[objects.image])
+    ids, reasons = _category_ids(records.objects.names, classes)
+    category_ids = ids[objects.name] if len(ids) else objects.name
+    valid = (category_ids >= 0) & (clipped.problem == Problem.NONE)
+    for i in np.flatnonzero(~valid).tolist():
+        image = int(objects.image[i])
+        if category_ids[i] < 0:
+            kind, reason = InvalidKind.UNKNOWN_CLASS, reasons[objects.name[i]]
+        else:
+            kind, reason = describe(clipped.problem[i], objects.box[i], sizes[image])
+        where = records.place(records.images[image], int(objects.number[i]))
+        invalid.append((image, InvalidAnnotation(kind, where, reason)))
+    invalid.sort(key=lambda found: found[0])  # stable: boxes of an image stay in their order
+    report.invalid_annotations += records.invalid_annotations + [found for _, found in invalid]
+
+    objects = objects.take(valid)
+    images = np.flatnonzero(sizes[:, 0])
+    packed = PackedRecords(
+        _image_columns([records.images[i] for i in images.tolist()], sizes[images])
+        | {
+            "box_ends": np.searchsorted(objects.image, images, side="right"),
+            "boxes": clipped.boxes[valid],
+            "category_ids": category_ids[valid],
+            "crowd": objects.crowd,
+            "difficult": objects.difficult,
+            "areas": _areas(objects.area, report),
+        }
+        | _segmentations(objects, sizes, report)
+    )
+    report.clipped = int(clipped.outside[valid].sum())
+    report.images = len(packed)
+    report.boxes = len(objects.image)
+    report.empty_images = int((packed.box_counts == 0).sum())
+    return packed
+
+
+@dataclass
+class _Objects:
+    """:class:`ObjectColumns` as arrays, sorted by image; ``box`` is (N, 4)."""
+
+    image: np.ndarray
+    name: np.ndarray
+    box: np.ndarray
+    number: np.ndarray
+    crowd: np.ndarray
+    difficult: np.ndarray
+    segmentation: np.ndarray
+    area: np.ndarray
+
+    @classmethod
+    def by_image(cls, columns: ObjectColumns) -> "_Objects":
+        objects = cls(
+            *(np.asarray(getattr(columns, name)) for name in ("image", "name")),
+            np.asarray(columns.box).reshape(-1, 4),
+            *(np.asarray(getattr(columns, name)) for name in ("number", "crowd", "difficult")),
+            *(_as_objects(values) for values in (columns.segmentation, columns.area)),
+        )
+        if (np.diff(objects.image) < 0).any():
+            return objects.take(np.argsort(objects.image, kind="stable"))
+        return objects
+
+    def take(self, which: np.ndarray) -> "_Objects":
+        """Return some of the objects, by indices or by a mask."""
+        if which.dtype == bool and which.all():
+            return self
+        columns = (getattr(self, column.name) for column in fields(self))
+        return _Objects(*(column[which] if len(column) else column for column in columns))
+
+
+def _as_objects(values: list[Any]) -> np.ndarray:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _check_images(
+    images: list[ImageRecord], boxes: np.ndarray
+) -> tuple[np.ndarray, list[tuple[int, InvalidAnnotation]]]:
+    """Return int64 (M, 2), width and height or 0 where an image is invalid, and what is wrong."""
+    sizes = np.zeros((len(images), 2), np.int64)
+    invalid = []
+    seen: dict[int | str, str] = {}
+    for i, image in enumerate(images):
         try:
-            dicts.append(checker.image(record))
+            if image.id in seen:
+                reason = f"id {image.id!r} was used before by {seen[image.id]}"
+                raise InvalidAnnotationError(InvalidKind.DUPLICATE_IMAGE, reason)
+            seen[image.id] = image.where
+            sizes[i] = _image_size(image)
         except InvalidAnnotationError as error:
-            records.reject(error.kind, record.where, error, boxes=len(record.objects))
-    report.invalid_annotations += records.invalid_annotations
-    report.clipped = checker.clipped
-    report.images = len(dicts)
-    report.boxes = sum(len(d["annotations"]) for d in dicts)
-    report.empty_images = sum(not d["annotations"] for d in dicts)
-    if checker.invalid_areas:
-        report.notes.append(
-            "boxes whose 'area' is not a finite number >= 0, so that the area of their segment or "
-            f"box is taken: {checker.invalid_areas}"
-        )
-    if checker.lost_segmentations:
-        report.notes.append(
-            f"boxes kept without their segmentation, which is invalid: {checker.lost_segmentations}"
-        )
-    return dicts
-
-
-def clip_box(
-    box: Box, coordinates: Coordinates, width: int, height: int
-) -> tuple[list[float], bool]:
-    """Bring a box into pixels from 0 and clip it to its image.
-
-    Args:
-        box: (x0, y0, x1, y1) as written.
-        coordinates: meaning of these numbers.
-        width: image width in pixels.
-        height: image height in pixels.
-
-    Returns:
-        [x0, y0, x1, y1] in pixels, and whether a part of the box was outside the image.
-
-    Raises:
-        InvalidAnnotationError: the box is not finite, has no area, is a single pixel of VOC's
-            inclusive coordinates, or lies completely outside.
-    """
-    x0, y0, x1, y1 = box
-    if not all(map(math.isfinite, box)):
-        raise InvalidAnnotationError(InvalidKind.NOT_FINITE, _as_written(box))
-    # VOC's last pixel belongs to the box, so equal numbers are one pixel; but a box of a single
-    # pixel is a click in the labelling tool (BCCD has two), not an object.
-    thin = x1 == x0 or y1 == y0
-    click = (x0, y0) == (x1, y1)
-    if x1 < x0 or y1 < y0 or click or (thin and coordinates is not Coordinates.PIXELS_FROM_1):
-        raise InvalidAnnotationError(InvalidKind.ZERO_SIZE, _as_written(box))
-    if coordinates is Coordinates.PIXELS_FROM_1:  # as in Detectron2: x1 and y1 are inclusive
-        x0, y0 = x0 - 1, y0 - 1
-    elif coordinates is Coordinates.FRACTIONS:
-        x0, y0, x1, y1 = x0 * width, y0 * height, x1 * width, y1 * height
-    clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
-    if clipped[2] - clipped[0] <= _ROUNDING or clipped[3] - clipped[1] <= _ROUNDING:
-        kind = InvalidKind.OUTSIDE if clipped != [x0, y0, x1, y1] else InvalidKind.ZERO_SIZE
-        raise InvalidAnnotationError(kind, f"{_as_written(box)} in an image of {width} x {height}")
-    overhang = max(abs(a - b) for a, b in zip(clipped, (x0, y0, x1, y1), strict=True))
-    return clipped, overhang > _ROUNDING
-
-
-def _as_written(box: Box) -> str:
-    return "x {0:g} to {2:g}, y {1:g} to {3:g}".format(*box)
-
-
-class _Checker:
-    def __init__(self, records: RecordSet, category_ids: dict[str, int]) -> None:
-        self.records = records
-        self.category_ids = category_ids
-        self.seen: dict[int | str, str] = {}
-        self.clipped = 0
-        self.lost_segmentations = 0
-        self.invalid_areas = 0
-
-    def image(self, record: ImageRecord) -> dict[str, Any]:
-        if record.id in self.seen:
-            reason = f"id {record.id!r} was used before by {self.seen[record.id]}"
-            raise InvalidAnnotationError(InvalidKind.DUPLICATE_IMAGE, reason)
-        self.seen[record.id] = record.where
-        width, height = _image_size(record)
-        annotations = []
-        for obj in record.objects:
-            try:
-                annotations.append(self.box(obj, width, height))
-            except InvalidAnnotationError as error:
-                self.records.reject(error.kind, obj.where, error)
-        return {
-            "file_name": str(record.path),
-            "height": height,
-            "width": width,
-            "image_id": record.id,
-            "annotations": annotations,
-        }
-
-    def box(self, obj: ObjectRecord, width: int, height: int) -> dict[str, Any]:
-        if obj.class_name not in self.category_ids:
-            raise InvalidAnnotationError(
-                InvalidKind.UNKNOWN_CLASS, self._unknown_class(obj.class_name)
-            )
-        bbox, was_outside = clip_box(obj.box, self.records.coordinates, width, height)
-        self.clipped += was_outside
-        annotation = {
-            "bbox": bbox,
-            "bbox_mode": int(BoxMode.XYXY_ABS),
-            "category_id": self.category_ids[obj.class_name],
-            "iscrowd": obj.iscrowd,
-        }
-        if obj.difficult is not None:
-            annotation["difficult"] = obj.difficult
-        if obj.segmentation is not None:
-            segmentation = usable_segmentation(obj.segmentation, width, height)
-            if segmentation is None:
-                self.lost_segmentations += 1
-            else:
-                annotation["segmentation"] = segmentation
-        if obj.area is not None:
-            # As stated, also where the box is clipped: COCO's sizes are those of whole segments.
-            area = usable_area(obj.area)
-            if area is None:
-                self.invalid_areas += 1
-            else:
-                annotation["area"] = area
-        return annotation
-
-    def _unknown_class(self, name: str) -> str:
-        near = [known for known in self.category_ids if known.lower() == name.lower()]
-        hint = f"; the class list has '{near[0]}', and upper and lower case differ" if near else ""
-        return f"unknown class {name!r}{hint}"
+            found = InvalidAnnotation(error.kind, image.where, str(error), int(boxes[i]))
+            invalid.append((i, found))
+    return sizes, invalid
 
 
 def _image_size(record: ImageRecord) -> tuple[int, int]:
@@ -178,6 +148,53 @@ def _image_size(record: ImageRecord) -> tuple[int, int]:
     if record.stated_size not in (None, size):
         turned = " (turned by its EXIF orientation)" if record.stated_size == size[::-1] else ""
         stated, found = ("{} x {}".format(*wh) for wh in (record.stated_size, size))
-        reason = f"stated {stated}, but {record.path.name} is {found}{turned}"
+        reason = f"stated {stated}, but {os.path.basename(record.path)} is {found}{turned}"
         raise InvalidAnnotationError(InvalidKind.OTHER_SIZE, reason)
     return size
+
+
+def _category_ids(names: Iterable[str], classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return int32, the category id of each name or -1, and what to say of a name without one."""
+    known = {name: i for i, name in enumerate(classes)}
+    reasons = []
+    for name in names:
+        near = [other for other in known if other.lower() == name.lower()]
+        hint = f"; the class list has '{near[0]}', and upper and lower case differ" if near else ""
+        reasons.append(f"unknown class {name!r}{hint}")
+    return np.array([known.get(name, -1) for name in names], np.int32), reasons
+
+
+def _image_columns(images: list[ImageRecord], sizes: np.ndarray) -> dict[str, np.ndarray]:
+    texts = [
+        json.dumps((image.path, height, width, image.id)).encode()
+        for image, (width, height) in zip(images, sizes.tolist(), strict=True)
+    ]
+    joined, ends = pack_texts(texts)
+    return {"images": joined, "image_ends": ends}
+
+
+def _areas(written: np.ndarray, report: Report) -> np.ndarray:
+    """Return float64, NaN where no area is stated or none that is usable.
+
+    It is taken as stated, also where the box is clipped: COCO's sizes are those of whole segments.
+    """
+    areas = [None if area is None else usable_area(area) for area in written]
+    invalid = sum(area is None for area in areas) - sum(area is None for area in written)
+    if invalid:
+        report.notes.append(
+            "boxes whose 'area' is not a finite number >= 0, so that the area of their segment or "
+            f"box is taken: {invalid}"
+        )
+    return np.array(areas, np.float64)  # None becomes NaN
+
+
+def _segmentations(objects: _Objects, sizes: np.ndarray, report: Report) -> dict[str, np.ndarray]:
+    texts, lost = [], 0
+    for value, image in zip(objects.segmentation, objects.image, strict=False):
+        usable = None if value is None else usable_segmentation(value, *sizes[image].tolist())
+        lost += usable is None and value is not None
+        texts.append(b"" if usable is None else msgspec.json.encode(usable))
+    if lost:
+        report.notes.append(f"boxes kept without their segmentation, which is invalid: {lost}")
+    joined, ends = pack_texts(texts if any(texts) else [])
+    return {"segmentations": joined, "segmentation_ends": ends}

@@ -2,22 +2,78 @@
 
 import json
 import os
+from array import array
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from counterpoise.datasets.files import read_text, require_folder
+import msgspec
+import numpy as np
+
+from counterpoise.datasets.files import is_found_by_a_walk, read_text, require_folder
 from counterpoise.datasets.invalid_annotations import InvalidAnnotationError, InvalidKind
 from counterpoise.datasets.json_fields import (
-    get_box,
+    get_bbox,
     get_crowd_flag,
     get_identifier,
     get_size,
     get_text,
 )
-from counterpoise.datasets.records import Coordinates, ImageRecord, ObjectRecord, RecordSet
+from counterpoise.datasets.records import Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError
+
+
+class _Image(msgspec.Struct, gc=False):
+    """An entry of ``images``, with the types that it should have."""
+
+    id: int | str
+    file_name: int | str
+    width: Any = None
+    height: Any = None
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    """An entry of ``annotations``, with the types that it should have."""
+
+    image_id: int | str
+    category_id: int | str
+    bbox: tuple[float, float, float, float]
+    id: int | str | None = None
+    iscrowd: Literal[0, 1] = 0
+    segmentation: Any = None
+    area: Any = None
+
+
+class _Lists(msgspec.Struct):
+    """The three lists of a file, their entries not parsed yet."""
+
+    images: list[msgspec.Raw]
+    annotations: list[msgspec.Raw]
+    categories: list[Any]
+
+
+@dataclass
+class _File:
+    """The three lists of a file; entries of the first two are JSON, or parsed where ``is_json`` is
+    False because the file is more than JSON allows (it may hold NaN)."""
+
+    images: list[Any]
+    annotations: list[Any]
+    categories: list[Any]
+    is_json: bool
+
+    def typed(self, kind: type) -> Any:
+        """Return the function that makes a struct of an entry, or raises ValidationError."""
+        if self.is_json:
+            return msgspec.json.Decoder(kind).decode
+        return partial(msgspec.convert, type=kind)
+
+    def plain(self, entry: Any) -> Any:
+        """Return an entry as Python has it."""
+        return json.loads(bytes(entry)) if self.is_json else entry
 
 
 def read_coco(spec: DatasetSpec) -> RecordSet:
@@ -27,53 +83,55 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
         UserError: the folder or the file is missing, the file is not a JSON object, or one of its
             lists ``images``, ``annotations`` and ``categories`` is missing or cannot be used.
     """
-    images_root = require_folder(spec.images, f"DATASETS.CUSTOM.{spec.name}.IMAGES")
-    content = _load_json(spec)
+    root = str(require_folder(spec.images, f"DATASETS.CUSTOM.{spec.name}.IMAGES"))
+    content = _load(spec)
     file = spec.annotations.name
-    records = RecordSet(source=str(spec.annotations), coordinates=Coordinates.PIXELS)
-    categories = _categories(content["categories"], spec)
-    root = _unused_root(content, categories)
-    if root is not None and not spec.classes:
+    categories = _categories(content.categories, spec)
+    records = RecordSet(
+        source=str(spec.annotations),
+        coordinates=Coordinates.PIXELS,
+        place=partial(_place, content, file),
+    )
+    unused = _unused_root(content, categories)
+    if unused is not None and not spec.classes:
         records.notes.append(
-            f"category '{categories[root]}' (id {root!r}) has no annotation and is only the "
+            f"category '{categories[unused]}' (id {unused!r}) has no annotation and is only the "
             "supercategory of all others: it is not a class, unless CLASSES lists it"
         )
-    names = (name for key, name in categories.items() if key != root)
+    names = (name for key, name in categories.items() if key != unused)
     records.class_names = tuple(dict.fromkeys(names))
     twice = [name for name, n in Counter(categories.values()).items() if n > 1]
     if twice:
         records.notes.append(f"categories of the same name are one class: {', '.join(twice)}")
-
-    by_id: dict[int | str, ImageRecord] = {}
-    for number, image in enumerate(content["images"]):
-        try:
-            record = _image_record(image, file, images_root)
-        except ValueError as error:
-            where = f"{file}, images[{number}]"
-            records.reject(InvalidKind.UNREADABLE_ENTRY, where, error)
-            continue
-        records.images.append(record)
-        by_id.setdefault(record.id, record)  # a second one is invalid: it gets no objects
-    _attach_annotations(content["annotations"], file, categories, by_id, records)
-    records.images.sort(key=lambda record: _id_order(record.id))
+    index_of = _read_images(content, file, root, records)
+    _read_annotations(content, categories, index_of, records)
+    _sort_by_id(records)
     return records
 
 
-def _load_json(spec: DatasetSpec) -> dict[str, list[Any]]:
+def _load(spec: DatasetSpec) -> _File:
     what = f"DATASETS.CUSTOM.{spec.name}.ANNOTATIONS"
     text = read_text(spec.annotations, what)
+    try:
+        lists = msgspec.json.decode(text, type=_Lists)
+    except (msgspec.DecodeError, RecursionError):
+        return _load_leniently(text, spec.annotations, what)
+    return _File(lists.images, lists.annotations, lists.categories, is_json=True)
+
+
+def _load_leniently(text: str, path: Path, what: str) -> _File:
+    """Read what Python takes for JSON, such as NaN, or say what is wrong with the file."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{what}: {spec.annotations} is not readable JSON ({error}): give a COCO instances file"
+            f"{what}: {path} is not readable JSON ({error}): give a COCO instances file"
         ) from error
-    for key in ("images", "annotations", "categories"):
+    keys = ("images", "annotations", "categories")
+    for key in keys:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(
-                f"{what}: {spec.annotations} holds no list '{key}': give a COCO instances file"
-            )
-    return content
+            raise UserError(f"{what}: {path} holds no list '{key}': give a COCO instances file")
+    return _File(*(content[key] for key in keys), is_json=False)
 
 
 def _categories(written: list[Any], spec: DatasetSpec) -> dict[int | str, str]:
@@ -93,9 +151,7 @@ def _categories(written: list[Any], spec: DatasetSpec) -> dict[int | str, str]:
     return dict(sorted(names.items(), key=lambda item: _id_order(item[0])))
 
 
-def _unused_root(
-    content: dict[str, list[Any]], categories: dict[int | str, str]
-) -> int | str | None:
+def _unused_root(content: _File, categories: dict[int | str, str]) -> int | str | None:
     """Return the id of a category that only groups all others, as in every Roboflow export.
 
     Such a root has no annotation, not even an invalid one; all other categories name it as their
@@ -103,7 +159,7 @@ def _unused_root(
     other category without annotations is a class, such as an unused ``person`` of COCO, which is
     its own supercategory. A root has annotations in no split, so the splits of an export agree.
     """
-    above = {c["id"]: str(c.get("supercategory") or "none").strip() for c in content["categories"]}
+    above = {c["id"]: str(c.get("supercategory") or "none").strip() for c in content.categories}
     for key, name in categories.items():
         others = [other for other in categories if other != key]
         if (
@@ -112,7 +168,7 @@ def _unused_root(
             and all(above[other] == name != categories[other] for other in others)
             and not any(
                 isinstance(annotation, dict) and annotation.get("category_id") == key
-                for annotation in content["annotations"]
+                for annotation in map(content.plain, content.annotations)
             )
         ):
             return key
@@ -123,65 +179,126 @@ def _id_order(key: int | str) -> tuple[bool, int | str]:
     return isinstance(key, str), key  # numbers and text do not compare
 
 
-def _image_record(image: object, file: str, images_root: Path) -> ImageRecord:
-    image_id = get_identifier(image, "id")
-    return ImageRecord(
-        path=_image_path(images_root, get_text(image, "file_name")),
-        id=image_id,
-        where=f"{file}, image id {image_id!r}",
-        stated_size=get_size(image),
-    )
+def _read_images(content: _File, file: str, root: str, records: RecordSet) -> dict[int | str, int]:
+    """Append the readable images; return their indices by id."""
+    index_of: dict[int | str, int] = {}
+    typed = content.typed(_Image)
+    for number, entry in enumerate(content.images):
+        try:
+            record_id, name, size = _parse_image(entry, content, typed)
+        except ValueError as error:
+            records.reject(InvalidKind.UNREADABLE_ENTRY, f"{file}, images[{number}]", error)
+            continue
+        path = _image_path(root, name)
+        if not records.unwatched and not is_found_by_a_walk(path, root):
+            records.unwatched = path
+        # Of two images with one id, the second is invalid: it gets no objects.
+        index_of.setdefault(record_id, len(records.images))
+        where = f"{file}, image id {record_id!r}"
+        records.images.append(ImageRecord(path, record_id, where, size))
+    return index_of
 
 
-def _image_path(root: Path, file_name: str) -> Path:
+def _parse_image(
+    entry: Any, content: _File, typed: Any
+) -> tuple[int | str, str, tuple[int, int] | None]:
+    """Return id, file name and stated size of an entry; ValueError says what is wrong with it."""
+    try:
+        image = typed(entry)
+        name = str(image.file_name).strip()
+        if name:
+            return image.id, name, get_size(image.width, image.height)
+    except msgspec.DecodeError:
+        pass  # which field is wrong is found out below
+    item = content.plain(entry)
+    record_id, name = get_identifier(item, "id"), get_text(item, "file_name")
+    return record_id, name, get_size(item.get("width"), item.get("height"))
+
+
+def _image_path(root: str, file_name: str) -> str:
     """Return the file as named, else with Windows separators, else without its sub folders."""
+    named = os.path.join(root, file_name)
+    if os.path.isfile(named):
+        return named
     posix = file_name.replace("\\", "/")
-    tried = [root / file_name, root / posix, root / posix.rsplit("/", 1)[-1]]
-    return next((path for path in tried if os.path.isfile(path)), tried[1])
+    tried = [os.path.join(root, name) for name in (posix, posix.rsplit("/", 1)[-1])]
+    return next(filter(os.path.isfile, tried), tried[0])
 
 
-def _attach_annotations(
-    annotations: list[Any],
-    file: str,
+def _read_annotations(
+    content: _File,
     categories: dict[int | str, str],
-    images: dict[int | str, ImageRecord],
+    index_of: dict[int | str, int],
     records: RecordSet,
 ) -> None:
+    """Append the readable annotations to the objects of the set."""
+    typed, objects = content.typed(_Annotation), records.objects
     seen: set[int | str] = set()
-    for number, annotation in enumerate(annotations):
-        where = f"{file}, annotations[{number}]"
+    for number, entry in enumerate(content.annotations):
         try:
-            if isinstance(annotation, dict) and annotation.get("id") is not None:
-                key = get_identifier(annotation, "id")
-                where = f"{file}, annotation id {key!r}"
-                if key in seen:
-                    reason = f"used a second time by annotations[{number}]"
-                    raise InvalidAnnotationError(InvalidKind.DUPLICATE_ANNOTATION, reason)
-                seen.add(key)
-            image_id = get_identifier(annotation, "image_id")
-            record = _object_record(annotation, where, categories)
-            if image_id not in images:
-                raise InvalidAnnotationError(
-                    InvalidKind.UNKNOWN_IMAGE, f"no image has the id {image_id!r}"
-                )
+            annotation = _parse(entry, number, content, typed, seen)
+            name = categories.get(annotation.category_id)
+            if name is None:
+                reason = f"category id {annotation.category_id!r} is not among the categories"
+                raise InvalidAnnotationError(InvalidKind.UNKNOWN_CLASS, reason)
+            image = index_of.get(annotation.image_id)
+            if image is None:
+                reason = f"no image has the id {annotation.image_id!r}"
+                raise InvalidAnnotationError(InvalidKind.UNKNOWN_IMAGE, reason)
         except InvalidAnnotationError as error:
-            records.reject(error.kind, where, error)
+            records.reject(error.kind, records.place(None, number), error)
         except ValueError as error:
-            records.reject(InvalidKind.UNREADABLE_OBJECT, where, error)
+            kind = InvalidKind.UNREADABLE_OBJECT
+            records.reject(kind, records.place(None, number), error)
         else:
-            images[image_id].objects.append(record)
+            x, y, width, height = annotation.bbox
+            box = (x, y, x + width, y + height)
+            objects.add(image, name, box, number, annotation.iscrowd)
+            objects.segmentation.append(annotation.segmentation or None)
+            objects.area.append(annotation.area)
 
 
-def _object_record(annotation: Any, where: str, categories: dict[int | str, str]) -> ObjectRecord:
-    category_id, box = get_identifier(annotation, "category_id"), get_box(annotation)
-    if category_id not in categories:
-        reason = f"category id {category_id!r} is not among the categories"
-        raise InvalidAnnotationError(InvalidKind.UNKNOWN_CLASS, reason)
-    return ObjectRecord(
-        class_name=categories[category_id],
-        box=box,
-        where=where,
-        iscrowd=get_crowd_flag(annotation),
-        segmentation=annotation.get("segmentation") or None,
-        area=annotation.get("area"),
+def _parse(
+    entry: Any, number: int, content: _File, typed: Any, seen: set[int | str]
+) -> _Annotation:
+    """Parse an annotation whose id, if it has one, is new, and enter it into `seen`."""
+    annotation = item = None
+    try:
+        annotation = typed(entry)
+        key = annotation.id
+    except msgspec.DecodeError:  # which field is wrong is found out below
+        item = content.plain(entry)
+        given = isinstance(item, dict) and item.get("id") is not None
+        key = get_identifier(item, "id") if given else None
+    if key is not None:
+        if key in seen:
+            reason = f"used a second time by annotations[{number}]"
+            raise InvalidAnnotationError(InvalidKind.DUPLICATE_ANNOTATION, reason)
+        seen.add(key)
+    if annotation is not None:
+        return annotation
+    return _Annotation(
+        image_id=get_identifier(item, "image_id"),
+        category_id=get_identifier(item, "category_id"),
+        bbox=get_bbox(item),
+        iscrowd=get_crowd_flag(item),
+        segmentation=item.get("segmentation"),
+        area=item.get("area"),
     )
+
+
+def _place(content: _File, file: str, _: ImageRecord | None, number: int) -> str:
+    """Name an annotation by its id, or by its place where it has none."""
+    try:
+        key = get_identifier(content.plain(content.annotations[number]), "id")
+        return f"{file}, annotation id {key!r}"
+    except ValueError:
+        return f"{file}, annotations[{number}]"
+
+
+def _sort_by_id(records: RecordSet) -> None:
+    order = sorted(range(len(records.images)), key=lambda i: _id_order(records.images[i].id))
+    place_of = np.empty(len(order), np.int64)
+    place_of[order] = np.arange(len(order))
+    records.images = [records.images[i] for i in order]
+    records.objects.image = array("q", place_of[records.objects.image].tobytes())

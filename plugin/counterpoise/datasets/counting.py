@@ -7,12 +7,15 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
+from torch.utils.data import ConcatDataset
 
 from counterpoise.balance.class_counts import ClassCounts
+from counterpoise.datasets.packed import PackedRecords
+from counterpoise.datasets.registration import CustomLoader
 from counterpoise.errors import UserError, did_you_mean
 
 #: Name of a dataset -> the function that was registered for it, and what that returned.
-_read: dict[str, tuple[Callable[[], list[dict[str, Any]]], list[dict[str, Any]]]] = {}
+_read: dict[str, tuple[Callable[[], list[dict[str, Any]]], Sequence[dict[str, Any]]]] = {}
 
 
 def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
@@ -38,27 +41,34 @@ def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
             images, boxes = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         elif set(names) != set(boxes):
             raise UserError(_difference(dataset_names[0], set(boxes), dataset_name, set(names)))
+        num_images += len(dicts)
+        if isinstance(dicts, PackedRecords):
+            counts = (column.tolist() for column in dicts.count_classes(len(names)))
+            for name, with_class, of_class in zip(names, *counts, strict=True):
+                images[name] += with_class
+                boxes[name] += of_class
+            num_empty += int((dicts.object_counts == 0).sum())
+            continue
         for record in dicts:
             found = [_class_name(a, names, dataset_name) for a in _plain_annotations(record)]
             for name in found:
                 boxes[name] += 1
             for name in set(found):
                 images[name] += 1
-            num_images += 1
             num_empty += not found
     return ClassCounts(
         tuple(boxes), tuple(images.values()), tuple(boxes.values()), num_images, num_empty
     )
 
 
-def load_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], list[str]]:
+def load_dataset(dataset_name: str) -> tuple[Sequence[dict[str, Any]], list[str]]:
     """Return the records and the class names of a dataset in Detectron2's ``DatasetCatalog``.
 
     A dataset is read once in a process, and again where its name was registered anew.
 
     Returns:
-        the records, in Detectron2's form, which all callers share and none may change; and the
-        names.
+        the records, in Detectron2's form, which all callers share and none may change, packed where
+        it is a custom dataset; and the names.
 
     Raises:
         UserError: an unknown dataset, one that cannot be read, or one without ``thing_classes``.
@@ -111,8 +121,34 @@ def read_once(dataset_names: Sequence[str]) -> Iterator[None]:
         DatasetCatalog.update(registered)
 
 
-def _records(dataset_name: str) -> list[dict[str, Any]]:
+def loader_dataset(
+    dataset_names: Sequence[str], filter_empty: bool
+) -> PackedRecords | ConcatDataset | None:
+    """Return the records of custom datasets for Detectron2's loaders, to be shared by all workers.
+
+    Args:
+        dataset_names: names in Detectron2's ``DatasetCatalog``.
+        filter_empty: leave out images without boxes, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``.
+
+    Returns:
+        the records that Detectron2's functions would find; None where one of the datasets is not
+        custom, so that these have to find them.
+
+    Raises:
+        UserError: as :func:`load_dataset`.
+    """
+    records = [load_dataset(name)[0] for name in dataset_names]
+    if not all(isinstance(part, PackedRecords) for part in records):
+        return None
+    if filter_empty:
+        records = [part.select(part.object_counts > 0) for part in records]
+    return records[0] if len(records) == 1 else ConcatDataset(records)
+
+
+def _records(dataset_name: str) -> Sequence[dict[str, Any]]:
     load, metadata = DatasetCatalog[dataset_name], MetadataCatalog.get(dataset_name)
+    if isinstance(load, CustomLoader):
+        return load.records()
     if getattr(load, "__module__", "") != load_coco_json.__module__ or not metadata.get(
         "json_file"
     ):

@@ -65,10 +65,12 @@ def find_files(root: Path, wanted: Callable[[str], bool]) -> list[Path]:
     Links to folders are followed, each folder once. Hidden names are left out: ``._a.jpg`` of
     macOS and ``.ipynb_checkpoints`` hold copies, not data.
     """
-    return sorted(Path(p) for p in _walk(root) if wanted(os.path.splitext(p)[1].lower()))
+    return sorted(Path(p) for p in walk(root) if wanted(os.path.splitext(p)[1].lower()))
 
 
-def _walk(root: Path) -> Iterator[str]:
+def walk(root: str | Path) -> Iterator[str]:
+    """Name the files under ``root`` as :func:`find_files` does, of all suffixes and unsorted."""
+
     def fail(error: OSError) -> None:
         raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}")
 
@@ -81,6 +83,12 @@ def _walk(root: Path) -> Iterator[str]:
         seen.add(real)
         subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
         yield from (os.path.join(folder, f) for f in files if not f.startswith("."))
+
+
+def is_found_by_a_walk(path: str, root: str) -> bool:
+    """Whether :func:`find_files` of ``root`` lists a path, or would if it were there."""
+    inner = path.removeprefix(root)
+    return path != inner and not ("/." in inner or "/__MACOSX" in inner)
 
 
 def path_parts(written: str, root: str = "") -> tuple[str, ...]:

@@ -1,10 +1,14 @@
 """The size of an image as Detectron2 will read it, from its header, and whether it is complete."""
 
+import io
 import os
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
+from counterpoise.datasets.image_headers import plain_size
+
+_HEAD = 4096  # bytes; enough for the headers of most files
 _TAIL = 4096  # bytes; cameras and converters pad a file behind its end marker
 _END_MARKERS = {
     "JPEG": b"\xff\xd9",
@@ -18,7 +22,7 @@ class UnreadableImageError(Exception):
     """An image that training could not read; the message is the reason."""
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
     """Return (width, height) in pixels with the EXIF orientation applied.
 
     ``detectron2.data.detection_utils.read_image`` applies it too, so this is the size that the
@@ -30,19 +34,29 @@ def read_image_size(path: Path) -> tuple[int, int]:
         UnreadableImageError: no image, or a truncated one.
         FileNotFoundError: there is no such file.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(path)
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            width, height = image.size
-            tail = _tail(path)
-            sideways = _orientation(image, tail) in _SIDEWAYS
-            marker = _END_MARKERS.get(image.format or "")
-            if marker is None or marker not in tail:
-                image.load()
+        with open(path, "rb", buffering=0) as file:
+            head, tail = file.read(_HEAD), _tail(file)
+            found = plain_size(head)
+            complete = found is not None and _END_MARKERS[found.format] in tail
+            if complete and b"eXIf" not in tail:  # which may turn the image, also from behind it
+                return found.width, found.height
+            file.seek(0)
+            return _size_by_pillow(io.BufferedReader(file), tail)
     except Exception as error:  # Pillow's plugins raise anything on broken files
+        if not os.path.isfile(path):
+            raise FileNotFoundError(path) from None
         reason = str(error).replace(str(path), "").strip() or type(error).__name__
         raise UnreadableImageError(reason) from error
+
+
+def _size_by_pillow(file: BinaryIO, tail: bytes) -> tuple[int, int]:
+    with Image.open(file) as image:
+        width, height = image.size
+        sideways = _orientation(image, tail) in _SIDEWAYS
+        marker = _END_MARKERS.get(image.format or "")
+        if marker is None or marker not in tail:
+            image.load()
     return (height, width) if sideways else (width, height)
 
 
@@ -57,7 +71,6 @@ def _orientation(image: Image.Image, tail: bytes) -> int | None:
         return None
 
 
-def _tail(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-        return file.read()
+def _tail(file: BinaryIO) -> bytes:
+    file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+    return file.read()

@@ -3,8 +3,6 @@
 from reprlib import repr  # bounded in length and depth, whatever the file holds
 from typing import Any
 
-from counterpoise.datasets.records import Box
-
 
 def get_field(item: Any, key: str) -> Any:
     """Return the value of a key that must be there."""
@@ -31,14 +29,13 @@ def get_text(item: Any, key: str) -> str:
     return text
 
 
-def get_size(item: dict[str, Any]) -> tuple[int, int] | None:
-    """Return ``width`` and ``height``; None where they are not stated, or stated as 0."""
-    size = item.get("width"), item.get("height")
-    if size in ((None, None), (0, 0)):
+def get_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Return the two sides; None where they are not stated, or stated as 0."""
+    if (width, height) in ((None, None), (0, 0)):
         return None
-    if not all(is_number(side) for side in size):
-        raise ValueError(f"its size is {repr(size[0])} x {repr(size[1])}")
-    return size
+    if not (is_number(width) and is_number(height)):
+        raise ValueError(f"its size is {repr(width)} x {repr(height)}")
+    return width, height
 
 
 def get_crowd_flag(item: dict[str, Any]) -> int:
@@ -49,8 +46,8 @@ def get_crowd_flag(item: dict[str, Any]) -> int:
     return int(value)
 
 
-def get_box(item: Any) -> Box:
-    """Return ``bbox``, written as [x, y, width, height], as (x0, y0, x1, y1)."""
+def get_bbox(item: Any) -> tuple[float, float, float, float]:
+    """Return ``bbox``, which is [x, y, width, height]."""
     value = get_field(item, "bbox")
     if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
         raise ValueError(f"its 'bbox' is {repr(value)}, expected [x, y, width, height]")
@@ -58,7 +55,7 @@ def get_box(item: Any) -> Box:
         x, y, width, height = map(float, value)
     except OverflowError:
         raise ValueError("its 'bbox' holds a number that is too large") from None
-    return x, y, x + width, y + height
+    return x, y, width, height
 
 
 def is_number(value: object) -> bool:

@@ -4,10 +4,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+
+from counterpoise.datasets import cache
+from counterpoise.datasets.cache import Reading
 from counterpoise.datasets.checks import check_records
 from counterpoise.datasets.coco import read_coco
+from counterpoise.datasets.fingerprint import fingerprint
+from counterpoise.datasets.packed import PackedRecords
 from counterpoise.datasets.records import RecordSet
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.spec import DatasetSpec
@@ -17,8 +23,6 @@ from counterpoise.datasets.yolo import read_yolo
 from counterpoise.datasets.yolo_yaml import yolo_class_names
 from counterpoise.errors import UserError
 
-DatasetDicts = list[dict[str, Any]]
-
 _READERS: dict[str, Callable[[DatasetSpec], RecordSet]] = {
     "voc": read_voc,
     "yolo": read_yolo,
@@ -26,8 +30,8 @@ _READERS: dict[str, Callable[[DatasetSpec], RecordSet]] = {
 }
 _logger = logging.getLogger("counterpoise.datasets")
 
-# Parsed for its class names and not yet loaded: a run asks for the names first.
-_parsed: dict[DatasetSpec, RecordSet] = {}
+# Read for its class names and not yet loaded: a run asks for the names first.
+_read: dict[DatasetSpec, Reading] = {}
 
 
 def read_class_names(spec: DatasetSpec) -> list[str]:
@@ -42,25 +46,76 @@ def read_class_names(spec: DatasetSpec) -> list[str]:
         return list(spec.classes)
     if spec.format == "yolo":
         return list(yolo_class_names(spec))
-    if spec not in _parsed:
-        _parsed[spec] = _READERS[spec.format](spec)
-    return list(_own_names(spec, _parsed[spec]))
+    if spec not in _read:
+        _read[spec] = _kept_or_read(spec, None)
+    return list(_own_names(spec, _read[spec]))
 
 
-def _own_names(spec: DatasetSpec, records: RecordSet) -> tuple[str, ...]:
-    names = spec.classes or records.class_names
-    if not names:
+def _own_names(spec: DatasetSpec, reading: Reading) -> tuple[str, ...]:
+    if not reading.class_names:
         raise UserError(
-            f"dataset '{spec.name}' defines no class in {records.source}: set "
+            f"dataset '{spec.name}' defines no class in {reading.report.source}: set "
             f"DATASETS.CUSTOM.{spec.name}.CLASSES"
         )
-    return names
+    return reading.class_names
+
+
+def _reading(spec: DatasetSpec, classes: tuple[str, ...] | None) -> Reading:
+    """Read a dataset with its own classes, and number them by those of the run."""
+    own = _read.pop(spec, None) or _kept_or_read(spec, None)
+    if classes in (None, own.class_names):
+        return own
+    if not set(own.class_names) <= set(classes):
+        return _kept_or_read(spec, classes)  # reports each box of a class that is not in the list
+    ids = [classes.index(name) for name in own.class_names]
+    return replace(own, records=own.records.relabelled(ids))
+
+
+def _kept_or_read(spec: DatasetSpec, classes: tuple[str, ...] | None) -> Reading:
+    """Take a dataset from its cache file, or read it and write that file."""
+    if spec.cache is None:
+        return _read_anew(spec, classes)[0]
+    try:
+        state = fingerprint(spec)
+    except (OSError, UserError):  # the reader says what is wrong
+        return _read_anew(spec, classes)[0]
+    path = cache.cache_file(spec, classes)
+    kept = cache.load(path, state)
+    if kept is not None:
+        _logger.info("Dataset '%s' is unchanged and taken from %s", spec.name, path)
+        return kept
+    reading, unwatched = _read_anew(spec, classes)
+    if unwatched:
+        _logger.info(
+            "Dataset '%s' is read anew at every start, because the image %s is outside its folder",
+            spec.name, unwatched,
+        )  # fmt: skip
+    elif state.settled:
+        cache.store(path, reading, state, len(classes or reading.class_names))
+    return reading
+
+
+def _read_anew(spec: DatasetSpec, classes: tuple[str, ...] | None) -> tuple[Reading, str]:
+    """Read a dataset; return it, and an image whose changes cannot be noticed, or ""."""
+    parsed = _READERS[spec.format](spec)
+    names = spec.classes or parsed.class_names
+    report = Report(spec.name, spec.format, parsed.source)
+    records = check_records(parsed, classes or names, report)
+    held = _held_out(records, spec.holdout) if spec.holdout and len(records) > 1 else None
+    return Reading(records, names, report, held), parsed.unwatched
+
+
+def _held_out(records: PackedRecords, fraction: float) -> np.ndarray:
+    ids = [record["image_id"] for record in records]
+    labels = [frozenset(a["category_id"] for a in record["annotations"]) for record in records]
+    held = stratified_holdout(ids, labels, fraction)
+    return np.array([image_id in held for image_id in ids])
 
 
 class Part(NamedTuple):
     """A dataset as registered: a whole source, or one side of its holdout."""
 
-    dicts: DatasetDicts
+    dicts: PackedRecords
     report: Report
 
 
@@ -89,17 +144,15 @@ class Source:
             UserError: a file or class list is missing or unusable, no image is left, or there are
                 invalid annotations and they are refused.
         """
-        spec = self.spec
-        records = _parsed.pop(spec, None) or _READERS[spec.format](spec)
-        classes = self.classes or _own_names(spec, records)
-        report = Report(spec.name, spec.format, records.source)
-        dicts = check_records(records, classes, report)
+        spec, reading = self.spec, _reading(self.spec, self.classes)
+        classes = self.classes or _own_names(spec, reading)
+        report = replace(reading.report, notes=list(reading.report.notes))
         if self._refuse:
             report.refuse()
         report.refuse_if_without_images()
-        parts = {spec.name: Part(dicts, report)}
+        parts = {spec.name: Part(reading.records, report)}
         if spec.holdout:
-            parts |= self._held_out(dicts, classes, report)
+            parts |= self._held_out(reading, classes, report)
         _logger.log(
             logging.WARNING if report.invalid_annotations else logging.INFO, report.summary()
         )
@@ -107,34 +160,31 @@ class Source:
         return parts
 
     def _held_out(
-        self, dicts: DatasetDicts, classes: tuple[str, ...], report: Report
+        self, reading: Reading, classes: tuple[str, ...], report: Report
     ) -> dict[str, Part]:
-        if len(dicts) < 2:
+        if reading.held is None:
             raise UserError(
                 f"DATASETS.CUSTOM.{self.spec.name}.HOLDOUT needs at least two usable images, but "
-                f"{report.source} holds {len(dicts)}: set it to 0"
+                f"{report.source} holds {report.images}: set it to 0"
             )
-        ids = [d["image_id"] for d in dicts]
-        labels = [frozenset(a["category_id"] for a in d["annotations"]) for d in dicts]
-        held = stratified_holdout(ids, labels, self.spec.holdout)
-        train = [d for d in dicts if d["image_id"] not in held]
-        val = [d for d in dicts if d["image_id"] in held]
         parts = {}
-        for name, dicts_of_part in zip(self.spec.parts, (train, val), strict=True):
+        for name, chosen in zip(self.spec.parts, (~reading.held, reading.held), strict=True):
+            records = reading.records.select(chosen)
             part_report = replace(
                 report,
                 name=name,
-                images=len(dicts_of_part),
-                boxes=sum(len(d["annotations"]) for d in dicts_of_part),
-                empty_images=sum(not d["annotations"] for d in dicts_of_part),
+                images=len(records),
+                boxes=int(records.box_counts.sum()),
+                empty_images=int((records.box_counts == 0).sum()),
             )
-            parts[name] = Part(dicts_of_part, part_report)
+            parts[name] = Part(records, part_report)
             note = f"'{name}' takes {part_report.images} images, {part_report.boxes} boxes of it"
-            if lacking := _classes_in(dicts, classes) - _classes_in(dicts_of_part, classes):
+            if lacking := _classes_in(reading.records, classes) - _classes_in(records, classes):
                 note += f", but none of class {', '.join(sorted(lacking))}"
             report.notes.append(note)
         return parts
 
 
-def _classes_in(dicts: DatasetDicts, classes: tuple[str, ...]) -> set[str]:
-    return {classes[a["category_id"]] for d in dicts for a in d["annotations"]}
+def _classes_in(records: PackedRecords, classes: tuple[str, ...]) -> set[str]:
+    _, boxes = records.count_classes(len(classes), crowds=True)
+    return {classes[i] for i in np.flatnonzero(boxes)}

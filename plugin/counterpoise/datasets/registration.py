@@ -1,11 +1,13 @@
 """Custom datasets in Detectron2's catalogues: registered at once, read on first use."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from counterpoise.datasets.class_names import check_class_names
-from counterpoise.datasets.loading import DatasetDicts, Source
+from counterpoise.datasets.loading import Source
+from counterpoise.datasets.packed import PackedRecords
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError, did_you_mean
@@ -42,7 +44,7 @@ def register_datasets(
     if names == ():
         raise UserError("the class list is empty: name at least one class")
     for name in dataset_names(specs):
-        if name in DatasetCatalog and not isinstance(DatasetCatalog[name], _Loader):
+        if name in DatasetCatalog and not isinstance(DatasetCatalog[name], CustomLoader):
             raise UserError(
                 f"the dataset name '{name}' is already taken in Detectron2's catalogue: rename it "
                 "in DATASETS.CUSTOM"
@@ -69,17 +71,22 @@ def dataset_report(name: str) -> Report:
     raise UserError(f"there is no custom dataset named '{name}'; {hint}")
 
 
-class _Loader:
-    """The function that ``DatasetCatalog`` calls, recognisable as ours."""
+class CustomLoader:
+    """The function that ``DatasetCatalog`` calls for a custom dataset."""
 
     def __init__(self, name: str, source: Source) -> None:
         self.name = name
         self.source = source
 
-    def __call__(self) -> DatasetDicts:
-        dicts = self.source.parts[self.name].dicts
+    def __call__(self) -> list[dict[str, Any]]:
+        """Return the records as Detectron2 expects them."""
+        return list(self.records())
+
+    def records(self) -> PackedRecords:
+        """Return the records in their compact form; the dataset is read if it has not been yet."""
+        records = self.source.parts[self.name].dicts
         self.set_metadata()
-        return list(dicts)
+        return records
 
     def set_metadata(self) -> None:
         metadata = MetadataCatalog.get(self.name)
@@ -117,11 +124,11 @@ def _register(source: Source) -> None:
     for loader in earlier:
         loader.unregister()
     for name in names:
-        loader = _Loader(name, source)
+        loader = CustomLoader(name, source)
         if source.classes is not None:
             loader.set_metadata()
         DatasetCatalog.register(name, loader)
 
 
-def _ours() -> list[_Loader]:
-    return [loader for loader in DatasetCatalog.values() if isinstance(loader, _Loader)]
+def _ours() -> list[CustomLoader]:
+    return [loader for loader in DatasetCatalog.values() if isinstance(loader, CustomLoader)]

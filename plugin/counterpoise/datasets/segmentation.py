@@ -13,6 +13,8 @@ from detectron2.structures.masks import polygon_area
 # decoder read past the end.
 _COMPRESSED = re.compile(r"[0-o]*[0-O]")
 
+_LARGEST = 2.0**53  # pixels; beyond it, and for NaN, a number is no coordinate
+
 
 def usable_segmentation(value: Any, width: int, height: int) -> list | dict | None:
     """Return the polygons or the compressed RLE that Detectron2 can read.
@@ -69,6 +71,8 @@ def segment_area(segmentation: Any, width: int, height: int) -> float | None:
 
 def usable_area(value: Any) -> float | None:
     """Return the ``area`` of a COCO annotation; None where it is not a finite number >= 0."""
+    if type(value) is float:  # nearly all are, and it is faster to say so
+        return value if 0 <= value < math.inf else None
     if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's are Real, too
         return None
     try:
@@ -83,5 +87,5 @@ def _is_polygon(value: Any) -> bool:
         isinstance(value, list)
         and len(value) >= 6
         and len(value) % 2 == 0
-        and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+        and all(type(v) in (int, float) and -_LARGEST < v < _LARGEST for v in value)
     )

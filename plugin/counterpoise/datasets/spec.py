@@ -1,7 +1,7 @@
 """What the config node ``DATASETS.CUSTOM`` says, checked and put into one dataclass per dataset."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class DatasetSpec:
         split: key of ``data_yaml``, such as ``train`` or ``val``.
         classes: class names in order; empty takes those that the dataset itself defines.
         holdout: fraction of images put into ``<name>_val``; 0 keeps the dataset in one piece.
+        cache: folder in which what was read is kept; None reads it at every start.
     """
 
     name: str
@@ -61,6 +62,7 @@ class DatasetSpec:
     split: str
     classes: tuple[str, ...]
     holdout: float
+    cache: Path | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -68,12 +70,15 @@ class DatasetSpec:
         return (f"{self.name}_train", f"{self.name}_val") if self.holdout else (self.name,)
 
 
-def parse_specs(custom: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetSpec]:
+def parse_specs(
+    custom: Mapping[str, Mapping[str, Any]], cache: Path | None = None
+) -> dict[str, DatasetSpec]:
     """Check the node ``DATASETS.CUSTOM``; nothing on disk is looked at.
 
     Args:
         custom: per dataset name a mapping with keys of :data:`SPEC_DEFAULTS`; missing keys take
             their default. Paths are absolute.
+        cache: folder in which what was read of the datasets is kept; None keeps nothing.
 
     Returns:
         Specs by dataset name, in the order given.
@@ -84,7 +89,7 @@ def parse_specs(custom: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetSpe
     specs: dict[str, DatasetSpec] = {}
     taken: dict[str, str] = {}
     for raw_name, node in custom.items():
-        spec = _parse_spec(_dataset_name(raw_name), node)
+        spec = replace(_parse_spec(_dataset_name(raw_name), node), cache=cache)
         for part in spec.parts:
             if part in taken:
                 raise UserError(

@@ -1,10 +1,10 @@
 """YOLO: one txt per image, one line ``class cx cy w h`` per box in fractions of the image."""
 
+import math
 import os
-from collections.abc import Iterator
 
 from counterpoise.datasets.invalid_annotations import InvalidKind
-from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
+from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_layout import find_layout
 from counterpoise.datasets.yolo_yaml import yolo_class_names
@@ -21,6 +21,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
     records = RecordSet(
         source=", ".join(map(str, layout.places)),
         coordinates=Coordinates.FRACTIONS,
+        place=_place,
         class_names=names,
         notes=layout.notes,
     )
@@ -28,7 +29,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
     message_root = (spec.data_yaml or spec.annotations).parent
     for image, label in layout.pairs:
         image_id = os.path.splitext(os.path.relpath(image, layout.root))[0].replace(os.sep, "/")
-        record = ImageRecord(path=image, id=image_id, where=os.path.relpath(image, message_root))
+        record = ImageRecord(str(image), image_id, os.path.relpath(image, message_root))
         if label is not None:
             where = os.path.relpath(label, message_root)
             try:
@@ -36,7 +37,8 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
             except (OSError, UnicodeDecodeError) as error:
                 records.reject(InvalidKind.UNREADABLE_FILE, where, error)
                 continue
-            record.objects.extend(_objects(text, where, names, records))
+            record.labels = where
+            _add_objects(text, where, names, records)
         records.images.append(record)
     for label in layout.orphans:
         records.reject(
@@ -47,24 +49,26 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
     return records
 
 
-def _objects(
-    text: str, where: str, names: tuple[str, ...], records: RecordSet
-) -> Iterator[ObjectRecord]:
+def _add_objects(text: str, where: str, names: tuple[str, ...], records: RecordSet) -> None:
+    """Append the objects of a label file, as those of the next image of the set."""
     for number, line in enumerate(text.splitlines(), start=1):
         columns = line.split()
         if not columns:
             continue
-        at = f"{where}:{number}"
         try:
             index, box = parse_line(columns)
         except ValueError as error:
-            records.reject(InvalidKind.UNREADABLE_OBJECT, at, error)
+            records.reject(InvalidKind.UNREADABLE_OBJECT, f"{where}:{number}", error)
             continue
         if not 0 <= index < len(names):
             reason = f"class index {index}, but the {len(names)} classes are 0 to {len(names) - 1}"
-            records.reject(InvalidKind.UNKNOWN_CLASS, at, reason)
+            records.reject(InvalidKind.UNKNOWN_CLASS, f"{where}:{number}", reason)
             continue
-        yield ObjectRecord(class_name=names[index], box=box, where=at)
+        records.objects.add(len(records.images), names[index], box, number)
+
+
+def _place(image: ImageRecord, number: int) -> str:
+    return f"{image.labels}:{number}"
 
 
 def parse_line(columns: list[str]) -> tuple[int, Box]:
@@ -96,6 +100,6 @@ def parse_line(columns: list[str]) -> tuple[int, Box]:
     else:
         xs, ys = values[::2], values[1::2]
         box = (min(xs), min(ys), max(xs), max(ys))
-    if any(value != value for value in values):
+    if any(map(math.isnan, values)):
         raise ValueError("a coordinate is NaN")
     return int(label), box

@@ -1,6 +1,7 @@
 """Which image belongs to which YOLO label file."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from counterpoise.datasets.files import (
     path_parts,
     read_text,
     require_folder,
+    walk,
 )
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_yaml import split_places
@@ -57,6 +59,32 @@ def find_layout(spec: DatasetSpec) -> Layout:
         else:
             layout.pairs.append((place, _label_on_disk(place)))
     return layout
+
+
+def yolo_files(spec: DatasetSpec) -> Iterator[str]:
+    """Name all files on which the reading of a split depends, in an order that depends on them.
+
+    Raises:
+        UserError: as :func:`find_layout`.
+    """
+    if spec.data_yaml is None:
+        labels = str(spec.annotations)
+        yield from sorted((*walk(spec.images), *walk(labels)))
+        yield os.path.join(os.path.dirname(labels), "classes.txt")
+        return
+    yield str(spec.data_yaml)
+    places, _ = split_places(spec)
+    for place in places:
+        yield str(place)
+        if os.path.isdir(place):
+            labels = _beside_images(place)
+            yield from sorted(walk(place))
+            yield from sorted(walk(labels)) if labels and os.path.isdir(labels) else ()
+    if not all(map(os.path.isdir, places)):
+        # Where the images of a list are, and which have labels, follows from what exists.
+        for image, label in find_layout(spec).pairs:
+            yield str(image)
+            yield str(label)
 
 
 def _from_folders(spec: DatasetSpec) -> Layout:

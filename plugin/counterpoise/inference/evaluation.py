@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from counterpoise.datasets import ClassCounts, load_dataset
-from counterpoise.datasets.counting import read_once
+from counterpoise.datasets.counting import loader_dataset, read_once
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
 from counterpoise.evaluation.proposals import ProposalResult
@@ -100,8 +100,12 @@ def test_loader(cfg: CfgNode, name: str) -> Any:
     Raises:
         UserError: the dataset cannot be read.
     """
+    mapper, records = CheckedMapper(cfg, is_train=False), loader_dataset([name], filter_empty=False)
+    if records is not None:
+        workers = cfg.DATALOADER.NUM_WORKERS
+        return build_detection_test_loader(records, mapper=mapper, num_workers=workers)
     with read_once([name]):
-        return build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        return build_detection_test_loader(cfg, name, mapper=mapper)
 
 
 def check_test_classes(name: str, training: ClassCounts | None) -> None:

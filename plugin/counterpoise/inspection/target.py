@@ -9,7 +9,13 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from counterpoise.datasets import DatasetSpec, dataset_names, parse_specs, read_class_names
+from counterpoise.datasets import (
+    DatasetSpec,
+    cache_folder,
+    dataset_names,
+    parse_specs,
+    read_class_names,
+)
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.inspection.folders import ROLES, detect_folder
 
@@ -46,12 +52,13 @@ def find_target(name_or_folder: str, cfg: CfgNode) -> Target:
     Raises:
         UserError: there is neither, or the folder holds no dataset that is known.
     """
-    specs = parse_specs(cfg.DATASETS.CUSTOM)
+    cache = cache_folder(cfg.DATASETS.CACHE)
+    specs = parse_specs(cfg.DATASETS.CUSTOM, cache)
     path = Path(name_or_folder).expanduser()
     if name_or_folder in {*specs, *dataset_names(specs)}:
         return _named(name_or_folder, specs, cfg)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, cache)
     if path.is_file():
         raise UserError(f"{path} is a file: give the folder of the dataset, or a dataset's name")
     if name_or_folder in DatasetCatalog:
@@ -84,7 +91,7 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
     )
 
 
-def _folder(path: Path) -> Target:
+def _folder(path: Path, cache: Path | None) -> Target:
     found = detect_folder(path)
     name = re.sub(r"\W+", "_", path.resolve().name).strip("_") or "data"
     custom = {f"{name}_{split}" if split else name: e for split, e in found.entries.items()}
@@ -92,7 +99,7 @@ def _folder(path: Path) -> Target:
         dataset: split if split in ROLES else None
         for dataset, split in zip(custom, found.entries, strict=True)
     }
-    specs = parse_specs(custom)
+    specs = parse_specs(custom, cache)
     subject, *others = custom
     by_role = {role: dataset for dataset, role in roles.items()}
     tests = [

@@ -18,7 +18,7 @@ from torch import nn
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.datasets.composer import composer
-from counterpoise.datasets.counting import read_once
+from counterpoise.datasets.counting import loader_dataset, read_once
 from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
 from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
@@ -103,12 +103,14 @@ class BalancedTrainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader with this project's mapper, sampler and composer of images."""
         mapper = training_mapper(cfg)
-        with read_once(cfg.DATASETS.TRAIN):
-            parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        names, filter_empty = cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        records = loader_dataset(names, filter_empty)
+        with read_once(names):
+            parts = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=records)
         parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
         draws = draws_per_epoch(parts["sampler"], len(parts["dataset"]))
-        # Serialised once, so that workers and the composer share its memory.
-        parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
+        if records is None:  # serialised once, so that workers and the composer share its memory
+            parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
         mapper.compose = composer(cfg, parts["dataset"], draws)
         if mapper.compose is not None and cfg.INPUT.COMPOSE_UNTIL < 1:
             drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()

@@ -1,0 +1,208 @@
+"""Records of a dataset in a few arrays: compact, and shared by the workers of a loader."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from detectron2.structures import BoxMode
+
+_BLOCK = 1 << 14  # images that are counted at once: the memory does not grow with the dataset
+
+#: Column -> its type. `ends` columns hold where the part of each image or object ends in another.
+COLUMNS = {
+    "images": np.uint8,  # JSON of file_name, height, width and image_id
+    "image_ends": np.int64,
+    "box_ends": np.int64,
+    "boxes": np.float64,  # x0, y0, x1, y1 in pixels
+    "category_ids": np.int32,
+    "crowd": np.int8,
+    # The others are empty where the format does not have them.
+    "difficult": np.int8,
+    "areas": np.float64,  # NaN where an object has none
+    "segmentations": np.uint8,  # JSON, of length 0 where an object has none
+    "segmentation_ends": np.int64,
+}
+
+
+class PackedRecords(Sequence):
+    """Records in Detectron2's form, each of which is made when it is asked for.
+
+    A record and its annotations are new objects at every access: nobody can change what others
+    get. Processes that are forked share the arrays; to those that are spawned, PyTorch hands them
+    in shared memory, as it does with the list of Detectron2's loader.
+
+    Args:
+        columns: array per name in :data:`COLUMNS`, none of which may change afterwards.
+        rows: int64 (M,), which images these are and in what order; None takes all.
+
+    Raises:
+        ValueError: the columns do not fit together.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray], rows: np.ndarray | None = None) -> None:
+        self.columns = {name: np.asarray(columns[name], kind) for name, kind in COLUMNS.items()}
+        _check(self.columns)
+        self.rows = np.arange(len(self.columns["image_ends"])) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        file_name, height, width, image_id = json.loads(self._part("images", "image_ends", row))
+        return {
+            "file_name": file_name,
+            "height": height,
+            "width": width,
+            "image_id": image_id,
+            "annotations": self._annotations(row),
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def select(self, keep: np.ndarray) -> "PackedRecords":
+        """Return some of the records, which share the arrays of these.
+
+        Args:
+            keep: bool (M,), or int64 indices in the wanted order.
+        """
+        return PackedRecords(self.columns, self.rows[keep])
+
+    def relabelled(self, category_ids: Sequence[int]) -> "PackedRecords":
+        """Return the records with other category ids.
+
+        Args:
+            category_ids: the new id of each old one.
+        """
+        ids = np.asarray(category_ids, np.int32)[self.columns["category_ids"]]
+        return PackedRecords(self.columns | {"category_ids": ids}, self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays, in bytes."""
+        return sum(column.nbytes for column in self.columns.values()) + self.rows.nbytes
+
+    @cached_property
+    def box_counts(self) -> np.ndarray:
+        """int64 (M,): boxes per record, crowd regions included."""
+        return self._per_record(np.ones_like(self.columns["crowd"]))
+
+    @cached_property
+    def object_counts(self) -> np.ndarray:
+        """int64 (M,): boxes per record, crowd regions left out."""
+        return self._per_record(self.columns["crowd"] == 0)
+
+    def count_classes(self, number: int, crowds: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Count images and boxes per class, some records at a time.
+
+        Args:
+            number: of classes, K.
+            crowds: count crowd regions, too.
+
+        Returns:
+            two int64 (K,): the images that hold the class, and the boxes of it.
+        """
+        images, boxes = np.zeros(number, np.int64), np.zeros(number, np.int64)
+        ends = self.columns["box_ends"]
+        for start in range(0, len(self), _BLOCK):
+            rows = self.rows[start : start + _BLOCK]
+            counts = ends[rows] - self._starts(rows)
+            # the places of all boxes of these records, one record after the other
+            at = np.arange(counts.sum()) + np.repeat(ends[rows] - np.cumsum(counts), counts)
+            counted = slice(None) if crowds else self.columns["crowd"][at] == 0
+            ids = self.columns["category_ids"][at[counted]].astype(np.int64)
+            record = np.repeat(np.arange(len(rows)), counts)[counted]
+            boxes += np.bincount(ids, minlength=number)
+            images += np.bincount(np.unique(record * number + ids) % number, minlength=number)
+        return images, boxes
+
+    def _starts(self, rows: np.ndarray) -> np.ndarray:
+        return np.where(rows > 0, self.columns["box_ends"][rows - 1], 0)
+
+    def _part(self, column: str, ends: str, row: int) -> bytes:
+        start = self.columns[ends][row - 1] if row else 0
+        return self.columns[column][start : self.columns[ends][row]].tobytes()
+
+    def _annotations(self, row: int) -> list[dict[str, Any]]:
+        c = self.columns
+        part = slice(c["box_ends"][row - 1] if row else 0, c["box_ends"][row])
+        annotations = [
+            {
+                "bbox": box,
+                "bbox_mode": int(BoxMode.XYXY_ABS),
+                "category_id": label,
+                "iscrowd": crowd,
+            }
+            for box, label, crowd in zip(
+                c["boxes"][part].tolist(),
+                c["category_ids"][part].tolist(),
+                c["crowd"][part].tolist(),
+                strict=True,
+            )
+        ]
+        if len(c["difficult"]):
+            for annotation, difficult in zip(
+                annotations, c["difficult"][part].tolist(), strict=True
+            ):
+                annotation["difficult"] = difficult
+        if len(c["segmentation_ends"]):
+            for number, annotation in enumerate(annotations, start=part.start):
+                text = self._part("segmentations", "segmentation_ends", number)
+                if text:
+                    annotation["segmentation"] = msgspec.json.decode(text)
+        if len(c["areas"]):
+            for annotation, area in zip(annotations, c["areas"][part].tolist(), strict=True):
+                if area == area:
+                    annotation["area"] = area
+        return annotations
+
+    def _per_record(self, counted: np.ndarray) -> np.ndarray:
+        up_to = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
+        ends = self.columns["box_ends"][self.rows]
+        return up_to[ends] - up_to[self._starts(self.rows)]
+
+    @cached_property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        # One per array for all workers: PyTorch moves the memory of a tensor that it shares once.
+        arrays = {**self.columns, "rows": self.rows}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+    def __reduce__(self) -> tuple:
+        return _from_tensors, (self._tensors,)
+
+
+def _from_tensors(tensors: dict[str, torch.Tensor]) -> PackedRecords:
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return PackedRecords(arrays, arrays.pop("rows"))
+
+
+def pack_texts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Join texts.
+
+    Returns:
+        uint8 (sum of lengths,), and int64 (number of texts,) with the end of each.
+    """
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    return np.frombuffer(b"".join(texts), np.uint8), ends
+
+
+def _check(columns: Mapping[str, np.ndarray]) -> None:
+    """Refuse columns, such as those of a damaged file, that would be read past their ends."""
+    boxes = len(columns["boxes"])
+    per_box = ("category_ids", "crowd")
+    if_stated = ("difficult", "areas", "segmentation_ends")
+    ends = (("image_ends", "images"), ("box_ends", "boxes"), ("segmentation_ends", "segmentations"))
+    if (
+        columns["boxes"].shape != (boxes, 4)
+        or any(len(columns[name]) != boxes for name in per_box)
+        or any(len(columns[name]) not in (0, boxes) for name in if_stated)
+        or len(columns["box_ends"]) != len(columns["image_ends"])
+        or any((columns[e][-1] if len(columns[e]) else 0) != len(columns[of]) for e, of in ends)
+        or any((np.diff(columns[e], prepend=0) < 0).any() for e, _ in ends)
+    ):
+        raise ValueError("the columns of the records do not fit together")
