@@ -464,7 +464,8 @@ LAUNCHER_SECTIONS = (
                 "PRECISION",
                 "bfloat16",
                 "Type of mixed-precision training (`SOLVER.AMP.ENABLED`): `bfloat16` on any "
-                "device, `float16` with scaled gradients on a GPU. Evaluation stays in float32.",
+                "device, `float16` with scaled gradients on a GPU. Evaluation "
+                "follows `TEST.PRECISION`.",
                 Choices(acceleration.PRECISIONS),
             ),
         ),
@@ -501,6 +502,21 @@ LAUNCHER_SECTIONS = (
                 "AP",
                 "Metric of the first test set by which `model_best.pth` is chosen when "
                 "`TEST.EVAL_PERIOD` > 0: `AP`, `AP50`, `AP75` or `AP-` and the name of a class.",
+            ),
+            Key(
+                "IMS_PER_BATCH",
+                1,
+                "Images per forward pass in evaluation and prediction, on each GPU; 1 as in "
+                "Detectron2. Images of a batch are padded to its largest height and width, which "
+                "moves detections slightly; see `docs/performance.md`.",
+                Interval(1),
+            ),
+            Key(
+                "PRECISION",
+                "float32",
+                "Type of the forward passes in evaluation and prediction; `bfloat16` rounds, so "
+                "that detections are not exactly those of `float32`.",
+                Choices(acceleration.TEST_PRECISIONS),
             ),
         ),
     ),

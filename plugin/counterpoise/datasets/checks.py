@@ -6,11 +6,11 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.datasets.invalid_annotations import InvalidAnnotationError, InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, ObjectRecord, RecordSet
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_area, usable_segmentation
+from counterpoise.utils.images import UnreadableImageError, read_image_size
 
 # In pixels. Writers round to a few decimals: an overhang below it is not worth counting, and what
 # is thinner than it is not a visible part of a box.

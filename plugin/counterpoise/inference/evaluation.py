@@ -91,7 +91,7 @@ def _warn_of_proposals(name: str, proposals: ProposalResult | None) -> None:
 
 
 def test_loader(cfg: CfgNode, name: str) -> Any:
-    """Detectron2's loader of a test set, with :class:`CheckedMapper`.
+    """Detectron2's loader of a test set, with :class:`CheckedMapper` and ``TEST.IMS_PER_BATCH``.
 
     Args:
         cfg: prepared by :func:`prepare`.
@@ -101,7 +101,12 @@ def test_loader(cfg: CfgNode, name: str) -> Any:
         UserError: the dataset cannot be read.
     """
     with read_once([name]):
-        return build_detection_test_loader(cfg, name, mapper=CheckedMapper(cfg, is_train=False))
+        return build_detection_test_loader(
+            cfg,
+            name,
+            mapper=CheckedMapper(cfg, is_train=False),
+            batch_size=cfg.TEST.IMS_PER_BATCH,
+        )
 
 
 def check_test_classes(name: str, training: ClassCounts | None) -> None:
