@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> None:
     suffix = FORMATS[args.format][0]
     path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(f"model{suffix}")
     write_model(graph, description, args.format, path)
-    rows = zip(class_names, (number(score, 3) for score in description.score_thresholds), strict=True)
-    print(Table(("class", "score at least"), list(rows)).as_text())
+    scores = (number(score, 3) for score in description.score_thresholds)
+    rows = list(zip(class_names, scores, strict=True))
+    print(Table(("class", "score at least"), rows).as_text())
     print(f"\n{description.architecture}, {path.stat().st_size / 1e6:.1f} MB: {path}")
     if args.format == "onnx":
         print(f"counterpoise predict IMAGES --model {path}")

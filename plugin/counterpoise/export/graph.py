@@ -54,7 +54,9 @@ class DetectionGraph(nn.Module):
             right, bottom = -width % step, -height % step
             pixels = F.pad(pixels, (0, right, 0, bottom))
         boxes, scores, classes = self.detect(self.backbone(pixels[None]), size)
-        return clip(boxes, size), scores, classes
+        boxes = clip(boxes, size)
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        return boxes[inside], scores[inside], classes[inside]
 
     def detect(self, features: dict[str, Tensor], size: Tensor) -> Detections:
         """Detect objects from feature maps.
