@@ -10,8 +10,8 @@ The sides take turns, batch by batch, on the same decoded and resized images:
 - the exported model in ONNX Runtime and in TorchScript;
 - torchvision: its Faster R-CNN or RetinaNet around the same trained layers.
 
-Beside the images per second stands how far the detections are from stock's: how many of its ten best
-of each image the side finds too, with equal class and an IoU of at least 0.9, and the largest
+Beside the images per second stands how far the detections are from stock's: how many of its ten
+best of each image the side finds too, with equal class and an IoU of at least 0.9, and the largest
 differences of box and score among these.
 """
 
@@ -335,7 +335,8 @@ def main() -> None:
     chunk = max(args.batches)
     with torch.no_grad():
         for side in sides.values():
-            side.detect(images[: side.batch])  # warm up
+            for _ in range(3):  # TorchScript compiles while it runs
+                side.detect(images[: side.batch])
         for first in range(0, len(images), chunk):
             given = images[first : first + chunk]
             for side in sides.values():
