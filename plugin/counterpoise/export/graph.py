@@ -34,7 +34,9 @@ class DetectionGraph(nn.Module):
         self.backbone = model.backbone
         self.register_buffer("pixel_mean", model.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", model.pixel_std, persistent=False)
-        self.size_divisibility = model.backbone.size_divisibility
+        self.size_divisibility = model.backbone.padding_constraints.get(
+            "size_divisibility", model.backbone.size_divisibility
+        )
 
     def forward(self, image: Tensor) -> Detections:
         """Detect objects.
