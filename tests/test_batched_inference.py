@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
+from counterpoise.inference.batches import EqualSizeBatches
 from counterpoise.inference.evaluation import test_loader as loader_of
 from counterpoise.inference.prediction import predict
 from counterpoise.modeling.acceleration import accelerate
@@ -15,6 +17,7 @@ from models import batch, build, quick_config
 from test_autocast import spread_predictions
 from test_retinanet import retinanet_config
 
+NO_WORKERS = ("DATALOADER.NUM_WORKERS", "0")
 CONFIGS = {"two stages": quick_config, "one stage": retinanet_config}
 
 
@@ -54,7 +57,7 @@ def test_predictions_come_in_the_order_of_the_images_for_each_batch_size(tmp_pat
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:200] + b"IEND\xaeB`\x82")
     results = {}
     for size in ("1", "2", "8"):
-        cfg = quick_config("TEST.IMS_PER_BATCH", size, "DATALOADER.NUM_WORKERS", "0")
+        cfg = quick_config("TEST.IMS_PER_BATCH", size, *NO_WORKERS)
         results[size] = list(predict(cfg, detector(cfg), images))
     for found in results.values():
         assert [each.image for each in found] == images
@@ -66,9 +69,33 @@ def test_predictions_come_in_the_order_of_the_images_for_each_batch_size(tmp_pat
 
 
 def test_evaluation_loads_batches_of_the_key(run):
-    cfg = quick_config("TEST.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0")
-    assert [len(images) for images in loader_of(cfg, "shapes_val")] == [2]
-    assert len(loader_of(quick_config("DATALOADER.NUM_WORKERS", "0"), "shapes_val")) == 2
+    model = nn.Identity()
+    one, two = (quick_config("TEST.IMS_PER_BATCH", size, *NO_WORKERS) for size in "12")
+    assert [len(images) for images in loader_of(two, "shapes_val", model)] == [2]
+    assert len(loader_of(one, "shapes_val", model)) == 2
+
+
+def test_a_batch_holds_images_of_one_padded_size(tmp_path):
+    sizes = [(64, 80), (96, 64), (60, 81), (64, 80), (40, 40), (64, 90)]
+    images = photos(tmp_path, sizes)
+    cfg = quick_config("TEST.IMS_PER_BATCH", "8", "INPUT.MIN_SIZE_TEST", "0", *NO_WORKERS)
+    model = detector(cfg)
+    seen = []
+    model.register_forward_pre_hook(lambda _m, given: seen.append(len(given[0])))
+    together = list(predict(cfg, model, images))
+    assert seen == [1, 1, 2, 1, 1]
+    single = quick_config("INPUT.MIN_SIZE_TEST", "0", *NO_WORKERS)
+    for found, alone in zip(together, predict(single, detector(single), images), strict=True):
+        assert found.image == alone.image and len(found.results) == len(alone.results) > 10
+        for one, other in zip(found.results, alone.results, strict=True):
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=0.01)
+            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+
+
+def test_equal_sizes_come_together_where_the_order_does_not_matter():
+    sizes = [(32, 64), (64, 32), (32, 64), None, (64, 32), (32, 64), (32, 64)]
+    assert list(EqualSizeBatches(sizes, 3, keep_order=False)) == [[3], [0, 2, 5], [6], [1, 4]]
+    assert list(EqualSizeBatches(sizes, 3, keep_order=True)) == [[0], [1], [2], [3], [4], [5, 6]]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -506,9 +506,9 @@ LAUNCHER_SECTIONS = (
             Key(
                 "IMS_PER_BATCH",
                 1,
-                "Images per forward pass in evaluation and prediction, on each GPU; 1 as in "
-                "Detectron2. Images of a batch are padded to its largest height and width, which "
-                "moves detections slightly; see `docs/performance.md`.",
+                "Images per forward pass in evaluation and prediction, at most, on each GPU; 1 as in "
+                "Detectron2. A batch holds images of one padded size, so that detections are those "
+                "of single images, to rounding.",
                 Interval(1),
             ),
             Key(

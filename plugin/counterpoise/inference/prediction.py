@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from torch import nn
 
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
 from counterpoise.inference.augmentation import with_augmentation
+from counterpoise.inference.batches import batched_loader
 from counterpoise.inference.loop import infer
 from counterpoise.runtime.images import InputImage
 from counterpoise.runtime.results import Predictions
@@ -49,12 +49,7 @@ def predict(
         except UserError as error:
             return {**record, "error": str(error)}
 
-    loader = build_detection_test_loader(
-        records,
-        mapper=read,
-        batch_size=cfg.TEST.IMS_PER_BATCH,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    loader = batched_loader(cfg, model, records, read, keep_order=True)
     model = _SkipUnreadable(with_augmentation(cfg, model))
     for batch, outputs in infer(model, loader, len(records), "predicting"):
         for record, output in zip(batch, outputs, strict=True):
