@@ -30,6 +30,7 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
     for add in (
         _train,
         _inspect,
+        _batches,
         _thresholds,
         _predict,
         _export,
@@ -91,9 +92,12 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
         "--import", action="append", default=[], dest="imports", metavar="FILE",
         help="Python file that registers components of your own; may be given more than once",
     )  # fmt: skip
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine (default 1)")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines (default 1)")
-    parser.add_argument("--machine-rank", type=int, default=0, help="rank of this machine")
+    parser.add_argument("--num-gpus", type=int, help="GPUs per machine (default 1)")
+    parser.add_argument(
+        "--num-processes", type=int, help="processes per machine on a CPU (default 1)"
+    )
+    parser.add_argument("--num-machines", type=int, help="machines (default 1)")
+    parser.add_argument("--machine-rank", type=int, help="rank of this machine (default 0)")
     parser.add_argument(
         "--dist-url", default="auto", help="address of machine 0 for several machines"
     )
@@ -127,6 +131,25 @@ def _inspect(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
     _add_config_file(parser)
     _add_overrides(parser, "INPUT.MIN_SIZE_TEST 480")
+
+
+def _batches(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "batches",
+        "draw the images of a training as the model sees them",
+        "Draw the first images of a training with their boxes, after sampling and augmentation; "
+        "count the boxes of each class, and say how long an image takes. Writes batches.html.",
+        "counterpoise batches --config-file quick/baseline.yaml \\\n"
+        "    --config-file my_data.yaml INPUT.MOSAIC.PROB 0.5\n",
+    )
+    parser.add_argument("--images", type=int, default=32, metavar="N", help="(default 32)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/batches"), metavar="DIR",
+        help="for batches.html (default output/batches)",
+    )  # fmt: skip
+    _add_config_file(parser)
+    _add_overrides(parser, "INPUT.MOSAIC.PROB 0.5")
 
 
 def _thresholds(commands: Any) -> None:

@@ -9,8 +9,10 @@ import copy
 from detectron2.config import CfgNode, get_cfg
 
 from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
+from counterpoise.balance.image_sampling import MEDIAN
+from counterpoise.balance.image_sampling import RULES as IMAGE_RULES
 from counterpoise.balance.sampling import TIE_BREAKS
-from counterpoise.config.declaration import Choices, Interval, Key, Section
+from counterpoise.config.declaration import Choices, Interval, Key, Numbers, Section
 from counterpoise.datasets.registration import BAD_RECORDS
 from counterpoise.modeling import acceleration, dense_loss, roi_loss, rpn, weight_sources
 from counterpoise.modeling.registry import (
@@ -383,6 +385,34 @@ SECTIONS = (
 #: Keys of the launcher: they are not part of a model, or change a default of Detectron2.
 LAUNCHER_SECTIONS = (
     Section(
+        "BALANCE.IMAGE_SAMPLER",
+        "Which images a training draws. Detectron2's own `DATALOADER.SAMPLER_TRAIN: "
+        "RepeatFactorTrainingSampler` with a `REPEAT_THRESHOLD` works as ever; one of the two may "
+        "be set.",
+        (
+            Key(
+                "NAME",
+                "none",
+                "`none` leaves it to `DATALOADER.SAMPLER_TRAIN`. `repeat_factor`: an image is "
+                "drawn max(1, sqrt(t / f)) times per epoch, f the share of images with its rarest "
+                "class. `irfs`: the same with f = sqrt(f_image f_box), f_box the share of boxes. "
+                "`eirfs`: in proportion to exp(`EXPONENT` sqrt(t / f)). `class_aware`: a class is "
+                "drawn uniformly, then an image that has it; images without boxes are never drawn.",
+                Choices(("none", *IMAGE_RULES)),
+                "arXiv:1908.03195, appendix B.2; arXiv:2305.08069; arXiv:2503.21893; "
+                "arXiv:1512.05830",
+            ),
+            Key(
+                "THRESHOLD",
+                float(MEDIAN),
+                "t: classes with a lower f are drawn more often. LVIS's 0.001 changes nothing "
+                "where there are few classes.",
+                Interval(0, 1, open_low=True, special=(MEDIAN, "takes the median of f")),
+            ),
+            Key("EXPONENT", 2.0, "Of `eirfs`.", Interval(0), "arXiv:2503.21893"),
+        ),
+    ),
+    Section(
         "MODEL",
         "",
         (
@@ -491,6 +521,73 @@ LAUNCHER_SECTIONS = (
                 "[1 - x, 1 + x]; 0 is off.",
                 Interval(0, 1, open_high=True),
             ),
+            Key(
+                "SCALE_JITTER",
+                [],
+                "Random factor of the size in training, lowest and highest, such as [0.5, 1.5] or "
+                "[0.1, 2.0]; what is larger than the usual size is cropped to it. Boxes of which a "
+                "quarter is left are kept. Empty is off.",
+                Numbers(Interval(0.05, 10), length=2, empty=True, ascending=True),
+                "arXiv:2012.07177",
+            ),
+        ),
+    ),
+    Section(
+        "INPUT",
+        "",
+        (
+            Key(
+                "COMPOSE_UNTIL",
+                1.0,
+                "Share of the schedule after which images are no longer composed by `MOSAIC`, "
+                "`COPY_PASTE` and `MIXUP`; 0.95 in YOLOX.",
+                Interval(0, 1),
+                "arXiv:2107.08430",
+            ),
+        ),
+    ),
+    Section(
+        "INPUT.MOSAIC",
+        "",
+        (
+            Key(
+                "PROB",
+                0.0,
+                "Probability that a training image is four of them around a random point, each at "
+                "a random size and cut off. Boxes of which a quarter is left are kept.",
+                Interval(0, 1),
+                "arXiv:2004.10934, section 3.4",
+            ),
+        ),
+    ),
+    Section(
+        "INPUT.COPY_PASTE",
+        "",
+        (
+            Key(
+                "PROB",
+                0.0,
+                "Probability that boxes of other images are pasted into a training image, each of "
+                "a class drawn uniformly, so that rare ones gain most. Without masks the "
+                "background within a box comes along.",
+                Interval(0, 1),
+                "arXiv:2012.07177",
+            ),
+            Key("MAX_BOXES", 3, "Between 1 and so many boxes are pasted.", Interval(1)),
+        ),
+    ),
+    Section(
+        "INPUT.MIXUP",
+        "",
+        (
+            Key(
+                "PROB",
+                0.0,
+                "Probability that another training image is blended into one at equal shares, with "
+                "the boxes of both.",
+                Interval(0, 1),
+                "arXiv:1902.04103; arXiv:2107.08430",
+            ),
         ),
     ),
     Section(
@@ -506,7 +603,7 @@ LAUNCHER_SECTIONS = (
             Key(
                 "IMS_PER_BATCH",
                 1,
-                "Images per forward pass in evaluation and prediction, at most, on each GPU; 1 as in "
+                "Most images per forward pass in evaluation and prediction, on each GPU; 1 as in "
                 "Detectron2. A batch holds images of one padded size, so that detections are those "
                 "of single images, to rounding.",
                 Interval(1),

@@ -13,6 +13,7 @@ times Student's t (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,9 @@ def bootstrap(matches: tuple[ClassMatches, ...], drawn: np.ndarray) -> Bootstrap
         matches: of :func:`counterpoise.evaluation.matching.match`.
         drawn: (B, I), of :func:`draw_images`.
     """
-    samples = np.stack([_class_samples(m, drawn) for m in matches], axis=-1)
+    # numpy and torch let other threads run while they compute.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        samples = np.stack(list(pool.map(lambda m: _class_samples(m, drawn), matches)), axis=-1)
     return BootstrapSamples(AP=100 * samples.mean(axis=0), AP50=100 * samples[0])
 
 

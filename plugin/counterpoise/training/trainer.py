@@ -2,20 +2,25 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.data import DatasetFromList, build_detection_train_loader
+from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
+from counterpoise.datasets.composer import composer
 from counterpoise.datasets.counting import read_once
+from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
+from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -67,7 +72,8 @@ class BalancedTrainer(DefaultTrainer):
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
-        super().__init__(without_amp_trainer(cfg))
+        with _wrapped_for(cfg.MODEL.DEVICE):
+            super().__init__(without_amp_trainer(cfg))
         self.cfg = cfg
         record = TrainingRecord(self.table).state_dict()
         self._guard = NumberGuard(cfg, self.model, record)
@@ -93,9 +99,21 @@ class BalancedTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader with :func:`training_mapper`."""
+        """Detectron2's loader with this project's mapper, sampler and composer of images."""
+        mapper = training_mapper(cfg)
         with read_once(cfg.DATASETS.TRAIN):
-            return build_detection_train_loader(cfg, mapper=training_mapper(cfg))
+            parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
+        draws = draws_per_epoch(parts["sampler"], len(parts["dataset"]))
+        # Serialised once, so that workers and the composer share its memory.
+        parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
+        mapper.compose = composer(cfg, parts["dataset"], draws)
+        if mapper.compose is not None and cfg.INPUT.COMPOSE_UNTIL < 1:
+            drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+            start = round(cfg.INPUT.COMPOSE_UNTIL * drawn)
+            parts["sampler"] = PlainFrom(parts["sampler"], len(parts["dataset"]), start)
+            parts["dataset"] = TwiceOver(parts["dataset"])
+        return build_detection_train_loader(**parts)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
@@ -162,6 +180,23 @@ class BalancedTrainer(DefaultTrainer):
         with weights:
             self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
         return self._last_eval_results
+
+
+@contextlib.contextmanager
+def _wrapped_for(device: str) -> Iterator[None]:
+    """Let Detectron2 wrap a model for several processes that have no GPU.
+
+    It hands the number of a GPU to DistributedDataParallel on every device.
+    """
+    if device.startswith("cuda"):
+        yield
+        return
+    wrap = defaults.create_ddp_model
+    defaults.create_ddp_model = partial(wrap, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = wrap
 
 
 def _has_no_sentence(record: logging.LogRecord) -> bool:
