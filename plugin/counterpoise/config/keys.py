@@ -14,7 +14,14 @@ from counterpoise.balance.image_sampling import RULES as IMAGE_RULES
 from counterpoise.balance.sampling import TIE_BREAKS
 from counterpoise.config.declaration import Choices, Interval, Key, Numbers, Section
 from counterpoise.datasets.registration import BAD_RECORDS
-from counterpoise.modeling import acceleration, dense_loss, roi_loss, rpn, weight_sources
+from counterpoise.modeling import (
+    acceleration,
+    dense_loss,
+    roi_loss,
+    rpn,
+    rpn_loss,
+    weight_sources,
+)
 from counterpoise.modeling.registry import (
     ANCHOR_SAMPLER_REGISTRY,
     DENSE_LOSS_REGISTRY,
@@ -33,7 +40,14 @@ SECTIONS = (
         "Classification loss of the box head (`MODEL.ROI_HEADS.NAME: BalancedROIHeads`, "
         "`BalancedRes5ROIHeads` or `BalancedCascadeROIHeads`).",
         (
-            Key("NAME", "softmax_focal", "The loss.", Choices(ROI_LOSS_REGISTRY)),
+            Key(
+                "NAME",
+                "softmax_focal",
+                "The loss. Of a softmax: `cross_entropy`, `softmax_focal`, `logit_adjusted`, "
+                "`seesaw` and `equilibrium`. Of a sigmoid per class: `sigmoid_focal`, `eqlv2` and "
+                "`ghmc`. `docs/method.md` says what each does.",
+                Choices(ROI_LOSS_REGISTRY),
+            ),
             Key(
                 "GAMMA",
                 2.0,
@@ -71,6 +85,71 @@ SECTIONS = (
                 Interval(0, 1, open_low=True, open_high=True, special=(0, "is off")),
                 "arXiv:1708.02002, section 3.3, carried over to softmax",
             ),
+            Key(
+                "TAU",
+                1.0,
+                "`logit_adjusted`: exponent of the prior of the classes; 0 is cross-entropy.",
+                Interval(0),
+                "arXiv:2007.07314",
+            ),
+            Key(
+                "SEESAW_P",
+                0.8,
+                "`seesaw`: exponent of the ratio of class counts, by which a frequent class pushes "
+                "rare ones down less.",
+                Interval(0),
+                "arXiv:2008.10032",
+            ),
+            Key(
+                "SEESAW_Q",
+                2.0,
+                "`seesaw`: exponent of the ratio of scores, by which a class that is taken for "
+                "another is pushed down nonetheless.",
+                Interval(0),
+                "arXiv:2008.10032",
+            ),
+            Key(
+                "SCORE_MOMENTUM",
+                0.99,
+                "`equilibrium`: share of the mean score of a class before a step in that after it.",
+                Interval(0, 1, open_high=True),
+            ),
+            Key(
+                "EQL_GAMMA",
+                12.0,
+                "`eqlv2`: steepness of the weights over the ratio of gradients.",
+                Interval(0, open_low=True),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_MU",
+                0.8,
+                "`eqlv2`: ratio of the gradients of positives to those of negatives at which a "
+                "class's negatives weigh 1/2.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_ALPHA",
+                4.0,
+                "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "GHM_BINS",
+                30,
+                "`ghmc`: bins of the gradient norm.",
+                Interval(1),
+                "arXiv:1811.05181",
+            ),
+            Key(
+                "GHM_MOMENTUM",
+                0.75,
+                "`ghmc`: share of what a bin held before a step in what it holds after.",
+                Interval(0, 1, open_high=True),
+                "arXiv:1811.05181",
+            ),
         ),
     ),
     Section(
@@ -84,7 +163,8 @@ SECTIONS = (
                 "sigmoid_focal",
                 "The loss: `cross_entropy` is alpha-balanced, without `GAMMA`; `ohem` is "
                 "cross-entropy, without `ALPHA` and `GAMMA`, on the anchors that `RATIO` and "
-                "`BATCH_SIZE` choose.",
+                "`BATCH_SIZE` choose; `eqlv2` and `ghmc` weigh by gradients, without `ALPHA` and "
+                "`GAMMA`.",
                 Choices(DENSE_LOSS_REGISTRY),
             ),
             Key(
@@ -141,6 +221,42 @@ SECTIONS = (
                 "chosen last; 0.5 and 0.7 in the source.",
                 IOU,
                 "arXiv:1708.02002, table 1d",
+            ),
+            Key(
+                "EQL_GAMMA",
+                12.0,
+                "`eqlv2`: steepness of the weights over the ratio of gradients.",
+                Interval(0, open_low=True),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_MU",
+                0.8,
+                "`eqlv2`: ratio of the gradients of positives to those of negatives at which a "
+                "class's negatives weigh 1/2.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_ALPHA",
+                4.0,
+                "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "GHM_BINS",
+                30,
+                "`ghmc`: bins of the gradient norm.",
+                Interval(1),
+                "arXiv:1811.05181",
+            ),
+            Key(
+                "GHM_MOMENTUM",
+                0.75,
+                "`ghmc`: share of what a bin held before a step in what it holds after.",
+                Interval(0, 1, open_high=True),
+                "arXiv:1811.05181",
             ),
         ),
     ),
@@ -216,6 +332,93 @@ SECTIONS = (
         ),
     ),
     Section(
+        "BALANCE.CLASSIFIER",
+        "Last layer of the box head's classification (the heads of `BALANCE.ROI_LOSS`).",
+        (
+            Key(
+                "NAME",
+                "linear",
+                "`linear` is Detectron2's. `cosine`: `SCALE` times the cosine between features and "
+                "the weights of a class, without bias.",
+                Choices(("linear", "cosine")),
+                "`cosine`: arXiv:1804.09458",
+            ),
+            Key("SCALE", 20.0, "`cosine`: largest logit.", Interval(0, open_low=True)),
+        ),
+    ),
+    Section(
+        "BALANCE.PISA",
+        "Prime sample attention: the proposals that regress best onto their object weigh most (the "
+        "heads of `BALANCE.ROI_LOSS`). It multiplies any `BALANCE.ROI_LOSS`.",
+        (
+            Key(
+                "ENABLED",
+                False,
+                "Weigh the foreground by importance (ISR-P); the summed loss stays what it is.",
+                source="arXiv:1904.04821",
+            ),
+            Key(
+                "POWER",
+                2.0,
+                "Power of the importance, which falls linearly with the rank of a proposal's IoU.",
+                Interval(0),
+                "arXiv:1904.04821",
+            ),
+            Key(
+                "BIAS",
+                0.0,
+                "Least importance, before the power.",
+                Interval(0, 1, open_high=True),
+                "arXiv:1904.04821",
+            ),
+            Key(
+                "CARL",
+                False,
+                "With `ENABLED`, add the classification-aware regression loss `loss_carl`: box "
+                "losses weighted by the score, which learns from them.",
+                source="arXiv:1904.04821",
+            ),
+            Key("CARL_POWER", 1.0, "Power of the factors of CARL.", Interval(0)),
+            Key(
+                "CARL_BIAS",
+                0.2,
+                "Factor of a score of 0 in CARL, before the power.",
+                Interval(0, 1, open_high=True),
+            ),
+        ),
+    ),
+    Section(
+        "BALANCE.RPN_LOSS",
+        "Classification loss of the RPN (`MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN`). "
+        "`BALANCE.ANCHOR_SAMPLER.NORMALIZER` says by what it is divided. The focal loss is made "
+        "for all anchors (`BALANCE.ANCHOR_SAMPLER.NAME` `all`), the divisor `num_pos` and a "
+        "`PRIOR_PROB` of 0.01; on few anchors, divided by `batch` as in Detectron2, it is many "
+        "times smaller than cross-entropy.",
+        (
+            Key(
+                "NAME",
+                "cross_entropy",
+                "`cross_entropy` is Detectron2's. `focal`: sigmoid focal loss.",
+                Choices(rpn_loss.NAMES),
+                "`focal`: arXiv:1708.02002, eq. 5",
+            ),
+            Key("GAMMA", 2.0, "`focal`: focusing parameter; 0 is cross-entropy.", GAMMA),
+            Key(
+                "PRIOR_PROB",
+                0.0,
+                "Objectness that all anchors start with, such as 0.01.",
+                Interval(0, 1, open_low=True, open_high=True, special=(0, "is off")),
+                "arXiv:1708.02002, section 3.3",
+            ),
+            Key(
+                "ALPHA",
+                0.25,
+                "`focal`: weight of the positives; the negatives weigh 1 - `ALPHA`.",
+                Interval(0, 1, special=(-1, "is off")),
+            ),
+        ),
+    ),
+    Section(
         "BALANCE.ANCHOR_SAMPLER",
         "Which anchors train the RPN (`MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN`).",
         (
@@ -224,7 +427,7 @@ SECTIONS = (
                 "random",
                 "`random` is Detectron2's: `MODEL.RPN.BATCH_SIZE_PER_IMAGE` anchors, "
                 "`MODEL.RPN.POSITIVE_FRACTION` of them positive. `ohem`: all positives and the "
-                "hardest negatives.",
+                "hardest negatives. `all`: every anchor that has a label.",
                 Choices(ANCHOR_SAMPLER_REGISTRY),
             ),
             Key(

@@ -86,6 +86,7 @@ def check_config(cfg: CfgNode) -> None:
     _check_composed_images(cfg)
     _check_augmented_test(cfg)
     _check_dense_loss(cfg)
+    _check_classifier(cfg)
     _check_balance_is_read(cfg)
 
 
@@ -273,9 +274,9 @@ def _check_dense_loss(cfg: CfgNode) -> None:
         )
     if node.ALPHA_SOURCE == "fixed":
         return
-    if node.NAME == "ohem":
+    if node.NAME in dense_loss.BUILT_IN and node.NAME not in dense_loss.WITH_ALPHA:
         raise UserError(
-            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but ohem has no alpha: set "
+            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but {node.NAME} has no alpha: set "
             f"{section}.NAME to 'sigmoid_focal' or 'cross_entropy', or ALPHA_SOURCE to 'fixed'"
         )
     if not 0 < node.ALPHA < 1:
@@ -287,6 +288,16 @@ def _check_dense_loss(cfg: CfgNode) -> None:
         raise UserError(
             f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but BALANCE.CLASS_WEIGHTS.SOURCE is "
             f"'{cfg.BALANCE.CLASS_WEIGHTS.SOURCE}': set that to 'dataset' too"
+        )
+
+
+def _check_classifier(cfg: CfgNode) -> None:
+    """Refuse a prior for a classifier without biases."""
+    prior = cfg.BALANCE.ROI_LOSS.PRIOR_PROB
+    if cfg.BALANCE.CLASSIFIER.NAME == "cosine" and prior:
+        raise UserError(
+            f"BALANCE.ROI_LOSS.PRIOR_PROB is {prior}, which sets biases, but "
+            "BALANCE.CLASSIFIER.NAME 'cosine' has none: set PRIOR_PROB to 0, or NAME to 'linear'"
         )
 
 
@@ -315,6 +326,9 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             "CLASS_WEIGHTS": "MODEL.ROI_HEADS.NAME",
             "ANCHOR_SAMPLER": "MODEL.PROPOSAL_GENERATOR.NAME",
             "ROI_SAMPLER": "MODEL.ROI_HEADS.NAME",
+            "RPN_LOSS": "MODEL.PROPOSAL_GENERATOR.NAME",
+            "CLASSIFIER": "MODEL.ROI_HEADS.NAME",
+            "PISA": "MODEL.ROI_HEADS.NAME",
             "SCORE_THRESHOLDS": "MODEL.ROI_HEADS.NAME",
             "DENSE_LOSS": architecture,
         }
@@ -325,7 +339,8 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             if value_at(cfg, key) in balanced
         }
     unread = dict.fromkeys(
-        ("ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER"), (architecture, "GeneralizedRCNN")
+        ("ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER", "RPN_LOSS", "CLASSIFIER", "PISA"),
+        (architecture, "GeneralizedRCNN"),
     )
     dense = cfg.BALANCE.DENSE_LOSS
     if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":

@@ -47,6 +47,7 @@ from counterpoise.training.learning_watch import LearningWatch
 from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.run_record import RunRecord, command_line
+from counterpoise.training.stacked_corrections import warn_if_stacked
 from counterpoise.training.weight_average import WeightAverage, WeightAveraging
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class BalancedTrainer(DefaultTrainer):
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
         log_class_table(self.table)
+        warn_if_stacked(cfg, self.table)
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
