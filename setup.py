@@ -68,5 +68,8 @@ setup(
         "yacs>=0.1.8",
     ],
     entry_points={"console_scripts": ["counterpoise = counterpoise.commands.console:main"]},
-    extras_require={"dev": ["pytest>=8", "ruff>=0.9"]},
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.9", "onnx>=1.16", "onnxruntime>=1.18"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+    },
 )

@@ -8,8 +8,7 @@ import pytest
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
-from counterpoise.datasets.files import image_suffixes
-from counterpoise.datasets.images import UnreadableImageError, read_image_size
+from counterpoise.utils.images import UnreadableImageError, image_suffixes, read_image_size
 
 FORMATS = [".jpg", ".png", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".jp2"]
 

@@ -9,9 +9,9 @@ from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
 from counterpoise.commands.console import main
-from counterpoise.inference.prediction import find_images
 from counterpoise.pages.drawing import draw_boxes, font_file
 from counterpoise.pages.figures import COLOURS
+from counterpoise.runtime.images import find_images
 from runs import SMALL
 
 

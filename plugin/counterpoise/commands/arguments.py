@@ -28,8 +28,8 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     builders = (
-        _train, _ablate, _inspect, _batches, _thresholds, _predict, _report, _compare, _curves,
-        _replay,
+        _train, _ablate, _inspect, _batches, _thresholds, _predict, _export, _report, _compare,
+        _curves, _replay,
     )  # fmt: skip
     for add in builders:
         add(commands)
@@ -270,16 +270,20 @@ def _predict(commands: Any) -> None:
         "Detect objects in images; write the images with boxes drawn and predictions.json, a COCO "
         "dataset whose annotations have a score.",
         "counterpoise predict photos/ --run output/bccd --thresholds output/bccd/thresholds.json\n"
-        "counterpoise predict a.jpg b.jpg --config-file my.yaml --opts MODEL.WEIGHTS my.pth\n",
+        "counterpoise predict a.jpg b.jpg --config-file my.yaml --opts MODEL.WEIGHTS my.pth\n"
+        "counterpoise predict photos/ --model output/bccd/model.onnx\n",
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER")
     _add_run(parser)
     parser.add_argument(
-        "--thresholds", type=Path, metavar="FILE", help="of `counterpoise thresholds`"
-    )
+        "--model", type=Path, metavar="FILE",
+        help="ONNX file of `counterpoise export`, in place of --run; needs no Detectron2",
+    )  # fmt: skip
+    _add_thresholds(parser)
     parser.add_argument(
         "--min-score", type=float, metavar="S",
-        help="leave out detections below this score (default 0.5, or 0 with --thresholds)",
+        help="leave out detections below this score (default 0.5, or 0 where thresholds were "
+        "chosen)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("output/predictions"), metavar="DIR",
@@ -293,6 +297,31 @@ def _predict(commands: Any) -> None:
         "--opts", nargs="+", default=[], metavar="KEY VALUE",
         help="config overrides, such as MODEL.WEIGHTS output/mine/model_final.pth",
     )  # fmt: skip
+
+
+def _export(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "export",
+        "write a trained model as an ONNX or TorchScript file",
+        "Write a trained model as one file that detects in images of any size without Detectron2. "
+        "Class names, score thresholds and the preparation of images are inside; docs/export.md "
+        "says how to run it. ONNX needs `pip install counterpoise[onnx]`.",
+        "counterpoise export --run output/bccd --thresholds output/bccd/thresholds.json\n"
+        "counterpoise predict photos/ --model output/bccd/model.onnx\n"
+        "counterpoise export --run output/bccd --format torchscript --out detector.ts\n",
+    )
+    _add_run(parser)
+    parser.add_argument(
+        "--format", choices=("onnx", "torchscript"), default="onnx", help="(default onnx)"
+    )
+    _add_thresholds(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="file to write (default: model.onnx or model.ts beside the checkpoint)",
+    )  # fmt: skip
+    _add_config_file(parser)
+    _add_overrides(parser, "MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.5")
 
 
 def _report(commands: Any) -> None:
@@ -421,6 +450,12 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help=f"config overrides, such as {example}"
+    )
+
+
+def _add_thresholds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="of `counterpoise thresholds`"
     )
 
 

@@ -54,7 +54,8 @@ def train_net(arguments: Sequence[str] | None = None) -> int:
 def _execute(args: argparse.Namespace, program: str) -> int:
     silence_known_noise()
     try:
-        require_detectron2(program)
+        if getattr(args, "model", None) is None:  # an exported model needs no Detectron2
+            require_detectron2(program)
         import_module(f"counterpoise.commands.{args.command}").run(args)
         sys.stdout.flush()
     except (UserError, RunStopped) as error:

@@ -3,13 +3,13 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from counterpoise.commands.configs import config_of
-from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
-from counterpoise.inference.evaluation import load_for_evaluation
-from counterpoise.inference.prediction import Predictions, as_coco, find_images, predict, save_drawn
+from counterpoise.runtime.images import InputImage, find_images
+from counterpoise.runtime.onnx_model import OnnxDetector
+from counterpoise.runtime.results import Predictions, as_coco, save_drawn
 from counterpoise.utils.files import write_json
 from counterpoise.utils.table import Table
 
@@ -23,18 +23,11 @@ def run(args: argparse.Namespace) -> None:
     if args.min_score is not None and not 0 <= args.min_score <= 1:
         raise UserError(f"--min-score is {args.min_score:g}, expected a number in [0, 1]")
     images = find_images(args.images)
-    if args.thresholds is not None:
-        args.opts = [*args.opts, "BALANCE.SCORE_THRESHOLDS", str(args.thresholds)]
-    cfg = config_of(args)
-    class_names = prepare(cfg, eval_only=True, splits=())
-    cfg.freeze()
-    model, _ = load_for_evaluation(cfg, all_detections=False)
-    min_score = args.min_score
-    if min_score is None:
-        min_score = 0.0 if cfg.BALANCE.SCORE_THRESHOLDS else 0.5
+    detect = _of_file if args.model is not None else _of_checkpoint
+    class_names, found = detect(args, images)
     readable: list[Predictions] = []
     unreadable: list[str] = []
-    for each in predict(cfg, model, images, min_score):
+    for each in found:
         if each.error:
             unreadable.append(f"{each.image.path}: {each.error}")
             print(f"warning: left out {unreadable[-1]}", file=sys.stderr)
@@ -54,6 +47,49 @@ def run(args: argparse.Namespace) -> None:
     print(summary(coco))
     written = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
     print(f"\n{len(readable)} images, {len(coco['annotations'])} detections: {written}")
+
+
+def _of_checkpoint(
+    args: argparse.Namespace, images: Sequence[InputImage]
+) -> tuple[Sequence[str], Iterable[Predictions]]:
+    """Class names and predictions of a trained model."""
+    # Detectron2 and PyTorch, which an exported model does without.
+    from counterpoise.commands.configs import config_of
+    from counterpoise.config.preparation import prepare
+    from counterpoise.inference.evaluation import load_for_evaluation
+    from counterpoise.inference.prediction import predict
+
+    if args.thresholds is not None:
+        args.opts = [*args.opts, "BALANCE.SCORE_THRESHOLDS", str(args.thresholds)]
+    cfg = config_of(args)
+    class_names = prepare(cfg, eval_only=True, splits=())
+    cfg.freeze()
+    model, _ = load_for_evaluation(cfg, all_detections=False)
+    min_score = _min_score(args, bool(cfg.BALANCE.SCORE_THRESHOLDS))
+    return class_names, predict(cfg, model, images, min_score)
+
+
+def _of_file(
+    args: argparse.Namespace, images: Sequence[InputImage]
+) -> tuple[Sequence[str], Iterable[Predictions]]:
+    """Class names and predictions of an exported model."""
+    given = {"--run": args.run_dir, "--config-file": args.config_file, "--opts": args.opts}
+    given["--thresholds"] = args.thresholds
+    for flag, value in given.items():
+        if value:
+            raise UserError(
+                f"--model {args.model} holds its own classes, thresholds and preparation of "
+                f"images, so it does not go with {flag}: leave one of them out"
+            )
+    detector = OnnxDetector(args.model)
+    min_score = _min_score(args, bool(detector.description.thresholds_from))
+    return detector.description.class_names, detector.predict(images, min_score)
+
+
+def _min_score(args: argparse.Namespace, thresholds_chosen: bool) -> float:
+    if args.min_score is not None:
+        return args.min_score
+    return 0.0 if thresholds_chosen else 0.5
 
 
 def summary(coco: dict[str, list[dict[str, Any]]]) -> str:

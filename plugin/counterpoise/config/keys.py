@@ -706,7 +706,8 @@ LAUNCHER_SECTIONS = (
                 "PRECISION",
                 "bfloat16",
                 "Type of mixed-precision training (`SOLVER.AMP.ENABLED`): `bfloat16` on any "
-                "device, `float16` with scaled gradients on a GPU. Evaluation stays in float32.",
+                "device, `float16` with scaled gradients on a GPU. Evaluation "
+                "follows `TEST.PRECISION`.",
                 Choices(acceleration.PRECISIONS),
             ),
         ),
@@ -810,6 +811,21 @@ LAUNCHER_SECTIONS = (
                 "AP",
                 "Metric of the first test set by which `model_best.pth` is chosen when "
                 "`TEST.EVAL_PERIOD` > 0: `AP`, `AP50`, `AP75` or `AP-` and the name of a class.",
+            ),
+            Key(
+                "IMS_PER_BATCH",
+                1,
+                "Most images per forward pass in evaluation and prediction, on each GPU; 1 as in "
+                "Detectron2. A batch holds images of one padded size, so that detections are those "
+                "of single images, to rounding.",
+                Interval(1),
+            ),
+            Key(
+                "PRECISION",
+                "float32",
+                "Type of the forward passes in evaluation and prediction; `bfloat16` rounds, so "
+                "that detections are not exactly those of `float32`.",
+                Choices(acceleration.TEST_PRECISIONS),
             ),
         ),
     ),

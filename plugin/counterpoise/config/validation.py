@@ -245,6 +245,12 @@ def _check_augmented_test(cfg: CfgNode) -> None:
             "TEST.AUG.MIN_SIZES is empty: name sizes to test at, such as (400, 600), or set "
             "TEST.AUG.ENABLED False"
         )
+    elif cfg.TEST.PRECISION != "float32":
+        # It calls parts of the model, not the model that casts itself.
+        raise UserError(
+            f"TEST.PRECISION is '{cfg.TEST.PRECISION}', but TEST.AUG.ENABLED is True, and "
+            "Detectron2's test-time augmentation runs in float32: set one of them back"
+        )
     else:
         return
     raise UserError(

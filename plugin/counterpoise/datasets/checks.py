@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 
 from counterpoise.datasets.boxes import Problem, clip_boxes, describe
-from counterpoise.datasets.images import UnreadableImageError, read_image_size
 from counterpoise.datasets.invalid_annotations import (
     InvalidAnnotation,
     InvalidAnnotationError,
@@ -20,6 +19,7 @@ from counterpoise.datasets.packed import PackedRecords, pack_texts
 from counterpoise.datasets.records import ImageRecord, ObjectColumns, RecordSet
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_area, usable_segmentation
+from counterpoise.utils.images import UnreadableImageError, read_image_size
 
 
 def check_records(records: RecordSet, classes: Sequence[str], report: Report) -> PackedRecords:

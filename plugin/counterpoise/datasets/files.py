@@ -5,21 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PureWindowsPath
 
-from PIL import Image
-
 from counterpoise.errors import UserError
-
-# Registered with Pillow, but stubs without a decoder, documents or videos.
-_NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-
-
-def image_suffixes() -> frozenset[str]:
-    """Lower-case file name endings that Pillow, and so Detectron2, can read as images."""
-    registered = Image.registered_extensions().items()
-    readable = {
-        suffix for suffix, fmt in registered if fmt in Image.OPEN and fmt not in _NOT_IMAGES
-    }
-    return frozenset(readable | {".mpo"})  # read by the JPEG plugin, which does not register it
+from counterpoise.utils.images import image_suffixes
 
 
 def require_folder(path: Path, what: str) -> Path:

@@ -8,7 +8,6 @@ from pathlib import Path
 from counterpoise.datasets.files import (
     find_by_trailing_part,
     find_files,
-    image_suffixes,
     path_parts,
     read_text,
     require_folder,
@@ -17,6 +16,7 @@ from counterpoise.datasets.files import (
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_yaml import split_places
 from counterpoise.errors import UserError
+from counterpoise.utils.images import image_suffixes
 
 
 @dataclass

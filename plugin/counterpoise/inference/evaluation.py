@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -19,6 +19,7 @@ from counterpoise.errors import UserError
 from counterpoise.evaluation.proposals import ProposalResult
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.augmentation import with_augmentation
+from counterpoise.inference.batches import batched_loader
 from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
 from counterpoise.modeling.acceleration import accelerate
@@ -55,7 +56,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
     for name in cfg.DATASETS.TEST:
         check_test_classes(name, training)
     for name in cfg.DATASETS.TEST:
-        loader = test_loader(cfg, name)
+        loader = test_loader(cfg, name, model)
         with ProposalTap(model) as proposals, InferenceClock(model) as clock:
             evaluator = PerClassEvaluator(name, training, chosen, proposals)
             metrics[name] = inference_on_dataset(model, loader, evaluator)
@@ -90,22 +91,31 @@ def _warn_of_proposals(name: str, proposals: ProposalResult | None) -> None:
         )  # fmt: skip
 
 
-def test_loader(cfg: CfgNode, name: str) -> Any:
+def test_loader(cfg: CfgNode, name: str, model: nn.Module) -> Any:
     """Detectron2's loader of a test set, with :class:`CheckedMapper`.
 
     Args:
         cfg: prepared by :func:`prepare`.
         name: of the dataset.
+        model: that will see the images; in batches, where ``TEST.IMS_PER_BATCH`` is above 1.
 
     Raises:
         UserError: the dataset cannot be read.
     """
     mapper, records = CheckedMapper(cfg, is_train=False), loader_dataset([name], filter_empty=False)
-    if records is not None:
+    if records is None and cfg.TEST.IMS_PER_BATCH == 1:
+        with read_once([name]):
+            return build_detection_test_loader(cfg, name, mapper=mapper)
+    if records is None:
+        files = None
+        if cfg.MODEL.LOAD_PROPOSALS:
+            files = [cfg.DATASETS.PROPOSAL_FILES_TEST[list(cfg.DATASETS.TEST).index(name)]]
+        with read_once([name]):
+            records = get_detection_dataset_dicts([name], filter_empty=False, proposal_files=files)
+    if cfg.TEST.IMS_PER_BATCH == 1:
         workers = cfg.DATALOADER.NUM_WORKERS
         return build_detection_test_loader(records, mapper=mapper, num_workers=workers)
-    with read_once([name]):
-        return build_detection_test_loader(cfg, name, mapper=mapper)
+    return batched_loader(cfg, model, records, mapper)
 
 
 def check_test_classes(name: str, training: ClassCounts | None) -> None:

@@ -59,7 +59,7 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     results = []
     for name in cfg.DATASETS.VAL:
         evaluator = PerClassEvaluator(name)
-        loader = test_loader(cfg, name)
+        loader = test_loader(cfg, name, model)
         for inputs, outputs in infer(model, loader, len(evaluator.ground_truth["images"]), name):
             evaluator.process(inputs, outputs)
         coco = evaluator.ground_truth

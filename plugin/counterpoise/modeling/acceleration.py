@@ -2,7 +2,8 @@
 
 ``MODEL.SPEED: stock`` computes as Detectron2 does, bit for bit. ``auto`` sets the keys that are
 faster on this machine and change results by rounding only: ``MODEL.CHANNELS_LAST``,
-``MODEL.ROI_ALIGN`` and, where the hardware multiplies bfloat16, ``SOLVER.AMP``.
+``MODEL.ROI_ALIGN`` and, where the hardware multiplies bfloat16, ``SOLVER.AMP``. Inference stays in
+float32 unless ``TEST.PRECISION`` says otherwise.
 """
 
 import logging
@@ -19,6 +20,7 @@ from counterpoise.modeling.roi_align import use_gathered_roi_align
 SPEEDS = ("stock", "auto")
 ROI_ALIGNS = ("torchvision", "gather")
 PRECISIONS = ("bfloat16", "float16")
+TEST_PRECISIONS = ("float32", "bfloat16")
 
 #: Flags of /proc/cpuinfo, of x86 and of ARM, for instructions that multiply bfloat16.
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -61,7 +63,9 @@ def multiplies_bfloat16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinf
 
 
 def accelerate(model: nn.Module, cfg: CfgNode) -> None:
-    """Let a model keep its maps and pool its boxes as its config says; ``state_dict`` keys stay.
+    """Let a model keep its maps, pool its boxes and infer as its config says.
+
+    The keys of its ``state_dict`` stay.
 
     Args:
         model: of ``build_model``.
@@ -73,6 +77,8 @@ def accelerate(model: nn.Module, cfg: CfgNode) -> None:
         for module in model.modules():
             if isinstance(module, ROIPooler):
                 use_gathered_roi_align(module)
+    if cfg.TEST.PRECISION == "bfloat16":
+        infer_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
 
 
 def trains_in_bfloat16(cfg: CfgNode) -> bool:
@@ -95,16 +101,32 @@ def without_amp_trainer(cfg: CfgNode) -> CfgNode:
 
 
 def train_in_bfloat16(model: nn.Module, device: torch.device) -> None:
-    """Run a model's forward passes under autocast while it trains; evaluation stays in float32.
+    """Run a model's forward passes under autocast while it trains.
 
     Args:
         model: possibly wrapped for several processes.
         device: that it is on.
     """
+    _autocast_where(model, device, training=True)
+
+
+def infer_in_bfloat16(model: nn.Module, device: torch.device) -> None:
+    """Run a model's forward passes under autocast while it is in evaluation mode.
+
+    Boxes are decoded in float32; scores of a one-stage detector are rounded to bfloat16.
+
+    Args:
+        model: of ``build_model``.
+        device: that it is on.
+    """
+    _autocast_where(model, device, training=False)
+
+
+def _autocast_where(model: nn.Module, device: torch.device, training: bool) -> None:
     contexts: list[torch.autocast] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
-        if module.training:
+        if module.training == training:
             contexts.append(torch.autocast(device.type, torch.bfloat16))
             contexts[-1].__enter__()
 

@@ -1,4 +1,4 @@
-"""The size of an image as Detectron2 will read it, from its header, and whether it is complete."""
+"""Which files are images, and the size of one as Detectron2 will read it, from its header."""
 
 import io
 import os
@@ -16,10 +16,21 @@ _END_MARKERS = {
     "PNG": b"IEND\xaeB`\x82",
 }
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
+# Registered with Pillow, but stubs without a decoder, documents or videos.
+_NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 
 
 class UnreadableImageError(Exception):
     """An image that training could not read; the message is the reason."""
+
+
+def image_suffixes() -> frozenset[str]:
+    """Lower-case file name endings that Pillow, and so Detectron2, can read as images."""
+    registered = Image.registered_extensions().items()
+    readable = {
+        suffix for suffix, fmt in registered if fmt in Image.OPEN and fmt not in _NOT_IMAGES
+    }
+    return frozenset(readable | {".mpo"})  # read by the JPEG plugin, which does not register it
 
 
 def read_image_size(path: str | os.PathLike) -> tuple[int, int]:

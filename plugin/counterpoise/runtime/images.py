@@ -1,0 +1,78 @@
+"""The images to look at: which files, and their pixels."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from counterpoise.errors import UserError
+from counterpoise.utils.images import image_suffixes
+
+
+@dataclass(frozen=True)
+class InputImage:
+    """An image to look at.
+
+    Attributes:
+        path: of the file.
+        name: relative path under which its results are written, without a suffix and unique
+            among the inputs.
+    """
+
+    path: Path
+    name: Path
+
+
+def find_images(inputs: Sequence[Path]) -> list[InputImage]:
+    """List image files; folders are searched with their sub-folders, in order of path.
+
+    Raises:
+        UserError: an input does not exist or is not an image, or a folder holds none.
+    """
+    suffixes = image_suffixes()
+    found: dict[Path, InputImage] = {}
+    taken: set[Path] = set()
+    for given in inputs:
+        if given.is_dir():
+            files = sorted(p for p in given.rglob("*") if p.suffix.lower() in suffixes)
+            if not files:
+                raise UserError(f"{given} holds no image: give image files or a folder of them")
+            names = [file.relative_to(given) for file in files]
+        elif not given.exists():
+            raise UserError(f"{given} does not exist: give image files or a folder of them")
+        elif given.suffix.lower() not in suffixes:
+            raise UserError(
+                f"{given} does not have the suffix of an image that can be read, such as .jpg or "
+                ".png: give image files or a folder of them"
+            )
+        else:
+            files, names = [given], [Path(given.name)]
+        for file, name in zip(files, names, strict=True):
+            if file.resolve() in found:
+                continue
+            number, unique = 1, name.with_suffix("")
+            while unique in taken:
+                number += 1
+                unique = name.with_name(f"{name.stem}~{number}")
+            taken.add(unique)
+            found[file.resolve()] = InputImage(file, unique)
+    return list(found.values())
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Read an image as Detectron2's ``read_image`` does, EXIF orientation applied.
+
+    Returns:
+        (H, W, 3), uint8, RGB.
+
+    Raises:
+        OSError: it cannot be decoded.
+    """
+    with Image.open(path) as image:
+        image.load()
+        with contextlib.suppress(Exception):  # Detectron2 takes broken EXIF data for none
+            image = ImageOps.exif_transpose(image)
+        return np.asarray(image.convert("RGB"))
