@@ -8,7 +8,6 @@ needs, and the number of workers changes nothing.
 
 import hashlib
 import itertools
-import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from counterpoise.errors import UserError
 from counterpoise.training.random_state import seeded
+from counterpoise.training.stopping import leave_signals_to_parent
 
 Record = dict[str, Any]
 
@@ -69,9 +69,7 @@ class ImageStream(IterableDataset):
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker:
-            # The main process decides when to stop, and needs its workers to finish the step.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            leave_signals_to_parent()
         for batch in itertools.islice(self.batches(), self.start + number, None, workers):
             for position, index in batch:
                 yield self._image(position, index)
