@@ -1,11 +1,9 @@
 """Trainings in processes of their own, which are ended at a chosen moment, and what they leave."""
 
-import dataclasses
 import json
 import os
 import signal
 import sys
-import unittest.mock
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,7 +75,7 @@ def _count_calls(last: int, number: int) -> None:
     sys.setprofile(count)
 
 
-def _main(arguments: list[str], output: Path, moment: Moment | None, patches: dict) -> None:
+def _main(arguments: list[str], output: Path, moment: Moment | None) -> None:
     """A training in this process, whose output goes to a file."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -86,8 +84,6 @@ def _main(arguments: list[str], output: Path, moment: Moment | None, patches: di
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     torch.set_num_threads(1)
     set_start_method("fork", force=True)  # of workers, as in a program that is started in a shell
-    for target, replacement in patches.items():
-        unittest.mock.patch(target, replacement).start()
     if moment is not None:
         moment.arm()
     sys.exit(console.train_net(arguments))
@@ -103,17 +99,11 @@ class Ended:
     """What it wrote to the terminal."""
 
 
-def start(arguments: list[str], output: Path, moment: Moment | None = None, **patches: Any) -> Any:
-    """Start a training; the process is returned."""
-    process = _CONTEXT.Process(target=_main, args=(arguments, output, moment, patches))
-    process.start()
-    return process
-
-
 def train_until(arguments: list[str], output: Path, moment: Moment | None = None) -> Ended:
     """Run a training until it ends, at `moment` if it gets there."""
-    process = start(arguments, output, moment)
-    process.join(90)
+    process = _CONTEXT.Process(target=_main, args=(arguments, output, moment))
+    process.start()
+    process.join(180)
     if process.exitcode is None:
         process.kill()
         raise AssertionError(f"the training hangs: {output.read_text()[-2000:]}")
@@ -142,7 +132,9 @@ def results(out: Path) -> dict[str, Any]:
         found["evaluation"] = (out / "evaluation.json").read_text()
     found["report"] = (out / "report.html").is_file()
     found["last_checkpoint"] = (out / "last_checkpoint").read_text()
-    found["left"] = sorted(p.name for p in out.glob(".*")) + sorted(p.name for p in out.glob("*.lock"))
+    found["left"] = sorted(p.name for p in out.glob(".*")) + sorted(
+        p.name for p in out.glob("*.lock")
+    )
     return found
 
 
@@ -184,4 +176,4 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def at(function: str, call: int, number: int = signal.SIGKILL, after: bool = False) -> Moment:
     """A moment by the call of a function."""
-    return dataclasses.replace(Moment(), function=function, call=call, signal=number, after=after)
+    return Moment(function, call, after, number)

@@ -23,7 +23,15 @@ STATEFUL = [
 ]  # fmt: skip
 SHORT = (*STATEFUL, "SOLVER.MAX_ITER", "6", "INPUT.MIN_SIZE_TRAIN", "48")
 #: Detectron2 writes metrics in iterations 19 and 39.
-LONG = (*STATEFUL, "SOLVER.MAX_ITER", "24", "SOLVER.CHECKPOINT_PERIOD", "5", "TEST.EVAL_PERIOD", "7")
+LONG = (
+    *STATEFUL,
+    "SOLVER.MAX_ITER",
+    "24",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "5",
+    "TEST.EVAL_PERIOD",
+    "7",
+)
 STEP = "detectron2.engine.train_loop:SimpleTrainer.run_step"
 CHECKPOINT = "counterpoise.modeling.checkpoint:_torch_save"
 TAG = "counterpoise.modeling.checkpoint:BalancedCheckpointer.tag_last_checkpoint"
@@ -64,7 +72,9 @@ def test_a_run_that_is_killed_time_and_again_ends_as_one_that_never_stopped(data
     ]
     for number, moment in enumerate(kills):
         flags = ["--resume"] if number else []
-        ended = train_until(command(data, tmp_path / "out", *flags, *SHORT), tmp_path / "log", moment)
+        ended = train_until(
+            command(data, tmp_path / "out", *flags, *SHORT), tmp_path / "log", moment
+        )
         assert ended.code == -signal.SIGKILL, ended.output
     ended = train_until(command(data, tmp_path / "out", "--resume", *SHORT), tmp_path / "log")
     assert ended.code == 0, ended.output
