@@ -10,13 +10,14 @@ from importlib import import_module
 from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from counterpoise.commands import console, train  # noqa: F401  (imported once, for all processes)
 
-#: Imports this module once; each training is forked from there within milliseconds.
+#: Its server imports this module once, and each training is forked from it within milliseconds.
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
 
@@ -102,7 +103,9 @@ class Ended:
 def train_until(arguments: list[str], output: Path, moment: Moment | None = None) -> Ended:
     """Run a training until it ends, at `moment` if it gets there."""
     process = _CONTEXT.Process(target=_main, args=(arguments, output, moment))
-    process.start()
+    # Before Python 3.12 the server does not get sys.path otherwise.
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
+        process.start()
     process.join(180)
     if process.exitcode is None:
         process.kill()

@@ -67,7 +67,6 @@ def test_a_run_that_is_killed_time_and_again_ends_as_one_that_never_stopped(data
         at(CHECKPOINT, 0, after=True),  # the second checkpoint is there under its temporary name
         at(TAG, 0),  # it is there, and last_checkpoint names the one before
         at(IMAGE, 1),
-        at(CHECKPOINT, 1, after=True),
         at(REPORT, 0),
     ]
     for number, moment in enumerate(kills):

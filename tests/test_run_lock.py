@@ -99,5 +99,5 @@ def test_a_folder_that_vanishes_is_said_in_a_sentence(tmp_path, again):
     folder.rename(tmp_path / "kept")
     if again:
         folder.mkdir()
-    with pytest.raises(FolderGone, match="was removed while the training ran .* in iteration 7"):
+    with pytest.raises(FolderGone, match=r"was removed while the training ran, .* in iteration 7"):
         guard.after_step()
