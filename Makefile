@@ -13,7 +13,7 @@ BASE = $(shell for python in $(or $(PYTHON),python3.11 python3.12 python3.13 pyt
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; \
 	then echo $$python; break; fi; done)
 
-.PHONY: help install demo test test-slow lint format
+.PHONY: help install demo test test-slow docs lint format
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,12 @@ test: install ## run the tests
 
 test-slow: install ## run the slow tests
 	@$(RUN) -m pytest -m slow $(ARGS)
+
+docs: install ## render docs/ and the API reference into output/docs
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--requirement requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "output/docs/index.html"
 
 lint: install ## check style and format
 	@$(RUN) -m ruff check .

@@ -100,6 +100,7 @@ def test_overrides_may_stand_on_both_sides_of_options(capsys):
 def test_without_detectron2_a_command_says_what_is_missing(name, capsys, monkeypatch):
     monkeypatch.setattr(counterpoise, "find_spec", lambda name: None)
     needed = {"inspect": ["x"], "predict": ["x"], "report": ["x"], "compare": ["x"]}
+    needed |= {"replay": ["x"]}
     assert main([name, *needed.get(name, [])]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"counterpoise {name}: error: counterpoise {name} needs Detectron2")
@@ -127,3 +128,18 @@ def test_without_a_checkpoint_every_command_that_needs_one_says_so(command, tmp_
     assert main([name, *files, *out, *more, *overrides]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"counterpoise {name}: error: MODEL.WEIGHTS is empty: give the path of")
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--num-gpus", "-1"], "--num-gpus is -1, expected at least 1"),
+        (["--num-machines", "0"], "--num-machines is 0, expected at least 1"),
+        (["--machine-rank", "5"], "--machine-rank is 5, expected 0 to 0"),
+        (["--machine-rank", "-1"], "--machine-rank is -1, expected 0 to 0"),
+        (["--num-machines", "2"], "--dist-url is 'auto', which serves one machine"),
+    ],
+)
+def test_numbers_of_processes_that_cannot_be_are_refused(flags, said, capsys):
+    assert main(["train", *flags]) == 2
+    assert said in capsys.readouterr().err

@@ -8,7 +8,7 @@ import torch
 
 from interruptions import Moment, at, different, results, train_until
 from models import CONFIGS
-from runs import SMALL, train_net, write_dataset
+from runs import NO_TEST, SMALL, write_dataset
 
 #: Everything that has a state: repeat factors, colour, averaged weights, a best checkpoint.
 STATEFUL = [
@@ -121,14 +121,19 @@ def test_a_second_ctrl_c_stops_at_once(data, tmp_path):
     assert not list((tmp_path / "out").glob("model_*.pth"))
 
 
-def test_a_run_that_was_extended_equals_a_longer_one(data, whole, tmp_path):
-    """As long as nothing is logged at the end of the shorter one."""
-    out = tmp_path / "out"
-    shorter = (*SHORT, "SOLVER.MAX_ITER", "4")
-    assert train_net(data, out, *shorter) == 0
-    assert train_net(data, out, "--resume", *SHORT) == 0
-    final = torch.load(out / "model_final.pth", weights_only=True)["model"]
-    assert all(torch.equal(value, whole[f"final.model.{name}."]) for name, value in final.items())
+def test_a_run_that_was_extended_equals_a_longer_one_where_its_rates_do(data, tmp_path):
+    """A warm-up of Detectron2 that is longer than the run is shortened to it."""
+    short = (*SHORT, "SOLVER.WARMUP_ITERS", "0", *NO_TEST)
+    ended = train_until(command(data, tmp_path / "long", *short), tmp_path / "log")
+    assert ended.code == 0, ended.output
+    for flags in (["SOLVER.MAX_ITER", "4"], ["--resume"]):
+        ended = train_until(command(data, tmp_path / "out", *short, *flags), tmp_path / "log")
+        assert ended.code == 0, ended.output
+    long, extended = (
+        torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
+        for name in ("long", "out")
+    )
+    assert all(torch.equal(value, extended[name]) for name, value in long.items())
 
 
 @pytest.mark.slow

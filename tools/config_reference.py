@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from counterpoise.config.declaration import Choices, Key, declared
+from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
 from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS
 
 INTRODUCTION = """\
@@ -61,6 +62,10 @@ All keep their meaning. Of some there is more to say:
 - `TEST.AUG.ENABLED` lets a two-stage model see every image at all `MIN_SIZES` and mirrored,
   wherever it detects: in evaluation, `counterpoise thresholds` and `counterpoise predict`."""
 
+RANGES = """\
+What Detectron2 would meet with an assertion, or not at all, is refused at the start:
+"""
+
 
 def row(name: str, key: Key) -> str:
     """One line of a table."""
@@ -90,7 +95,17 @@ def reference() -> str:
         rows = table(row(key.name, key) for key in section.keys)
         parts.append(f"## `{section.name}`\n\n{section.meaning}\n\n{rows}")
     launcher = table(row(name, key) for name, key in declared(LAUNCHER_SECTIONS).items())
-    return "\n\n".join([*parts, f"{LAUNCHER}\n\n{launcher}", FILES]) + "\n"
+    return "\n\n".join([*parts, f"{LAUNCHER}\n\n{launcher}", FILES, ranges()]) + "\n"
+
+
+def ranges() -> str:
+    """The values that keys of Detectron2 may have."""
+    rows = []
+    for name, allowed in DETECTRON2_KEYS.items():
+        names = allowed.known if isinstance(allowed, Choices) else None
+        values = str(allowed) if names is None else ", ".join(f"`{known}`" for known in names)
+        rows.append(f"| `{name}` | {values} |")
+    return "\n".join([RANGES, "| key | values |", "|---|---|", *rows])
 
 
 if __name__ == "__main__":

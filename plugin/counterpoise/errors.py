@@ -11,6 +11,13 @@ class UserError(ValueError):
     """
 
 
+class RunStopped(RuntimeError):
+    """A training that cannot go on through no fault of its input, put in one sentence.
+
+    The command line prints the sentence without a traceback and ends with exit code 1.
+    """
+
+
 #: Words that a message lists; of more it names the closest ones.
 LISTED = 30
 

@@ -27,7 +27,7 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_train, _inspect, _thresholds, _predict, _report, _compare, _curves):
+    for add in (_train, _inspect, _thresholds, _predict, _report, _compare, _curves, _replay):
         add(commands)
     return parser, commands.choices
 
@@ -86,9 +86,12 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
         "--import", action="append", default=[], dest="imports", metavar="FILE",
         help="Python file that registers components of your own; may be given more than once",
     )  # fmt: skip
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine (default 1)")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines (default 1)")
-    parser.add_argument("--machine-rank", type=int, default=0, help="rank of this machine")
+    parser.add_argument("--num-gpus", type=int, help="GPUs per machine (default 1)")
+    parser.add_argument(
+        "--num-processes", type=int, help="processes per machine on a CPU (default 1)"
+    )
+    parser.add_argument("--num-machines", type=int, help="machines (default 1)")
+    parser.add_argument("--machine-rank", type=int, help="rank of this machine (default 0)")
     parser.add_argument(
         "--dist-url", default="auto", help="address of machine 0 for several machines"
     )
@@ -260,6 +263,20 @@ def _curves(commands: Any) -> None:
     parser.add_argument("--images", type=int, default=50, help="of the test set (default 50)")
     _add_config_file(parser)
     _add_overrides(parser, "MODEL.WEIGHTS output/mine/model_final.pth")
+
+
+def _replay(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "replay",
+        "repeat the step that stopped a training",
+        "Repeat the training step in which a loss or gradient was not finite, and name the images, "
+        "losses, layers and parameters. The step is in OUTPUT_DIR, its config.yaml beside it.",
+        "counterpoise replay output/mine/stopped_at_341.pth\n",
+    )
+    parser.add_argument("step", type=Path, metavar="FILE", help="stopped_at_*.pth of a run")
+    _add_config_file(parser)
+    _add_overrides(parser, "SOLVER.AMP.ENABLED False")
 
 
 def _add_command(

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from counterpoise import require_detectron2
 from counterpoise.commands.arguments import argument_parser, train_parser
-from counterpoise.errors import UserError
+from counterpoise.errors import RunStopped, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None for those of the process.
 
     Returns:
-        exit code: 0 done, 2 bad input or config, 130 Ctrl-C. Any other failure raises; so does a
-        training that was told to stop, as SystemExit.
+        exit code: 0 done, 2 bad input or config, 1 a training that cannot go on, 130 Ctrl-C. Any
+        other failure raises; so does a training that was told to stop, as SystemExit.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser, commands = argument_parser()
@@ -57,12 +57,13 @@ def _execute(args: argparse.Namespace, program: str) -> int:
         require_detectron2(program)
         import_module(f"counterpoise.commands.{args.command}").run(args)
         sys.stdout.flush()
-    except UserError as error:
+    except (UserError, RunStopped) as error:
         # A loader or GPU process hands its error on with the traceback as text, the sentence last.
         sentence = str(error).strip().splitlines()[-1]
-        sentence = sentence.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+        for kind in (UserError, RunStopped):
+            sentence = sentence.removeprefix(f"{kind.__module__}.{kind.__name__}: ")
         print(f"{program}: error: {sentence}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:  # outside the loop of a training, which saves first
         print(f"{program}: stopped by Ctrl-C", file=sys.stderr)
         return 130

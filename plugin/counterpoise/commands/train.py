@@ -14,12 +14,17 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, launch
+from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessRaisedException
 
+from counterpoise.commands.processes import (
+    Place,
+    joined,
+    place_by_launcher,
+    start_processes,
+)
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
@@ -39,14 +44,14 @@ logger = logging.getLogger(__name__)
 #: What a run, and the commands that work in its folder, leave in OUTPUT_DIR beside its config and
 #: log; --overwrite removes it.
 RUN_FILES = (
-    "model_*.pth", "last_checkpoint", "events.out.tfevents.*", metrics_file.FILE_NAME,
-    evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME, run_record.FILE_NAME,
-    score_thresholds.FILE_NAME, page.FILE_NAME,
+    "model_*.pth", "stopped_at_*.pth", "last_checkpoint", "events.out.tfevents.*",
+    metrics_file.FILE_NAME, evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME,
+    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME,
 )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train or evaluate, in a process per GPU.
+    """Train or evaluate, in one process or in several that are started here or by torchrun.
 
     Args:
         args: of ``counterpoise train``.
@@ -54,25 +59,25 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: bad input or config.
     """
-    gpus = torch.cuda.device_count()
-    if args.num_gpus > max(gpus, 1):
-        raise UserError(
-            f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs: give at most "
-            f"{max(gpus, 1)}"
-        )
+    device = load_config(args.config_file, args.opts).MODEL.DEVICE
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
+    place = place_by_launcher()
     try:
-        launch(
-            train_or_evaluate,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except ProcessRaisedException as error:
-        if UserError.__name__ not in str(error).strip().splitlines()[-1]:
-            raise
-        raise UserError(str(error)) from error
+        if place is not None:
+            _check_launched(args, place)
+            if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not args.eval_only:
+                args.resume, args.overwrite = True, False  # torchrun starts the same command again
+            with joined(place, on_gpu):
+                train_or_evaluate(args)
+            return
+        local_size = _processes_to_start(args, on_gpu)
+        if local_size * args.num_machines == 1:
+            train_or_evaluate(args)
+            return
+        start_processes(
+            train_or_evaluate, args, on_gpu, local_size,
+            args.num_machines, args.machine_rank, args.dist_url,
+        )  # fmt: skip
     except (ImportError, AttributeError) as error:
         # What Detectron2 and torch.ops raise for an op of an extension that is not there.
         if not re.search(r"detectron2\._C|namespace.* 'detectron2'", str(error)):
@@ -82,6 +87,62 @@ def run(args: argparse.Namespace) -> None:
             f"here ({error}): build Detectron2 from its sources, or choose a model without "
             "deformable convolution and rotated boxes"
         ) from error
+
+
+def _check_launched(args: argparse.Namespace, place: Place) -> None:
+    """Refuse numbers of processes beside those that torchrun has started."""
+    for flag in ("--num-gpus", "--num-processes", "--num-machines", "--machine-rank"):
+        value = getattr(args, flag[2:].replace("-", "_"))
+        if value is not None:
+            raise UserError(
+                f"{flag} is {value}, but torchrun has started {place.size} processes: leave it out"
+            )
+
+
+def _processes_to_start(args: argparse.Namespace, on_gpu: bool) -> int:
+    """Processes of this machine that the arguments ask for, with their defaults filled in.
+
+    Raises:
+        UserError: they contradict each other or this machine.
+    """
+    gpus = torch.cuda.device_count()
+    if args.num_processes is not None and on_gpu:
+        raise UserError(
+            f"--num-processes is {args.num_processes}, which share a CPU, but MODEL.DEVICE is a "
+            "GPU: give --num-gpus, or set MODEL.DEVICE cpu"
+        )
+    if (args.num_gpus or 1) > max(gpus, 1):
+        raise UserError(
+            f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs: give at most "
+            f"{max(gpus, 1)}, or --num-processes for several processes on the CPU"
+        )
+    _fill_in(args)
+    return args.num_gpus if on_gpu else args.num_processes
+
+
+def _fill_in(args: argparse.Namespace) -> None:
+    for name, default in (
+        ("num_gpus", 1), ("num_processes", 1), ("num_machines", 1), ("machine_rank", 0),
+    ):  # fmt: skip
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    for flag, number in (
+        ("--num-gpus", args.num_gpus),
+        ("--num-processes", args.num_processes),
+        ("--num-machines", args.num_machines),
+    ):
+        if number < 1:
+            raise UserError(f"{flag} is {number}, expected at least 1")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--machine-rank is {args.machine_rank}, expected 0 to {args.num_machines - 1}, since "
+            f"--num-machines is {args.num_machines}"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError(
+            "--dist-url is 'auto', which serves one machine: with --num-machines "
+            f"{args.num_machines} give the address of machine 0, such as tcp://10.0.0.1:29500"
+        )
 
 
 def train_or_evaluate(args: argparse.Namespace) -> None:
@@ -112,6 +173,11 @@ def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not args.eval_only and cfg.SEED < 0:
         cfg.SEED = _earlier_seed(out) if args.resume else comm.shared_random_seed()
         logger.info("SEED was left to chance: it is %d, see config.yaml", cfg.SEED)
+    if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} "
+            "processes cannot share equally: make it a multiple of their number"
+        )
     cfg.freeze()
     if args.overwrite:
         training_table(cfg)  # refuses what cannot be trained, while the earlier run is still there

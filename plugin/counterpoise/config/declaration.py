@@ -1,5 +1,6 @@
 """How a config key is declared: once, for the config, its checks and its documentation."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ class Interval:
         return math.isfinite(value) and above and below
 
     def __str__(self) -> str:
-        if math.isinf(self.high):
+        if math.isinf(self.low) and math.isinf(self.high):
+            text = "of finite size"
+        elif math.isinf(self.high):
             text = f"{'>' if self.open_low else '>='} {self.low:g}"
         else:
             opening, closing = "[("[self.open_low], "])"[self.open_high]
@@ -64,6 +67,53 @@ class Choices:
         if isinstance(self.names, Registry):
             return [name for name, _ in self.names]
         return list(self.names)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Lists of finite numbers.
+
+    >>> str(Numbers(Interval(0, open_low=True), length=4))
+    '4 numbers > 0'
+    >>> [1, 2] in Numbers(Interval(0)), [] in Numbers(Interval(0)), [[1]] in Numbers(Interval(0))
+    (True, False, False)
+
+    Attributes:
+        each: what every number is in.
+        length: of the list; None for any but 0.
+        empty: whether the list may be empty.
+        depth: 2 for a list of such lists, each of which holds a number.
+        ascending: whether each number is above the one before.
+    """
+
+    each: Interval
+    length: int | None = None
+    empty: bool = False
+    depth: int = 1
+    ascending: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        return self._fits(value, self.depth)
+
+    def _fits(self, value: object, depth: int) -> bool:
+        if not isinstance(value, (list, tuple)):
+            return False
+        if not value:
+            return self.empty and depth == self.depth
+        if depth > 1:
+            return all(self._fits(inner, depth - 1) for inner in value)
+        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+        return (
+            numbers
+            and all(v in self.each for v in value)
+            and (self.length is None or len(value) == self.length)
+            and not (self.ascending and any(b <= a for a, b in itertools.pairwise(value)))
+        )
+
+    def __str__(self) -> str:
+        count = "numbers" if self.length is None else f"{self.length} numbers"
+        what = "lists of " * (self.depth - 1) + f"{count} {self.each}"
+        return what + (", ascending" if self.ascending else "")
 
 
 @dataclass(frozen=True)

@@ -442,6 +442,13 @@ LAUNCHER_SECTIONS = (
                 "`AdamW`: arXiv:1711.05101",
             ),
             Key(
+                "NON_FINITE",
+                "stop",
+                "A loss or gradient that is not finite: `stop` ends the run with the step kept for "
+                "`counterpoise replay`, `skip` leaves the step out with a warning.",
+                Choices(("stop", "skip")),
+            ),
+            Key(
                 "BACKBONE_MULTIPLIER",
                 1.0,
                 "Factor of the learning rate of the pretrained backbone, without its pyramid.",

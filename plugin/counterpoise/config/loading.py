@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as shown  # a value can be of any size
 from typing import Any
 
 import yaml
@@ -18,6 +19,7 @@ from counterpoise.config.zoo import ZooLoader, is_detectron2s, leave_out_its_dat
 from counterpoise.datasets.json_fields import is_number
 from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.utils.yaml_files import StrictLoader, load_yaml
 
 
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> CfgNode:
@@ -73,7 +75,7 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     bases = tree.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
-        raise UserError(f"{path}: _BASE_ must name a file or a list of files, got {bases!r}")
+        raise UserError(f"{path}: _BASE_ must name a file or a list of files, got {shown(bases)}")
     _absolute_paths(tree, path.resolve().parent, str(path))
     merged: dict[str, Any] = {}
     for base in bases:
@@ -92,7 +94,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     trusted = is_detectron2s(path)
     try:
         text = path.read_text(encoding="utf-8")
-        tree = yaml.load(text, ZooLoader if trusted else yaml.SafeLoader)
+        tree = load_yaml(text, ZooLoader if trusted else StrictLoader)
     except OSError as error:
         raise UserError(
             f"config file {path} cannot be read: {error.strerror}, {closest_config(path)}"
@@ -108,7 +110,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"config file {path} is not valid YAML: {reason}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise UserError(f"config file {path} must hold 'KEY: value' pairs, got {tree!r:.40}")
+        raise UserError(f"config file {path} must hold 'KEY: value' pairs, got {shown(tree)}")
     if trusted:
         leave_out_its_data(tree, path)
     return tree
@@ -176,7 +178,7 @@ def _checked(
         elif isinstance(node[key], CfgNode):
             if not isinstance(value, Mapping):
                 raise UserError(
-                    f"{origin}: {full_key} holds keys ({', '.join(node[key])}), got {value!r}"
+                    f"{origin}: {full_key} holds keys ({', '.join(node[key])}), got {shown(value)}"
                 )
             result[key] = _checked(value, node[key], root, origin, f"{full_key}.")
         elif full_key == "VERSION" and value != node[key]:
@@ -194,7 +196,7 @@ def _checked(
 def _checked_custom(value: Any, custom: CfgNode, root: CfgNode, origin: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise UserError(
-            f"{origin}: DATASETS.CUSTOM maps names to datasets, got {value!r}; see the README"
+            f"{origin}: DATASETS.CUSTOM maps names to datasets, got {shown(value)}; see the README"
         )
     result: dict[str, Any] = {}
     for key, entry in value.items():
@@ -202,7 +204,8 @@ def _checked_custom(value: Any, custom: CfgNode, root: CfgNode, origin: str) -> 
         full_key = f"DATASETS.CUSTOM.{name}"
         if not isinstance(entry, Mapping):
             raise UserError(
-                f"{origin}: {full_key} must hold the keys {', '.join(SPEC_DEFAULTS)}, got {entry!r}"
+                f"{origin}: {full_key} must hold the keys {', '.join(SPEC_DEFAULTS)}, "
+                f"got {shown(entry)}"
             )
         if name not in custom:
             custom[name] = CfgNode(copy.deepcopy(SPEC_DEFAULTS))
@@ -214,25 +217,25 @@ def _coerced(value: Any, default: Any, where: str) -> Any:
     """Give a value the type of the default that it replaces."""
     if isinstance(default, str):
         if value is None or isinstance(value, (Mapping, list, tuple)):
-            raise UserError(f"{where} must be a string, got {value!r}")
+            raise UserError(f"{where} must be a string, got {shown(value)}")
         return str(value)
     if isinstance(value, str):
         value = _decoded(value)
     if isinstance(default, bool):
         if isinstance(value, bool):
             return value
-        raise UserError(f"{where} must be True or False, got {value!r}")
+        raise UserError(f"{where} must be True or False, got {shown(value)}")
     if isinstance(default, (tuple, list)):
         items = value if isinstance(value, (tuple, list)) else [value]
         return type(default)(items)
     if isinstance(default, int):
         if is_number(value) and value % 1 == 0:
             return int(value)
-        raise UserError(f"{where} must be a whole number, got {value!r}")
+        raise UserError(f"{where} must be a whole number, got {shown(value)}")
     if isinstance(default, float):
         if is_number(value):
             return float(value)
-        raise UserError(f"{where} must be a number, got {value!r}")
+        raise UserError(f"{where} must be a number, got {shown(value)}")
     return value
 
 

@@ -1,52 +1,19 @@
 """Checks of a config's values, before anything long begins."""
 
 import math
+import re
 from dataclasses import replace
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import (
-    ANCHOR_GENERATOR_REGISTRY,
-    BACKBONE_REGISTRY,
-    META_ARCH_REGISTRY,
-    PROPOSAL_GENERATOR_REGISTRY,
-    ROI_HEADS_REGISTRY,
-)
 
-from counterpoise.config.declaration import Choices, Interval, declared
+from counterpoise.config.declaration import Choices, Interval, Numbers, declared
+from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
 from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS, training_config
-from counterpoise.config.tree import value_at
+from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling import dense_loss
 from counterpoise.modeling.weight_sources import RETINANETS
-
-#: Values that Detectron2's own keys allow. Those of names without a registry stand in its code.
-DETECTRON2_KEYS: dict[str, Choices | Interval] = {
-    "DATALOADER.SAMPLER_TRAIN": Choices(
-        (
-            "TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
-            "WeightedTrainingSampler", "WeightedCategoryTrainingSampler",
-        )
-    ),
-    "INPUT.CROP.TYPE": Choices(("relative_range", "relative", "absolute", "absolute_range")),
-    "INPUT.FORMAT": Choices(("BGR", "RGB")),
-    "INPUT.MASK_FORMAT": Choices(("polygon", "bitmask")),
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": Choices(("range", "choice")),
-    "INPUT.RANDOM_FLIP": Choices(("horizontal", "vertical", "none")),
-    "MODEL.META_ARCHITECTURE": Choices(META_ARCH_REGISTRY),
-    "MODEL.ANCHOR_GENERATOR.NAME": Choices(ANCHOR_GENERATOR_REGISTRY),
-    "MODEL.BACKBONE.NAME": Choices(BACKBONE_REGISTRY),
-    "MODEL.PROPOSAL_GENERATOR.NAME": Choices(PROPOSAL_GENERATOR_REGISTRY),
-    "MODEL.RETINANET.NUM_CONVS": Interval(1),
-    "MODEL.ROI_HEADS.NAME": Choices(ROI_HEADS_REGISTRY),
-    "SOLVER.BASE_LR": Interval(0, open_low=True),
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": Choices(("value", "norm")),
-    "SOLVER.IMS_PER_BATCH": Interval(1),
-    "SOLVER.LR_SCHEDULER_NAME": Choices(
-        ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
-    ),
-    "SOLVER.MAX_ITER": Interval(1),
-    "TEST.EVAL_PERIOD": Interval(1, special=(0, "evaluates at the end only")),
-}  # fmt: skip
 
 #: What a key allows beside the names of its registry.
 WITHOUT_REGISTRY = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",)}
@@ -101,8 +68,11 @@ def check_config(cfg: CfgNode) -> None:
     """
     allowed = {key: entry.allowed for key, entry in declared(SECTIONS).items()}
     allowed |= {key: entry.allowed for key, entry in declared(LAUNCHER_SECTIONS).items()}
+    known = dict(flat_leaves(cfg))
     for key, values in (allowed | DETECTRON2_KEYS).items():
-        _check_value(key, value_at(cfg, key), values)
+        if key in known:  # not every Detectron2 has every key
+            _check_value(key, known[key], values)
+    _check_device(cfg)
     _check_task(cfg)
     _check_backbone(cfg)
     _check_sampler(cfg)
@@ -112,11 +82,15 @@ def check_config(cfg: CfgNode) -> None:
     _check_balance_is_read(cfg)
 
 
-def _check_value(key: str, value: object, allowed: Choices | Interval | None) -> None:
+def _check_value(key: str, value: object, allowed: Choices | Interval | Numbers | None) -> None:
     if isinstance(allowed, Choices):
         known = [*allowed.known, *WITHOUT_REGISTRY.get(key, ())]
         if value not in known:
             raise UserError(f"{key} is '{value}', {did_you_mean(value, known)}")
+    elif isinstance(allowed, Numbers):
+        if value not in allowed:
+            shown = value if len(str(value)) < 80 else f"{str(value)[:77]}..."
+            raise UserError(f"{key} is {shown}, expected {allowed}")
     elif isinstance(allowed, Interval) and isinstance(value, list):
         _check_numbers(key, value, allowed)
     elif isinstance(allowed, Interval) and value not in allowed:
@@ -131,6 +105,17 @@ def _check_numbers(key: str, values: list, allowed: Interval) -> None:
         return
     if not all(value in replace(allowed, special=None) for value in values):
         raise UserError(f"{key} is {values}, expected numbers {allowed}")
+
+
+def _check_device(cfg: CfgNode) -> None:
+    name = cfg.MODEL.DEVICE
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"MODEL.DEVICE is '{name}', expected 'cpu', 'cuda' or 'cuda:1'")
+    if name.startswith("cuda:") and 0 < torch.cuda.device_count() <= int(name[5:]):
+        raise UserError(
+            f"MODEL.DEVICE is '{name}', but this machine has {torch.cuda.device_count()} GPUs, "
+            "counted from 0"
+        )
 
 
 def _check_task(cfg: CfgNode) -> None:

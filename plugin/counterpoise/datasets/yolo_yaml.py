@@ -17,6 +17,7 @@ from counterpoise.datasets.files import (
 )
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.utils.yaml_files import load_yaml
 
 _ALIASES = {
     "train": ("train", "training"),
@@ -33,8 +34,8 @@ def _load_data_yaml(spec: DatasetSpec) -> dict[str, Any]:
     """
     what = f"DATASETS.CUSTOM.{spec.name}.DATA_YAML"
     try:
-        data = yaml.safe_load(read_text(spec.data_yaml, what))
-    except (yaml.YAMLError, RecursionError) as error:
+        data = load_yaml(read_text(spec.data_yaml, what))
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{what}: {spec.data_yaml} is not readable YAML: {reason}") from error
     if not isinstance(data, dict):

@@ -16,6 +16,7 @@ from counterpoise.datasets import ClassCounts, load_dataset
 from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
+from counterpoise.evaluation.proposals import ProposalResult
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
@@ -23,6 +24,9 @@ from counterpoise.inference.hooks import InferenceClock, ProposalTap
 from counterpoise.modeling.acceleration import accelerate
 from counterpoise.modeling.checkpoint import RECORD_KEY, BalancedCheckpointer, counts_of
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
+
+#: Average recall, 0-100, below which proposals are said to fail: a trained RPN reaches 25 to 60.
+LOW_RECALL = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
         if evaluator.result is not None:
             results[name] = evaluator.result
             logger.info("Evaluation on %s (0-100):\n%s", name, evaluator.result)
+            _warn_of_proposals(name, evaluator.result.proposals)
             write_inference(
                 Path(cfg.OUTPUT_DIR),
                 name,
@@ -72,6 +77,17 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
         write_evaluations(results, path)
         logger.info("Evaluation written to %s", path)
     return next(iter(metrics.values())) if len(metrics) == 1 else metrics
+
+
+def _warn_of_proposals(name: str, proposals: ProposalResult | None) -> None:
+    recall = None if proposals is None else proposals.proposal_AR100
+    if recall is not None and recall < LOW_RECALL:
+        logger.warning(
+            "On %s the 100 best proposals of an image have an average recall of %.1f, so that the "
+            "box head never sees most objects: train longer, or choose sizes of "
+            "MODEL.ANCHOR_GENERATOR that fit the objects (counterpoise inspect shows them)",
+            name, recall,
+        )  # fmt: skip
 
 
 def test_loader(cfg: CfgNode, name: str) -> Any:
@@ -121,7 +137,8 @@ def load_for_evaluation(
         the model, and the counts of the training set where the checkpoint has them.
 
     Raises:
-        UserError: the checkpoint is missing or lacks a parameter of the model.
+        UserError: the checkpoint is missing, lacks a parameter of the model or holds numbers that
+            are not finite.
     """
     model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
     accelerate(model, cfg)
@@ -129,4 +146,11 @@ def load_for_evaluation(
     checkpointer.require_all = True
     checkpointer.use_average = cfg.MODEL.EMA.ENABLED
     record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} holds numbers that are not finite, in "
+            f"{len(broken)} tensors such as {broken[0]}: its training diverged, so give an earlier "
+            "checkpoint"
+        )
     return model, counts_of(record) if record else None

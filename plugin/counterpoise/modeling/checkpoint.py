@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError
+from counterpoise.modeling.safe_loading import check_pickle, load_tensors, refused_by_name
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.utils.files import durable_file
 
@@ -82,14 +83,8 @@ def read_training_record(path: str) -> dict[str, Any] | None:
     if not path or not path.endswith(".pth"):
         return None
     local = local_checkpoint(path)
-    try:
-        content = torch.load(local, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"MODEL.WEIGHTS {path} cannot be read as a checkpoint ({reason}): give a file that "
-            "train_net.py or Detectron2 has saved"
-        ) from error
+    with refused_by_name(f"MODEL.WEIGHTS {path}"):
+        content = load_tensors(local)
     record = content.get(RECORD_KEY) if isinstance(content, dict) else None
     return record if isinstance(record, dict) else None
 
@@ -168,6 +163,17 @@ class BalancedCheckpointer(DetectionCheckpointer):
         """
         with durable_file(Path(self.save_dir, "last_checkpoint")) as file:
             file.write(last_filename_basename.encode())
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        with refused_by_name(f"MODEL.WEIGHTS {self._path}"):
+            if filename.endswith(".pkl"):
+                check_pickle(Path(filename))
+            elif filename.endswith(".pyth"):  # Detectron2 leaves it to torch what may run
+                load_tensors(filename)
+            return super()._load_file(filename)
+
+    def _torch_load(self, f: str) -> Any:
+        return load_tensors(f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         if AVERAGE_KEY in checkpoint and not self._resumes:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
 from counterpoise.errors import UserError
 from counterpoise.modeling.checkpoint import BalancedCheckpointer
+from counterpoise.modeling.safe_loading import load_tensors
 from counterpoise.training.run_state import STATE_KEY
 from counterpoise.training.stopping import Stopped, StopRequest
 
@@ -187,7 +187,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | str:
             wrong = archive.testzip()
         if wrong:
             return f"the checksum of {wrong} is wrong"
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except Exception as error:  # a damaged file can fail in any way
         return str(error).partition("\n")[0] or type(error).__name__
     if not isinstance(content, dict) or "model" not in content:

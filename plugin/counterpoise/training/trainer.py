@@ -3,14 +3,15 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -19,7 +20,7 @@ from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.datasets.counting import read_once
 from counterpoise.datasets.mapper import training_mapper
-from counterpoise.errors import UserError, did_you_mean
+from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.inference.evaluation import check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
@@ -49,7 +50,9 @@ from counterpoise.training.checkpoints import (
 )
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
 from counterpoise.training.image_stream import ResumableLoader, resumable_loader
+from counterpoise.training.learning_watch import LearningWatch
 from counterpoise.training.log_files import rewind_logs
+from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.random_state import random_state_kept
 from counterpoise.training.resume_check import differences
@@ -85,8 +88,12 @@ class BalancedTrainer(DefaultTrainer):
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
-        super().__init__(without_amp_trainer(cfg))
+        with _wrapped_for(cfg.MODEL.DEVICE):
+            super().__init__(without_amp_trainer(cfg))
         self.cfg = cfg
+        record = TrainingRecord(self.table).state_dict()
+        self._guard = NumberGuard(cfg, self.model, record)
+        self._trainer = guarded(self._trainer, self._guard)
         if trains_in_bfloat16(cfg):
             train_in_bfloat16(self.model, torch.device(cfg.MODEL.DEVICE))
         for module in self.model.modules():
@@ -157,6 +164,7 @@ class BalancedTrainer(DefaultTrainer):
             *built[:at],
             self.checkpoints,
             *evaluation,
+            LearningWatch(),
             ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
             *built[at + 1 :],
         ]
@@ -165,6 +173,18 @@ class BalancedTrainer(DefaultTrainer):
         """Detectron2's writers and a terminal line of this project's metrics."""
         self.writers = [*super().build_writers(), BalanceMetricPrinter()]
         return self.writers
+
+    def run_step(self) -> None:
+        """Detectron2's step; its own finding that boxes are not finite is met like any other.
+
+        Raises:
+            RunStopped: a number is not finite, and ``SOLVER.NON_FINITE`` is ``stop``.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            self._guard.refuse(f"the model gives up ({reason})", self.optimizer, self.iter)
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``.
@@ -261,11 +281,14 @@ class BalancedTrainer(DefaultTrainer):
     def train(self) -> Any:
         """Train as Detectron2 does, to the end or until SIGTERM or Ctrl-C.
 
+        An end that is put in one sentence is logged without a traceback.
+
         Raises:
             Stopped: the run was told to stop; it is saved.
             UserError: a file cannot be used.
         """
-        logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
+        loop = logging.getLogger("detectron2.engine.train_loop")
+        loop.addFilter(_has_no_sentence)
         with self.stop:
             try:
                 return super().train()
@@ -280,11 +303,29 @@ class BalancedTrainer(DefaultTrainer):
                     command,
                 )
                 raise
+            finally:
+                loop.removeFilter(_has_no_sentence)
 
 
-def _is_no_user_error(record: logging.LogRecord) -> bool:
-    """Whether a log record is no traceback of a UserError, which the command puts in a sentence."""
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+@contextlib.contextmanager
+def _wrapped_for(device: str) -> Iterator[None]:
+    """Let Detectron2 wrap a model for several processes that have no GPU.
+
+    It hands the number of a GPU to DistributedDataParallel on every device.
+    """
+    if device.startswith("cuda"):
+        yield
+        return
+    wrap = defaults.create_ddp_model
+    defaults.create_ddp_model = partial(wrap, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = wrap
+
+
+def _has_no_sentence(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], (UserError, RunStopped)))
 
 
 def training_table(cfg: CfgNode) -> ClassTable:

@@ -1,0 +1,264 @@
+"""The processes of a training: started here, or by ``torchrun``, whose processes join.
+
+A launcher's environment that cannot be honoured is refused: ignored, it would make several separate
+trainings that write into one folder.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from torch import multiprocessing
+
+from counterpoise.errors import RunStopped, UserError
+
+#: What torchrun tells each process.
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: Launcher -> where it tells each process how many there are.
+OTHER_LAUNCHERS = {
+    "srun": "SLURM_STEP_NUM_TASKS",
+    "mpirun": "OMPI_COMM_WORLD_SIZE",
+    "mpiexec": "PMI_SIZE",
+}
+#: For one process to wait for the others, such as while the first of them reads a dataset.
+TIMEOUT = timedelta(minutes=30)
+#: Seconds in which the processes beside one that has failed may end by themselves.
+GRACE = 5.0
+#: What a process says of itself where another one has gone.
+LOST = "has lost another one"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among those of a training.
+
+    Attributes:
+        rank: among all, from 0.
+        local_rank: among those of its machine, from 0; the number of its GPU.
+        local_size: processes on its machine.
+        size: of all.
+        address: at which they meet, as ``torch.distributed.init_process_group`` takes it.
+    """
+
+    rank: int
+    local_rank: int
+    local_size: int
+    size: int
+    address: str
+
+
+def place_by_launcher(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """Where a launcher has put this process; None where it was started alone.
+
+    Raises:
+        UserError: the launcher is not torchrun, or says only a part of what torchrun says.
+    """
+    if "WORLD_SIZE" not in environment and "RANK" not in environment:
+        for launcher, variable in OTHER_LAUNCHERS.items():
+            if environment.get(variable, "1") != "1":
+                raise UserError(
+                    f"{variable} says that {launcher} has started {environment[variable]} "
+                    "processes, which cannot join each other: let it start one `torchrun` per "
+                    "machine"
+                )
+        return None
+    missing = [name for name in TORCHRUN if not environment.get(name)]
+    if missing:
+        raise UserError(
+            "the environment holds a part of what torchrun tells its processes, but not "
+            f"{', '.join(missing)}: start the program by torchrun, or unset RANK and WORLD_SIZE"
+        )
+    try:
+        rank, local_rank, size, local_size = (int(environment[name]) for name in TORCHRUN[:4])
+    except ValueError as error:
+        raise UserError(
+            f"{', '.join(TORCHRUN[:4])} must be whole numbers ({error}): start the program by "
+            "torchrun"
+        ) from error
+    if size % local_size:
+        raise UserError(
+            f"of {size} processes {local_size} are on this machine, but every machine must have as "
+            "many: give each torchrun the same --nproc-per-node"
+        )
+    return Place(rank, local_rank, local_size, size, "env://") if size > 1 else None
+
+
+@contextlib.contextmanager
+def joined(place: Place, on_gpu: bool) -> Iterator[None]:
+    """Be one of several processes within the block.
+
+    Args:
+        place: of this process.
+        on_gpu: whether each has a GPU, or all share the CPU.
+
+    Raises:
+        UserError: there are fewer GPUs than processes, or the others cannot be reached.
+        RunStopped: another process has ended, or does not answer.
+    """
+    gpus = torch.cuda.device_count()
+    if on_gpu and place.local_size > gpus:
+        raise UserError(
+            f"{place.local_size} processes on a machine with {gpus} GPUs: start at most {gpus}, or "
+            "set MODEL.DEVICE cpu"
+        )
+    if on_gpu:
+        torch.cuda.set_device(place.local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max((os.cpu_count() or 1) // place.local_size, 1))
+    try:
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            init_method=place.address,
+            rank=place.rank,
+            world_size=place.size,
+            timeout=TIMEOUT,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"process {place.rank} of {place.size} cannot join the others at {place.address} "
+            f"({_first_line(error)}): check the address and that all machines have started"
+        ) from error
+    comm.create_local_process_group(place.local_size)
+    comm.synchronize()
+    try:
+        yield
+    except RuntimeError as error:
+        # torch gives the errors of gloo and NCCL no class of their own on every version.
+        words = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl")
+        if isinstance(error, RunStopped) or not any(w in str(error).lower() for w in words):
+            raise
+        raise RunStopped(
+            f"process {place.rank} of {place.size} {LOST} ({_first_line(error)}): see "
+            "what that one says, and go on with --resume"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def start_processes(
+    task: Callable[[Any], None],
+    argument: Any,
+    on_gpu: bool,
+    local_size: int,
+    machines: int = 1,
+    machine: int = 0,
+    address: str = "auto",
+) -> None:
+    """Run ``task(argument)`` in several processes of this machine, and wait for them.
+
+    SIGTERM is handed on to them. Where one fails the others are ended.
+
+    Args:
+        task: a function of a module.
+        argument: its argument, which can be pickled.
+        on_gpu: whether each has a GPU.
+        local_size: processes of this machine.
+        machines, machine: how many there are, and which this one is.
+        address: of machine 0, or ``auto`` on a single machine.
+
+    Raises:
+        UserError, RunStopped: what a process has raised, or died of.
+        SystemExit: a process was told to stop, or has printed a traceback; its exit code.
+    """
+    if address == "auto":
+        address = f"tcp://127.0.0.1:{_free_port()}"
+    places = [
+        Place(machine * local_size + i, i, local_size, machines * local_size, address)
+        for i in range(local_size)
+    ]
+    sentences = multiprocessing.get_context("spawn").SimpleQueue()
+    # torch's function, since its processes end with this one even where it is killed.
+    started = multiprocessing.start_processes(
+        _run, (task, argument, on_gpu, places, sentences), local_size, join=False
+    ).processes
+    former = signal.signal(
+        signal.SIGTERM, lambda number, _: [os.kill(process.pid, number) for process in started]
+    )
+    try:
+        failed = _wait(started)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    if failed is not None:
+        _raise(sentences, places[failed].rank, started[failed].exitcode)
+
+
+def _run(
+    local_rank: int,
+    task: Callable[[Any], None],
+    argument: Any,
+    on_gpu: bool,
+    places: list[Place],
+    sentences: Any,
+) -> None:
+    try:
+        with joined(places[local_rank], on_gpu):
+            task(argument)
+    except (UserError, RunStopped) as error:
+        sentences.put((type(error), str(error)))
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def _wait(processes: list[Any]) -> int | None:
+    """Wait for all processes; where one fails end the others and return its index."""
+    running = {process.sentinel: i for i, process in enumerate(processes)}
+    failed = None
+    with contextlib.suppress(KeyboardInterrupt):  # they have got the signal, too
+        while running and failed is None:
+            for sentinel in wait(list(running)):
+                process = processes[running[sentinel]]
+                process.join()
+                # One that was killed is the cause of what others that end with it say.
+                if process.exitcode and (failed is None or process.exitcode < 0):
+                    failed = running[sentinel]
+                del running[sentinel]
+        if failed is not None:
+            _end([processes[i] for i in running.values()])
+    for process in processes:
+        process.join()
+    return failed
+
+
+def _end(processes: list[Any]) -> None:
+    """Give processes a moment to end by themselves, as they do once they miss the failed one."""
+    until = time.monotonic() + GRACE
+    for process in processes:
+        process.join(max(until - time.monotonic(), 0))
+    for process in processes:
+        process.kill()
+
+
+def _raise(sentences: Any, rank: int, code: int) -> None:
+    """Raise for the process `rank`, which ended first and with `code`."""
+    said = []
+    while not sentences.empty():
+        said.append(sentences.get())
+    for kind, text in sorted(said, key=lambda each: LOST in each[1]):
+        if LOST not in text or code == 1:
+            raise kind(text)
+    if code < 0:
+        raise RunStopped(
+            f"process {rank} was ended from outside by {signal.Signals(-code).name}, perhaps for "
+            "want of memory: go on with --resume"
+        )
+    raise SystemExit(code)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -1,0 +1,45 @@
+"""``counterpoise replay``: a step that stopped a training, once more."""
+
+import argparse
+
+from counterpoise.config.loading import load_config
+from counterpoise.config.validation import check_config
+from counterpoise.errors import UserError
+from counterpoise.training.replay import Replay, replay
+from counterpoise.utils.table import Table
+
+
+def run(args: argparse.Namespace) -> None:
+    """Repeat a step and say what in it is not finite.
+
+    Raises:
+        UserError: the file holds no step, or its config is missing.
+    """
+    files = list(args.config_file) or [args.step.parent / "config.yaml"]
+    if not args.config_file and not files[0].is_file():
+        raise UserError(f"{files[0]} does not exist: name the run's config with --config-file")
+    cfg = load_config(files, args.opts)
+    check_config(cfg)
+    cfg.freeze()
+    print(as_text(replay(cfg, args.step)))
+
+
+def as_text(result: Replay) -> str:
+    """What was found, for the terminal."""
+    parts = [Table(("image", "boxes"), list(result.images.items())).as_text()]
+    if result.losses:
+        rows = [(name, f"{value:.6g}") for name, value in result.losses.items()]
+        parts.append(Table(("loss", "value"), rows).as_text())
+    if result.error:
+        parts.append(f"The model gives up: {result.error}")
+    for names, meaning in (
+        (result.parameters, "Weights that are not finite"),
+        (result.layers, "Layers that make numbers that are not finite from finite ones"),
+        (result.gradients, "Parameters whose gradient is not finite"),
+    ):
+        if names:
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            parts.append(f"{meaning}: {shown}")
+    if not (result.error or result.parameters or result.layers or result.gradients):
+        parts.append("All numbers of this step are finite here.")
+    return "\n\n".join(parts)

@@ -1,0 +1,84 @@
+"""Weights of strangers: numbers are read, and no code runs."""
+
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from counterpoise.errors import UserError
+
+#: What the pickled weights of Detectron2's model zoo are made of; under numpy 2 names have moved.
+ARRAYS = {
+    *((f"numpy.{core}.multiarray", name)
+      for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+}  # fmt: skip
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads a pickle of numpy arrays, numbers and strings, and refuses any other name in it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Look up a name that the pickle asks for.
+
+        Raises:
+            pickle.UnpicklingError: it is not one that arrays need.
+        """
+        if (module, name) not in ARRAYS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which could run code")
+        return super().find_class(module, name)
+
+
+def check_pickle(path: Path) -> None:
+    """Refuse a pickle that holds anything but arrays, numbers and strings.
+
+    Raises:
+        pickle.UnpicklingError: it does.
+    """
+    with path.open("rb") as file:
+        ArrayUnpickler(file, encoding="latin1").load()
+
+
+def load_tensors(path: str | Path) -> Any:
+    """Read a file of ``torch.save`` onto the CPU, on every version of torch without running code.
+
+    Raises:
+        pickle.UnpicklingError: it holds anything but tensors, numbers, strings and containers.
+    """
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def refused_by_name(what: str) -> Iterator[None]:
+    """Turn whatever reading a file raises into one sentence.
+
+    Args:
+        what: is read, such as ``"MODEL.WEIGHTS a.pth"``.
+
+    Raises:
+        UserError: the file cannot be read, or would run code.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # both torch and pickle raise anything from KeyError on
+        raise UserError(
+            f"{what} cannot be read as a checkpoint ({_reason(error)}): give a file that "
+            "train_net.py or Detectron2 has saved, which holds numbers alone"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    # torch's sentence goes on to recommend reading the file without the check.
+    if asked := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it asks for {asked[1]}, which could run code"
+    first = str(error).strip().partition("\n")[0].partition(". ")[0][:200]
+    return first or type(error).__name__

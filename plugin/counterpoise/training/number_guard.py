@@ -1,0 +1,165 @@
+"""Stops a training at the step in which a loss or gradient is not finite, and keeps that step.
+
+The check stands between the backward pass and the optimizer, so the weights are still those with
+which the step began. It waits for the device once more than Detectron2 does.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from counterpoise.errors import RunStopped
+from counterpoise.modeling.checkpoint import RECORD_KEY
+from counterpoise.modeling.distributed import sum_over_processes
+from counterpoise.training.step_bundle import write_step
+
+logger = logging.getLogger(__name__)
+
+ADVICE = "lower SOLVER.BASE_LR, raise SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED True"
+
+#: Image files that a sentence names.
+SHOWN = 4
+
+
+class NumberGuard:
+    """What to do about steps whose numbers are not finite; all processes do the same."""
+
+    def __init__(self, cfg: CfgNode, model: nn.Module, record: Mapping[str, Any]) -> None:
+        """
+        Args:
+            cfg: with ``SOLVER.NON_FINITE``: ``stop`` ends the run, ``skip`` leaves the step out.
+            model: possibly wrapped for several processes; its batches are remembered.
+            record: of the training set, for the bundle.
+        """
+        self.policy = cfg.SOLVER.NON_FINITE
+        self.folder = Path(cfg.OUTPUT_DIR)
+        self.model = model
+        self.record = record
+        self.skipped = 0
+        self._batch: list[dict[str, Any]] = []
+        self._random_state = torch.get_rng_state()
+        model.register_forward_pre_hook(self._remember)
+
+    def _remember(self, module: nn.Module, inputs: tuple) -> None:
+        if module.training:
+            (self._batch,) = inputs
+            self._random_state = torch.get_rng_state()
+
+    def allows(
+        self,
+        losses: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        scaled: bool,
+        step: int,
+    ) -> bool:
+        """Whether the optimizer may use the gradients of a step.
+
+        Args:
+            losses: scalars by name.
+            optimizer: whose parameters have their gradients.
+            scaled: whether a scaler looks after infinite gradients.
+            step: the iteration, from 0.
+
+        Raises:
+            RunStopped: they are not finite and the policy is ``stop``.
+        """
+        gradients = [
+            p.grad
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        bad = (~values.isfinite()).any()
+        if gradients and not scaled:
+            largest = torch.stack(torch._foreach_norm(gradients, math.inf))
+            bad |= ~largest.isfinite().all()
+        if not bool(sum_over_processes(bad.float())):
+            return True
+        named = dict(zip(losses, values.tolist(), strict=True))
+        wrong = {name: value for name, value in named.items() if not _finite(value)}
+        if wrong:
+            what = " and ".join(f"{name} is {value}" for name, value in wrong.items())
+        elif bool(bad):
+            what = "a gradient is not finite"
+        else:
+            what = "another process met a loss or gradient that is not finite"
+        self.refuse(what, optimizer, step, own=bool(bad))
+        optimizer.zero_grad(set_to_none=True)  # which leaves every parameter as it is
+        return False
+
+    def refuse(
+        self, what: str, optimizer: torch.optim.Optimizer, step: int, own: bool = True
+    ) -> None:
+        """Keep a step, and stop or warn by the policy.
+
+        Args:
+            what: is not finite, the start of the sentence.
+            optimizer: for the learning rate.
+            step: the iteration, from 0.
+            own: whether it is this process's step that failed.
+
+        Raises:
+            RunStopped: the policy is ``stop``.
+        """
+        rate = max(group["lr"] for group in optimizer.param_groups)
+        files = [str(image.get("file_name", "?")) for image in self._batch]
+        more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        images = ", ".join(files[:SHOWN]) + more
+        sentence = (
+            f"In iteration {step} {what} (learning rate {rate:.3g}, images {images}): {ADVICE}"
+        )
+        if self.policy == "skip":
+            self.skipped += 1
+            logger.warning("%s; the step is left out, the %d. so far", sentence, self.skipped)
+            return
+        if own:
+            rank = f".rank{comm.get_rank()}" if comm.get_rank() else ""
+            path = self.folder / f"stopped_at_{step}{rank}.pth"
+            bare = self.model.module if hasattr(self.model, "module") else self.model
+            write_step(path, bare, self._batch, self._random_state, {RECORD_KEY: self.record})
+            sentence += f"; `counterpoise replay {path}` repeats the step"
+        if (self.folder / "last_checkpoint").is_file():
+            sentence += "; --resume goes on from the last checkpoint, which is finite"
+        raise RunStopped(sentence)
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0
+
+
+class _Guarded:
+    """Asks a guard before the optimizer moves; Detectron2 writes the metrics at that moment."""
+
+    guard: NumberGuard
+    _scales = False
+
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> None:
+        if self.guard.allows(loss_dict, self.optimizer, self._scales, self.iter):
+            super()._write_metrics(loss_dict, *args, **kwargs)
+
+
+class GuardedTrainer(_Guarded, SimpleTrainer):
+    """Detectron2's training step with a :class:`NumberGuard`."""
+
+
+class GuardedAMPTrainer(_Guarded, AMPTrainer):
+    """Detectron2's training step in float16 with a :class:`NumberGuard`."""
+
+    _scales = True
+
+
+def guarded(trainer: SimpleTrainer, guard: NumberGuard) -> SimpleTrainer:
+    """The step of `trainer` with a guard, of the same model, data and optimizer."""
+    kind = GuardedAMPTrainer if isinstance(trainer, AMPTrainer) else GuardedTrainer
+    stepper = kind(trainer.model, trainer.data_loader, trainer.optimizer)
+    stepper.guard = guard
+    return stepper

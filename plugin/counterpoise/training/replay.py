@@ -1,0 +1,115 @@
+"""A kept training step once more: which losses, layers and gradients are not finite."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from counterpoise.errors import UserError
+from counterpoise.modeling.acceleration import accelerate, train_in_bfloat16, trains_in_bfloat16
+from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of
+from counterpoise.modeling.dense_loss import DenseClassificationLoss
+from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.weight_sources import ClassTable
+from counterpoise.training.step_bundle import read_step
+
+
+@dataclass
+class Replay:
+    """What a step computes.
+
+    Attributes:
+        images: files of the batch, with their numbers of boxes.
+        losses: by name.
+        error: what the model raised in place of losses, or "".
+        layers: whose output is not finite though their input is, in the order of the computation.
+        parameters: that are not finite.
+        gradients: names of the parameters whose gradient is not finite.
+    """
+
+    images: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+    layers: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
+    gradients: list[str] = field(default_factory=list)
+
+
+def replay(cfg: CfgNode, path: Path) -> Replay:
+    """Repeat the forward and backward pass of a step.
+
+    Args:
+        cfg: of the run, with its number of classes.
+        path: of the step.
+
+    Raises:
+        UserError: the file holds no step, or one of another model.
+    """
+    step = read_step(path)
+    model = build_model(cfg)
+    try:
+        model.load_state_dict(step["model"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is a step of another model ({str(error).splitlines()[0]}): give the "
+            "config.yaml of its run with --config-file"
+        ) from error
+    _use_record(model, step[RECORD_KEY])
+    accelerate(model, cfg)
+    if trains_in_bfloat16(cfg):
+        train_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
+    batch = step["batch"]
+    result = Replay(
+        images={image["file_name"]: len(image["instances"]) for image in batch},
+        parameters=[n for n, p in model.named_parameters() if not p.isfinite().all()],
+    )
+    for name, module in model.named_modules():
+        if not any(module.children()):
+            module.register_forward_hook(_recorder(name, result.layers))
+    model.train()
+    torch.set_rng_state(step["random_state"])
+    with EventStorage():
+        try:
+            losses = model(batch)
+        except FloatingPointError as error:
+            result.error = str(error)
+            return result
+    result.losses = {name: value.item() for name, value in losses.items()}
+    sum(losses.values()).backward()
+    result.gradients = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    return result
+
+
+def _recorder(name: str, found: list[str]) -> Any:
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        if _all_finite(inputs) and not _all_finite(output):
+            found.append(name)
+
+    return record
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(value.isfinite().all())
+    if isinstance(value, dict):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_all_finite, value))
+    return True
+
+
+def _use_record(model: nn.Module, record: dict[str, Any]) -> None:
+    weights = torch.tensor(record["weights"]) if record["weights"] else None
+    table = ClassTable(counts_of(record), weights)
+    for module in model.modules():
+        if isinstance(module, (ClassificationLoss, DenseClassificationLoss)):
+            module.use_table(table)

@@ -1,0 +1,68 @@
+"""A training step in a file: the weights, images and random state with which it began."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from counterpoise.errors import UserError
+
+
+def write_step(
+    path: Path,
+    model: nn.Module,
+    batch: list[dict[str, Any]],
+    random_state: Tensor,
+    extra: Mapping[str, Any],
+) -> Path:
+    """Write a step; plain tensors, numbers and strings, which load without running code.
+
+    Args:
+        path: of the file.
+        model: with the weights at the start of the step.
+        batch: images with their instances, as the model took them.
+        random_state: of torch's generator on the CPU.
+        extra: further entries of the file.
+    """
+    images = [
+        {
+            "image": image["image"],
+            "file_name": str(image.get("file_name", "")),
+            "boxes": image["instances"].gt_boxes.tensor,
+            "classes": image["instances"].gt_classes,
+            "height": image["height"],
+            "width": image["width"],
+        }
+        for image in batch
+    ]
+    content = {"model": model.state_dict(), "images": images, "random_state": random_state}
+    torch.save({**content, **extra}, path)
+    return path
+
+
+def read_step(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_step` wrote, with the images as a model takes them under ``batch``.
+
+    Raises:
+        UserError: the file is missing or holds no step.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["batch"] = [_as_input(image) for image in content["images"]]
+    except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
+        raise UserError(
+            f"{path} cannot be read as a step ({type(error).__name__}): give a file "
+            "stopped_at_*.pth that a stopped training left in its OUTPUT_DIR"
+        ) from error
+    return content
+
+
+def _as_input(image: Mapping[str, Any]) -> dict[str, Any]:
+    instances = Instances(tuple(image["image"].shape[-2:]))
+    instances.gt_boxes = Boxes(image["boxes"])
+    instances.gt_classes = image["classes"]
+    kept = {key: image[key] for key in ("image", "file_name", "height", "width")}
+    return {**kept, "instances": instances}

@@ -1,0 +1,63 @@
+"""A training that does not learn is recognised and said."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+from detectron2.utils.events import EventStorage
+
+from counterpoise.training.learning_watch import LearningWatch
+from runs import train_net, write_dataset
+
+
+def warnings_of(caplog, metrics, max_iter=400, done=400):
+    """What the hook says after `done` steps of a training with constant metrics."""
+    with EventStorage() as storage, caplog.at_level(logging.WARNING):
+        for iteration in range(19, done, 20):
+            storage.iter = iteration
+            storage.put_scalars(**metrics)
+        watch = LearningWatch()
+        watch.trainer = SimpleNamespace(storage=storage, iter=done - 1, max_iter=max_iter)
+        watch.after_step()
+    return caplog.messages
+
+
+LEARNING = {"rpn/fg_accuracy": 0.5, "roi/p_t_fg": 0.3}
+
+
+@pytest.mark.parametrize("done", [200, 400])
+@pytest.mark.parametrize(
+    "metric, said",
+    [("rpn/fg_accuracy", "recognises only 1%"), ("stage1/roi/p_t_fg", "a probability of 0.010")],
+)
+def test_a_part_that_has_not_learned_is_named_halfway_and_at_the_end(caplog, done, metric, said):
+    (message,) = warnings_of(caplog, {**LEARNING, metric: 0.01}, done=done)
+    assert said in message and metric in message and f"to {done}" in message
+
+
+@pytest.mark.parametrize(
+    "metrics, done", [(LEARNING, 400), ({"rpn/fg_accuracy": 0.0}, 380), ({}, 400)]
+)
+def test_nothing_is_said_of_a_part_that_learns_or_between_the_checks(caplog, metrics, done):
+    assert not warnings_of(caplog, metrics, done=done)
+
+
+def test_only_the_last_quarter_counts(caplog):
+    with EventStorage() as storage, caplog.at_level(logging.WARNING):
+        for iteration in range(19, 400, 20):
+            storage.iter = iteration
+            storage.put_scalar("rpn/fg_accuracy", 0.0 if iteration < 300 else 0.2)
+        watch = LearningWatch()
+        watch.trainer = SimpleNamespace(storage=storage, iter=399, max_iter=400)
+        watch.after_step()
+    assert not caplog.messages
+
+
+def test_proposals_that_miss_the_objects_are_said_after_the_evaluation(tmp_path, capsys):
+    data = write_dataset(tmp_path / "shapes")
+    few = ("SOLVER.MAX_ITER", "1", "MODEL.RPN.POST_NMS_TOPK_TEST", "1")
+    assert train_net(data, tmp_path / "out", *few) == 0
+    assert (
+        "On shapes_val the 100 best proposals of an image have an average"
+        in capsys.readouterr().out
+    )

@@ -1,0 +1,120 @@
+"""Losses and gradients that are not finite: the run stops or skips; the step is repeated."""
+
+import re
+
+import pytest
+import torch
+
+from counterpoise.commands import console
+from runs import NO_TEST, train_net, write_dataset
+
+#: A loss that fails in its third call; `{failure}` makes the value or the gradient infinite.
+BROKEN = """
+from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
+
+@ROI_LOSS_REGISTRY.register(name="{name}")
+def build(cfg):
+    calls = []
+    def loss(logits, gt_classes):
+        if not calls or logits.requires_grad:
+            calls.append(1)
+        zero = 0 * logits.sum(dim=1).float()
+        return zero + {failure} if len(calls) == 3 else zero + 1
+    return loss
+"""
+FAILURES = {"value": "float('nan')", "gradient": "(zero * zero).sqrt()"}
+SHORT = ("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "1", *NO_TEST)
+
+
+def broken_run(tmp_path, kind, *arguments):
+    name = f"broken_{kind}_{tmp_path.name}"
+    (tmp_path / "broken.py").write_text(BROKEN.format(name=name, failure=FAILURES[kind]))
+    data = write_dataset(tmp_path / "shapes")
+    settings = ("BALANCE.ROI_LOSS.NAME", name, "BALANCE.CLASS_WEIGHTS.SOURCE", "none", *SHORT)
+    code = train_net(
+        data, tmp_path / "out", f"--import={tmp_path / 'broken.py'}", *settings, *arguments,
+        leaf="baseline",
+    )  # fmt: skip
+    return code, tmp_path / "out"
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize(
+    "kind, said", [("value", "loss_cls is nan"), ("gradient", "a gradient is not finite")]
+)
+def test_a_run_stops_in_one_sentence_that_names_step_images_and_rate(tmp_path, capsys, kind, said):
+    code, out = broken_run(tmp_path, kind)
+    assert code == 1
+    captured = capsys.readouterr()
+    error = captured.err
+    assert f"In iteration 2 {said}" in error and "Traceback" not in captured.out + error
+    assert len(re.findall(r"\d\.png", error)) == 2 and "learning rate" in error
+    assert f"counterpoise replay {out / 'stopped_at_2.pth'}" in error
+
+
+def test_the_last_checkpoint_is_the_one_before_the_step_and_finite(tmp_path):
+    _, out = broken_run(tmp_path, "gradient")
+    assert (out / "last_checkpoint").read_text() == "model_0000001.pth"
+    before = weights(out / "model_0000001.pth")
+    kept = weights(out / "stopped_at_2.pth")
+    for name, value in before.items():
+        assert value.isfinite().all() and torch.equal(value, kept[name]), name
+
+
+def test_a_skipped_step_leaves_the_weights_as_they_were(tmp_path, capsys):
+    code, out = broken_run(tmp_path, "gradient", "SOLVER.NON_FINITE", "skip")
+    assert code == 0
+    assert "the step is left out, the 1. so far" in capsys.readouterr().out
+    before, after = (weights(out / f"model_000000{step}.pth") for step in (1, 2))
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+    name = "backbone.fpn_lateral2.weight"
+    assert not torch.equal(after[name], weights(out / "model_final.pth")[name])
+
+
+def test_boxes_that_detectron2_finds_infinite_are_met_like_a_loss(tmp_path, capsys):
+    data = write_dataset(tmp_path / "shapes")
+    wild = ("SOLVER.BASE_LR", "1e20", "SOLVER.WARMUP_ITERS", "0", "SOLVER.MAX_ITER", "6", *NO_TEST)
+    assert train_net(data, tmp_path / "out", *wild) == 1
+    error = capsys.readouterr().err
+    assert "In iteration" in error and "lower SOLVER.BASE_LR" in error
+    assert "Traceback" not in error and list((tmp_path / "out").glob("stopped_at_*.pth"))
+
+
+def test_replay_names_the_images_and_the_parameters(tmp_path, capsys):
+    data = write_dataset(tmp_path / "shapes")
+    out = tmp_path / "out"
+    wild = ("SOLVER.BASE_LR", "1e20", "SOLVER.WARMUP_ITERS", "0", "SOLVER.MAX_ITER", "6", *NO_TEST)
+    assert train_net(data, out, *wild) == 1
+    (step,) = out.glob("stopped_at_*.pth")
+    capsys.readouterr()
+    assert console.main(["replay", str(step)]) == 0
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"\d\.png", shown)) == 2
+    assert "All numbers of this step are finite" not in shown
+    assert re.search(r"Layers that make .*: \S+", shown) or "gives up" in shown
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no step"])
+def test_a_file_that_is_no_step_is_refused(run, tmp_path, capsys, content):
+    path = tmp_path / "stopped_at_1.pth"
+    if content is not None:
+        path.write_bytes(content)
+    config = ["--config-file", str(run[1] / "config.yaml")]
+    assert console.main(["replay", str(path), *config]) == 2
+    assert f"{path} cannot be read as a step" in capsys.readouterr().err
+
+
+def test_evaluation_refuses_weights_that_are_not_finite(run, tmp_path, capsys):
+    data, out = run
+    content = torch.load(out / "model_final.pth", weights_only=True)
+    content["model"]["roi_heads.box_predictor.cls_score.bias"][0] = float("nan")
+    torch.save(content, tmp_path / "diverged.pth")
+    weights = ("--eval-only", "MODEL.WEIGHTS", str(tmp_path / "diverged.pth"))
+    assert train_net(data, tmp_path / "out", *weights) == 2
+    error = capsys.readouterr().err
+    assert "diverged.pth holds numbers that are not finite" in error
+    assert "roi_heads.box_predictor.cls_score.bias" in error

@@ -1,0 +1,155 @@
+"""Trainings in several processes: started by the program, or by torchrun, on a CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from counterpoise.commands.processes import TORCHRUN, place_by_launcher
+from counterpoise.errors import UserError
+from models import CONFIGS, ROOT
+from runs import NO_TEST, SMALL, train_net, write_dataset
+
+#: What torchrun tells the second of four processes on two machines.
+SECOND = dict(zip(TORCHRUN, ("1", "1", "4", "2", "localhost", "29500"), strict=True))
+LAUNCHERS = {
+    "program": [str(ROOT / "train_net.py"), "--num-processes", "2"],
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                 str(ROOT / "train_net.py")],
+}  # fmt: skip
+
+
+def command(launcher: str, data: Path, out: Path, *overrides: str) -> list[str]:
+    files = ["--config-file", str(CONFIGS / "quick" / "focal_weights_ohem.yaml")]
+    given = [*files, "--config-file", str(data), *SMALL, "OUTPUT_DIR", str(out), *overrides]
+    return [sys.executable, *LAUNCHERS[launcher], *given]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "plugin")}
+
+
+def run(launcher: str, data: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(launcher, data, out, *overrides),
+        env=environment(), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_processes_train_together_and_the_first_one_writes(tmp_path, launcher):
+    data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
+    done = run(launcher, data, out)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "total_loss" in line] == [2]
+    assert (out / "log.txt.rank1").is_file()
+    (result,) = json.loads((out / "evaluation.json").read_text()).values()
+    assert sum(c["test_boxes"] for c in result["per_class"]) == 3
+    (inference,) = (out / "inference").iterdir()
+    assert inference.is_dir() or inference.stat().st_size > 0
+
+
+def test_evaluation_in_two_processes_is_that_of_one(tmp_path):
+    data = write_dataset(tmp_path / "shapes")
+    assert train_net(data, tmp_path / "one") == 0
+    weights = str(tmp_path / "one" / "model_final.pth")
+    # The validation set has two images: each process gets one.
+    both = run("program", data, tmp_path / "two", "--eval-only", "MODEL.WEIGHTS", weights)
+    assert both.returncode == 0, both.stderr
+    one, two = (
+        json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_a_process_that_is_killed_ends_the_run_with_its_number(tmp_path):
+    data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
+    started = subprocess.Popen(
+        command("program", data, out, *NO_TEST, "SOLVER.MAX_ITER", "100000"),
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = out / "log.txt.rank1"
+    deadline = time.monotonic() + 200
+    while not list(out.glob("model_*.pth")):
+        assert time.monotonic() < deadline and started.poll() is None
+        time.sleep(0.2)
+    assert log.is_file()
+    second = next(pid for pid in children_of(started.pid) if rank_of(pid) == 1)
+    os.kill(second, signal.SIGKILL)
+    killed_at = time.monotonic()
+    _, error = started.communicate(timeout=60)
+    assert started.returncode == 1 and time.monotonic() - killed_at < 60
+    last = error.strip().splitlines()[-1]
+    assert "process 1 was ended from outside by SIGKILL" in last and "--resume" in last
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def rank_of(pid: int) -> int | None:
+    """Rank of a training process by the log that it holds open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if link.is_symlink() and os.readlink(link).endswith("log.txt.rank1"):
+            return 1
+    return None
+
+
+def test_bad_input_of_several_processes_is_one_sentence_and_code_2(tmp_path):
+    data = write_dataset(tmp_path / "shapes")
+    done = run("program", data, tmp_path / "out", "SOLVER.IMS_PER_BATCH", "3")
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("train_net.py: error: SOLVER.IMS_PER_BATCH is 3")
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_process_knows_its_place_from_torchrun():
+    place = place_by_launcher(SECOND)
+    assert (place.rank, place.local_rank, place.size, place.local_size) == (1, 1, 4, 2)
+    assert place_by_launcher({}) is None
+    alone = dict(zip(TORCHRUN, ("0", "0", "1", "1", "localhost", "29500"), strict=True))
+    assert place_by_launcher(alone) is None
+
+
+@pytest.mark.parametrize(
+    "environment, said",
+    [
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "mpirun has started 4 processes"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "srun has started 2 processes"),
+        ({"WORLD_SIZE": "2"}, "but not RANK, LOCAL_RANK"),
+        ({**SECOND, "MASTER_ADDR": ""}, "but not MASTER_ADDR"),
+        ({**SECOND, "RANK": "first"}, "must be whole numbers"),
+        ({**SECOND, "WORLD_SIZE": "5"}, "of 5 processes 2 are on this machine"),
+    ],
+)
+def test_a_launcher_that_cannot_be_honoured_is_refused(environment, said):
+    with pytest.raises(UserError, match=said):
+        place_by_launcher(environment)
+
+
+@pytest.mark.parametrize("flag", ["--num-gpus=2", "--num-processes=2", "--num-machines=2"])
+def test_numbers_beside_those_of_torchrun_are_refused(tmp_path, monkeypatch, capsys, flag):
+    data = write_dataset(tmp_path / "shapes")
+    for name, value in SECOND.items():
+        monkeypatch.setenv(name, value)
+    assert train_net(data, tmp_path / "out", flag) == 2
+    assert "torchrun has started 4 processes: leave it out" in capsys.readouterr().err
+
+
+def test_processes_of_a_cpu_are_asked_for_by_their_own_flag(tmp_path, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    data = write_dataset(tmp_path / "shapes")
+    assert train_net(data, tmp_path / "out", "--num-gpus=2") == 2
+    assert "--num-processes for several processes on the CPU" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""Weights of strangers are read as numbers: no suffix makes the program run code."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from counterpoise.modeling.safe_loading import check_pickle
+from models import build, quick_config
+from runs import train_net
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def plain(path, content):
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("flag", ["--eval-only", "--overwrite"])
+@pytest.mark.parametrize(
+    "suffix, write",
+    [
+        (".pkl", plain),
+        (".pth", torch.save),
+        (".pth", plain),
+        (".pyth", torch.save),
+        (".bin", plain),
+    ],
+)
+def test_weights_that_would_run_code_are_refused_and_do_not_run_it(
+    run, tmp_path, capsys, suffix, write, flag
+):
+    weights, sign = tmp_path / f"weights{suffix}", tmp_path / "ran"
+    content = {"model": {"a": Bomb(sign)}, "model_state": {"a": Bomb(sign)}, "__author__": "x"}
+    write(content, weights) if write is torch.save else write(weights, content)
+    assert train_net(run[0], tmp_path / "out", flag, "MODEL.WEIGHTS", str(weights)) == 2
+    captured = capsys.readouterr()
+    assert f"MODEL.WEIGHTS {weights} cannot be read as a checkpoint" in captured.err
+    assert "Traceback" not in captured.err and not sign.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickled_arrays_of_the_model_zoo_are_read(run, tmp_path, protocol):
+    model = build(quick_config("SOLVER.MAX_ITER", "1", classes=2))
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    content = {"model": arrays, "__author__": "Detectron2", "scalar": np.float32(1)}
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(pickle.dumps(content, protocol))
+    check_pickle(path)
+    short = ("SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()", "MODEL.WEIGHTS", str(path))
+    assert train_net(run[0], tmp_path / "out", *short) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04N."])
+@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".pyth"])
+def test_a_file_that_holds_no_weights_is_refused_in_a_sentence(
+    run, tmp_path, capsys, suffix, content
+):
+    weights = tmp_path / f"weights{suffix}"
+    weights.write_bytes(content)
+    assert train_net(run[0], tmp_path / "out", "MODEL.WEIGHTS", str(weights)) == 2
+    captured = capsys.readouterr()
+    assert str(weights) in captured.err and "Traceback" not in captured.err
