@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import get_context, set_start_method
+from multiprocessing import get_context, set_start_method, util
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -63,7 +63,7 @@ class Moment:
 
 
 def _count_calls(last: int, number: int) -> None:
-    """Send a signal at a call; the calls of the main thread are counted."""
+    """Send a signal at a call of the main thread, and print the number of calls at the end."""
     made = 0
 
     def count(_: Any, event: str, __: Any) -> None:
@@ -74,6 +74,7 @@ def _count_calls(last: int, number: int) -> None:
                 os.kill(os.getpid(), number)
 
     sys.setprofile(count)
+    util.Finalize(None, lambda: print(f"{made} calls"), exitpriority=0)
 
 
 def _main(arguments: list[str], output: Path, moment: Moment | None) -> None:

@@ -137,6 +137,21 @@ def test_a_run_that_was_extended_equals_a_longer_one_where_its_rates_do(data, tm
 
 
 @pytest.mark.slow
+def test_two_processes_go_on_as_if_they_had_not_stopped(data, tmp_path):
+    arguments = command(data, tmp_path / "out", "--num-processes=2", *SHORT)
+    ended = train_until(arguments, tmp_path / "log")
+    assert ended.code == 0, ended.output
+    expected = results(tmp_path / "out")
+    assert len({key for key in expected if key.startswith("final.run_state.processes.1.")}) > 5
+    for later in ("model_0000003.pth", "model_0000005.pth", "model_final.pth", "model_best.pth"):
+        (tmp_path / "out" / later).unlink()
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000001.pth")
+    ended = train_until(["--resume", *arguments], tmp_path / "log")
+    assert ended.code == 0, ended.output
+    assert different(expected, results(tmp_path / "out")) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     "leaf, more",
@@ -161,8 +176,10 @@ def test_a_save_point_at_each_step_leads_to_the_same_end(data, tmp_path, leaf, m
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(data, tmp_path):
     """Moments are calls of Python functions in the main thread, drawn over all that a run makes."""
-    ended = train_until(command(data, tmp_path / "whole", *LONG), tmp_path / "log")
+    never = Moment(call=-1)
+    ended = train_until(command(data, tmp_path / "whole", *LONG), tmp_path / "log", never)
     assert ended.code == 0, ended.output
+    calls = int(ended.output.splitlines()[-1].removesuffix(" calls"))
     expected = results(tmp_path / "whole")
     draw, kills, ends = random.Random(0), 0, 0
     while kills < 20:
@@ -170,7 +187,7 @@ def test_twenty_kills_at_random_moments_change_nothing(data, tmp_path):
         code = -signal.SIGKILL
         while code != 0:
             flags = ["--resume"] if out.exists() else []
-            moment = Moment(call=draw.randint(200_000, 4_000_000))
+            moment = Moment(call=draw.randrange(calls))
             ended = train_until(command(data, out, *flags, *LONG), tmp_path / "log", moment)
             code = ended.code
             assert code in (0, -signal.SIGKILL), ended.output
