@@ -26,6 +26,7 @@ def differences(
     content: Mapping[str, Any],
     cfg: CfgNode,
     table: ClassTable,
+    rank: int,
     world_size: int,
     data: Mapping[str, Any] | None,
 ) -> list[str]:
@@ -35,19 +36,20 @@ def differences(
         content: of the checkpoint.
         cfg: of the run.
         table: classes and counts of its training set.
-        world_size: its processes.
+        rank, world_size: of this process.
         data: state of its loader before the first batch; None for one without.
 
     Returns:
         phrases; none where the run would go on as if it had never stopped.
     """
-    return list(_differences(content, cfg, table, world_size, data))
+    return list(_differences(content, cfg, table, rank, world_size, data))
 
 
 def _differences(
     content: Mapping[str, Any],
     cfg: CfgNode,
     table: ClassTable,
+    rank: int,
     world_size: int,
     data: Mapping[str, Any] | None,
 ) -> Iterator[str]:
@@ -69,7 +71,7 @@ def _differences(
             f"another number of processes ({world_size}, and it was {len(processes)}), so that "
             "each sees other images"
         )
-    before = processes[0]["data"]
+    before = processes[rank % len(processes)]["data"]
     if before and data and not other:
         if before["content"] != data["content"]:
             yield "other images or boxes in the training set, though as many of each class"

@@ -232,9 +232,9 @@ class BalancedTrainer(DefaultTrainer):
         self.start_iter = content.get("iteration", -1) + 1
 
     def _check_resumable(self, path: str, content: Mapping[str, Any], force: bool) -> None:
-        loader, world_size = self.data_loader, comm.get_world_size()
+        loader, rank, world_size = self.data_loader, comm.get_rank(), comm.get_world_size()
         data = loader.state_dict() if isinstance(loader, ResumableLoader) else None
-        others = differences(content, self.cfg, self.table, world_size, data)
+        others = differences(content, self.cfg, self.table, rank, world_size, data)
         if others and not force:
             raise UserError(
                 f"--resume would not continue the run of {path}, because of {'; '.join(others)}: "
@@ -298,7 +298,7 @@ class BalancedTrainer(DefaultTrainer):
                 logger.warning(
                     "Stopped by %s after %d iterations%s: continue with `%s --resume`",
                     stopped.name,
-                    self.iter + 1,
+                    min(self.iter + 1, self.max_iter),
                     f", saved in {saved}" if saved else "",
                     command,
                 )
