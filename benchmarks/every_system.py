@@ -5,7 +5,8 @@
 One row per system: medians over the first and over the last 20 of 60 steps of the quick model. The
 classification losses (ROI head and RPN together, or RetinaNet's) have to fall. The total is shown
 beside them and may rise: its box loss starts near zero, while few proposals touch an object, and
-grows as more do. That a system trains says nothing of how well it detects; see quick_configs.py.
+grows as more do. That a system trains says nothing of how well it detects;
+`counterpoise ablate` does.
 """
 
 import argparse

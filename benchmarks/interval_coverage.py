@@ -72,27 +72,34 @@ class Outcome(NamedTuple):
 
 
 def simulate(
-    rng: np.random.Generator, num_images: int, classes: Sequence[tuple[float, int]]
-) -> tuple[Matches, Matches]:
-    """Detections of two detectors on the same images, matched.
+    rng: np.random.Generator,
+    num_images: int,
+    classes: Sequence[tuple[float, int]],
+    gains: Sequence[float | np.ndarray] = (0.0, GAIN),
+) -> tuple[Matches, ...]:
+    """Detections of several detectors on the same images, matched.
 
     Args:
         rng: source of randomness.
         num_images: of the test set.
         classes: share of the images that hold the class, and key of :data:`DETECTORS`.
+        gains: by how much each detector is better than that, in units of the scores: on all
+            images alike, or by image.
     """
-    matches: tuple[list[ClassMatches], list[ClassMatches]] = ([], [])
+    matches: list[list[ClassMatches]] = [[] for _ in gains]
     hard_image = rng.normal(0, 0.8, num_images)
     for share, detector in classes:
         found_logit, separation, false_per_box, *beta = DETECTORS[detector]
         boxes = np.where(rng.random(num_images) < share, 1 + rng.poisson(1, num_images), 0)
         gt_images = np.repeat(np.arange(num_images), boxes)
         hard = hard_image[gt_images] + rng.normal(0, 0.7, len(gt_images))
-        for run, gain in enumerate((0.0, GAIN)):
+        for run, gain in enumerate(gains):
+            gain = np.broadcast_to(gain, num_images)
+            own = gain[gt_images]
             found = np.flatnonzero(
-                rng.random(len(hard)) < 1 / (1 + np.exp(hard - found_logit - gain))
+                rng.random(len(hard)) < 1 / (1 + np.exp(hard - found_logit - own))
             )
-            score = separation + gain - 0.6 * hard[found] + rng.normal(0, 0.8, len(found))
+            score = separation + own[found] - 0.6 * hard[found] + rng.normal(0, 0.8, len(found))
             overlap = 0.3 + 0.7 * rng.beta(*beta, len(found))
             # Two boxes per image of the class, and more false positives where it is hard.
             rate = 2 * share * false_per_box * np.exp(0.5 * hard_image - 0.125 - gain / 2)
@@ -115,7 +122,7 @@ def simulate(
                     gt_images=gt_images,
                 )
             )
-    return tuple(matches[0]), tuple(matches[1])
+    return tuple(map(tuple, matches))
 
 
 def true_AP(num_images: int = LARGE, seed: int = 1) -> dict[int, np.ndarray]:

@@ -19,7 +19,7 @@ import yaml
 from tqdm import tqdm
 
 from counterpoise.commands.console import silence_known_noise
-from counterpoise.comparison import Comparison, compare, read_runs, score
+from counterpoise.comparison import Comparison, compare, read_runs, score, sides_of
 from counterpoise.comparison.sections import RunTables, as_page
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth
@@ -147,9 +147,9 @@ def draw(out: Path) -> Path:
 def compare_runs(out: Path) -> Comparison:
     """Compare both runs and write the page, as ``counterpoise compare`` does."""
     test_set, runs = read_runs([out / config for config in CONFIGS])
-    scored = score(runs)
-    comparison = compare(test_set, scored)
-    write_atomically(out / "compare.html", as_page(comparison, scored))
+    sides = sides_of(score(runs))
+    comparison = compare(test_set, sides)
+    write_atomically(out / "compare.html", as_page(comparison, sides))
     return comparison
 
 

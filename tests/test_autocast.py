@@ -1,5 +1,7 @@
 """Both detectors train and find objects in mixed precision."""
 
+import copy
+
 import pytest
 import torch
 from detectron2.structures import Instances
@@ -7,8 +9,10 @@ from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
 from counterpoise import ANCHOR_SAMPLER_REGISTRY, DENSE_LOSS_REGISTRY, ROI_LOSS_REGISTRY
+from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.weight_sources import ClassTable
 from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
 from test_retinanet import retinanet_config
 
@@ -19,6 +23,7 @@ LIST_WEIGHTS = (
 # bfloat16 rounds by up to 2^-9 or 0.2 %. Independent errors of some 50 layers in a row make 1.4 %
 # of a logit, and of a loss, which is a mean over many samples, less.
 TOLERANCE = 0.02
+TABLE = ClassTable(ClassCounts(("a", "b", "c"), (9, 5, 2), (90, 10, 5), 9, 0), None)
 PREDICTORS = ("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas")
 
 
@@ -62,6 +67,9 @@ def detector(cfg):
         ]
         model.proposal_generator.register_forward_hook(lambda _, __, made: (proposals, made[1]))
     spread_predictions(model)
+    for module in model.modules():
+        if isinstance(module, ClassificationLoss):
+            module.use_table(TABLE)
     return model
 
 
@@ -69,16 +77,21 @@ def assert_trains_and_finds(cfg, of_detectron2=False):
     with EventStorage():
         expected, _ = losses_and_gradients(detector(cfg), batch())
         model = detector(cfg)
-        calls = []
+        calls, before = [], []
         for module in model.modules():
             if isinstance(module, ClassificationLoss | DenseClassificationLoss):
+                # The loss as it was, since a step moves the state that some losses keep.
+                module.register_forward_pre_hook(
+                    lambda module, call: before.append(copy.deepcopy(module.loss.state_dict()))
+                )
                 module.register_forward_hook(lambda *call: calls.append(call))
         with autocast():
             losses, gradients = losses_and_gradients(model, batch())
         assert losses["loss_cls"].dtype == torch.float32
         assert bool(calls) != of_detectron2
-        for module, (logits, *rest), loss in calls[:]:
+        for (module, (logits, *rest), loss), state in list(zip(calls, before, strict=True)):
             assert logits.dtype == torch.bfloat16
+            module.loss.load_state_dict(state)
             assert_close(loss, module(logits.float(), *rest), rtol=1e-6, atol=0.0)
     assert_close(losses, expected, rtol=TOLERANCE, atol=0.0, check_dtype=False)
     assert gradients and all(gradient.isfinite().all() for gradient in gradients.values())
@@ -109,7 +122,9 @@ def test_proposals_of_largest_loss_are_chosen_in_mixed_precision():
 
 @pytest.mark.parametrize("loss", names(DENSE_LOSS_REGISTRY))
 def test_one_stage_trains_and_finds_in_mixed_precision(loss):
-    cfg = retinanet_config("BALANCE.DENSE_LOSS.NAME", loss)
+    # GHM-C's weights jump where rounding moves an anchor to another bin, which is no error of the
+    # loss but has no bound like TOLERANCE; one bin leaves the arithmetic.
+    cfg = retinanet_config("BALANCE.DENSE_LOSS.NAME", loss, "BALANCE.DENSE_LOSS.GHM_BINS", "1")
     assert_trains_and_finds(cfg, of_detectron2=loss == "sigmoid_focal")
 
 

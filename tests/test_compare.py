@@ -12,7 +12,7 @@ import pytest
 from browser import open_page
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.commands.console import main
-from counterpoise.comparison import compare, read_runs, score
+from counterpoise.comparison import compare, read_runs, score, sides_of, sides_over_seeds
 from counterpoise.comparison.runs import unique_names
 from counterpoise.comparison.sections import as_page, as_text
 from counterpoise.config.keys import training_config
@@ -71,7 +71,7 @@ def runs(tmp_path):
 
 def comparison_of(folders, resamples=50):
     test_set, compared = read_runs(folders)
-    return compare(test_set, score(compared, resamples))
+    return compare(test_set, sides_of(score(compared, resamples)))
 
 
 def all_scores(comparison):
@@ -140,7 +140,7 @@ def test_differences_are_those_of_pycocotools_on_the_same_resampled_images(tmp_p
 def test_intervals_are_of_paired_samples_and_mark_whether_0_is_excluded(runs):
     _, compared = read_runs(runs)
     first, second = scored = score(compared, resamples=200)
-    comparison = compare("mine", scored)
+    comparison = compare("mine", sides_of(scored))
     paired = (second.AP - first.AP)[1:]
     for k, entry in enumerate(comparison.classes):
         own = entry.AP["other"]
@@ -429,8 +429,8 @@ def test_the_page_does_without_training_counts_and_with_a_class_that_has_none(
     truth, detections = scene()
     folders = [write_run(tmp_path / n, truth, detections, training) for n in ("x", "y")]
     test_set, compared = read_runs(folders)
-    scored = score(compared, resamples=10)
-    page = as_page(compare(test_set, scored), scored)
+    sides = sides_of(score(compared, resamples=10))
+    page = as_page(compare(test_set, sides), sides)
     assert page.count("data:image/svg+xml") == images
 
 
@@ -466,3 +466,73 @@ def test_a_change_of_a_class_in_a_single_image_never_excludes_0(tmp_path):
     own = comparison_of(folders).classes[2].AP["y"]
     assert own.difference > 0
     assert own.interval is None and not own.excludes_zero
+
+
+def seeded(folder, detections, seed, **settings):
+    write_run(folder, scene()[0], detections)
+    write_cost(folder, [1.0, 1.0], 100 + seed, "1 x CPU", SEED=seed, **settings)
+    return folder
+
+
+GAMMA = {"BALANCE.ROI_LOSS.GAMMA": 1.0}
+
+
+def over_seeds(folders):
+    _, compared = read_runs(folders)
+    sides = sides_over_seeds(score(compared, resamples=100))
+    return compare("mine", sides), sides
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_side_with_the_mean_of_them(tmp_path):
+    _, detections = scene()
+    folders = [seeded(tmp_path / f"base-seed{i}", detections, i) for i in (1, 2)]
+    folders += [seeded(tmp_path / f"other_{i}", worse(detections, i), i, **GAMMA) for i in (1, 2)]
+    comparison, sides = over_seeds(folders)
+    assert [side.name for side in sides] == ["base", "other"]
+    assert [run.seeds for run in comparison.runs] == [(1, 2), (1, 2)]
+    singles = [
+        comparison_of([folders[i], folders[i + 2]], 100).mean.AP[f"other_{i + 1}"] for i in (0, 1)
+    ]
+    own = comparison.mean.AP["other"]
+    assert own.value == pytest.approx(np.mean([each.value for each in singles]))
+    assert own.std == pytest.approx(np.std([each.value for each in singles], ddof=1))
+    assert own.difference == pytest.approx(np.mean([each.difference for each in singles]))
+    assert comparison.settings == {"BALANCE.ROI_LOSS.GAMMA": {"base": "2.0", "other": "1.0"}}
+    assert comparison.runs[0].training_seconds == 101.5
+    missed = comparison.errors["missed"].count["other"]
+    assert missed.value == np.mean([r.errors.overall["missed"].count for r in sides[1].runs])
+    text = as_text(comparison)
+    assert "+-" in text and "covers the training seed too" in text
+    assert as_page(comparison, sides).count("data:image/svg+xml") == 4
+
+
+def test_equal_trainings_of_several_seeds_give_the_interval_of_one(tmp_path):
+    _, detections = scene()
+    folders = [seeded(tmp_path / f"a{i}", detections, i) for i in (1, 2, 3)]
+    folders += [seeded(tmp_path / f"b{i}", worse(detections), i, **GAMMA) for i in (1, 2, 3)]
+    comparison, _ = over_seeds(folders)
+    single = comparison_of([folders[0], folders[3]], 100)
+    for own, one in zip(all_scores(comparison), all_scores(single), strict=True):
+        assert own.AP["b"].interval == pytest.approx(one.AP["b1"].interval)
+        assert own.AP["b"].std == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "seeds, settings, said",
+    [
+        ((1, 2), ({}, {}), "all runs differ in SEED alone"),
+        ((1, 1), ({}, {}), "the same config with the same SEED 1"),
+        ((1, None), ({}, {}), "kept no config.yaml"),
+    ],
+)
+def test_sides_that_cannot_be_made_are_refused(tmp_path, capsys, seeds, settings, said):
+    _, detections = scene()
+    folders = [
+        write_run(tmp_path / str(i), scene()[0], detections)
+        if seed is None
+        else seeded(tmp_path / str(i), detections, seed, **own)
+        for i, (seed, own) in enumerate(zip(seeds, settings, strict=True))
+    ]
+    arguments = ["--over-seeds", *map(str, folders), "--out", str(tmp_path / "out")]
+    assert main(["compare", *arguments]) == 2
+    assert said in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_every_declared_restriction_is_checked(name):
         wrong = "no such name"
     node[name.rpartition(".")[2]] = [wrong] if isinstance(key.default, list) else wrong
     with pytest.raises(
-        UserError, match=rf"^{name} is .*(expected (a number|numbers) (in|>)|known: )"
+        UserError, match=rf"^{name} is .*(expected (a number|(\d )?numbers) (in|>)|known: )"
     ):
         check_config(cfg)
 

@@ -77,6 +77,10 @@ def dataset():
         pytest.param((*SIGMOID, "BALANCE.ROI_LOSS.ALPHA", "[0.1,0.2,0.3]"), id="alpha_per_class"),
         pytest.param(("BALANCE.CLASS_WEIGHTS.SOURCE", "batch"), id="batch_weights"),
         pytest.param((*FOCAL, "BALANCE.ROI_SAMPLER.NAME", "all"), id="all_proposals"),
+        *(
+            pytest.param((*NEUTRAL, "BALANCE.ROI_LOSS.NAME", name), id=name)
+            for name in ("seesaw", "equilibrium", "eqlv2", "ghmc")
+        ),
     ],
 )  # fmt: skip
 def test_a_step_of_faster_rcnn_waits_no_more_often_than_stock(stock, settings):
@@ -87,6 +91,12 @@ def test_a_step_of_faster_rcnn_waits_no_more_often_than_stock(stock, settings):
 @pytest.mark.parametrize("leaf", ["focal", "focal_frequency", "cross_entropy"])
 def test_a_step_of_retinanet_waits_no_more_often_than_stock(stock_retinanet, dataset, leaf):
     ours = synchronisations(retinanet_config("DATASETS.TRAIN", dataset, leaf=leaf))
+    assert ours.total <= stock_retinanet.total, ours.counts - stock_retinanet.counts
+
+
+@pytest.mark.parametrize("name", ["eqlv2", "ghmc"])
+def test_losses_by_gradients_do_not_wait(stock_retinanet, name):
+    ours = synchronisations(retinanet_config("BALANCE.DENSE_LOSS.NAME", name))
     assert ours.total <= stock_retinanet.total, ours.counts - stock_retinanet.counts
 
 

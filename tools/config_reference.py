@@ -54,7 +54,8 @@ Where no file of that path is here, a name stands for a file of Counterpoise
 All keep their meaning. Of some there is more to say:
 
 - `DATALOADER.SAMPLER_TRAIN` is `TrainingSampler`, or `RepeatFactorTrainingSampler` with a
-  `REPEAT_THRESHOLD` above 0; the other samplers read keys that no default defines.
+  `REPEAT_THRESHOLD` above 0 (`BALANCE.IMAGE_SAMPLER` has the median as a threshold, and other
+  rules); the other samplers read keys that no default defines.
 - `MODEL.DEVICE` `cuda` becomes `cpu` with a notice where no GPU is.
 - `MODEL.KEYPOINT_ON`, `MODEL.LOAD_PROPOSALS` and `MODEL.MASK_ON` are refused on training data that
   has no keypoints, proposals or masks.

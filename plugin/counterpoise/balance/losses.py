@@ -100,7 +100,7 @@ def softmax_focal_reference(logits: Tensor, class_ids: Tensor, gamma: float) -> 
     """
     # Autocast would run logsumexp and logsigmoid in bfloat16 on the CPU.
     with torch.autocast(logits.device.type, enabled=False):
-        logits = _at_least_float32(logits)
+        logits = at_least_float32(logits)
         # Shift by the row's maximum: it cancels in the margin and keeps its digits at large logits.
         logits = logits - logits.detach().amax(dim=1, keepdim=True)
         index = class_ids.unsqueeze(1)
@@ -139,7 +139,7 @@ class _SoftmaxFocal(torch.autograd.Function):
         ctx: FunctionCtx, logits: Tensor, class_ids: Tensor, gamma: float, factors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         ctx.logits_dtype = logits.dtype
-        logits = _at_least_float32(logits)
+        logits = at_least_float32(logits)
         index = class_ids.unsqueeze(1)
         largest = logits.amax(dim=1, keepdim=True)
         log_odds = logits.gather(1, index).sub_(largest)
@@ -224,7 +224,7 @@ def sigmoid_focal_loss(
     elif not is_tensor and not alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1] or be negative, got {alpha}")
     with torch.autocast(logits.device.type, enabled=False):
-        logits = _at_least_float32(logits)
+        logits = at_least_float32(logits)
         targets = targets.to(logits)
         margin = (2 * targets - 1) * logits
         loss = _focal(F.logsigmoid(margin), F.logsigmoid(-margin), gamma)
@@ -298,7 +298,8 @@ def _focal(log_p: Tensor, log_q: Tensor, gamma: float) -> Tensor:
     return -log_p if gamma == 0 else -torch.exp(gamma * log_q) * log_p
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return half precision as float32, and other dtypes as they are."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 

@@ -27,7 +27,11 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_train, _inspect, _thresholds, _predict, _report, _compare, _curves, _replay):
+    builders = (
+        _train, _ablate, _inspect, _batches, _thresholds, _predict, _report, _compare, _curves,
+        _replay,
+    )  # fmt: skip
+    for add in builders:
         add(commands)
     return parser, commands.choices
 
@@ -82,10 +86,7 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
         "--force", action="store_true",
         help="with --resume: continue also with another config, data or number of processes",
     )  # fmt: skip
-    parser.add_argument(
-        "--import", action="append", default=[], dest="imports", metavar="FILE",
-        help="Python file that registers components of your own; may be given more than once",
-    )  # fmt: skip
+    _add_import(parser)
     parser.add_argument("--num-gpus", type=int, help="GPUs per machine (default 1)")
     parser.add_argument(
         "--num-processes", type=int, help="processes per machine on a CPU (default 1)"
@@ -98,6 +99,93 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
     _add_overrides(parser, "SOLVER.BASE_LR 0.01")
     parser.set_defaults(command="train")
     return parser
+
+
+def _ablate(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "ablate",
+        "train variants with several seeds and set them side by side",
+        "Train variants of a config with several seeds, on one dataset or several, and compare "
+        "them with the first one: mean and standard deviation over the seeds, differences with "
+        "intervals that cover seeds and test images, per class and frequency group, time and "
+        "memory. Writes results.jsonl, ablation.json and ablation.html. Finished runs are kept by "
+        "the content of their config, so the same command goes on after an interruption, and with "
+        "more seeds or variants trains only what is new.",
+        "counterpoise ablate --config-file quick/base.yaml --config-file my_data.yaml \\\n"
+        '    --grid "BALANCE.ROI_LOSS.NAME=cross_entropy" \\\n'
+        '    --grid "BALANCE.ROI_LOSS.NAME=softmax_focal BALANCE.ROI_LOSS.GAMMA=0.5,1,2" \\\n'
+        "    --seeds 3 --out output/ablate/gamma\n"
+        "counterpoise ablate SOLVER.MAX_ITER 600 --seeds 1,2,3 --jobs 2 \\\n"
+        "    --variants quick/baseline.yaml quick/focal.yaml \\\n"
+        "    --datasets datasets/bccd.yaml datasets/aquarium.yaml\n"
+        "counterpoise ablate --table output/ablate/gamma/results.jsonl > table.md\n",
+        "\nLater ones override earlier ones: --config-file, the variant's file, the dataset's "
+        "file, the\nvariant's keys, KEY VALUE.\n",
+    )
+    parser.add_argument(
+        "--grid", action="append", default=[], metavar='"KEY=V,V KEY=V"',
+        help="all combinations of values, each YAML, lists in brackets; may be given more than "
+        "once, and the first combination is the baseline",
+    )  # fmt: skip
+    parser.add_argument(
+        "--variants", nargs="+", default=[], metavar="FILE",
+        help="config files, each a variant; with --grid each takes all its combinations",
+    )  # fmt: skip
+    parser.add_argument(
+        "--variants-file", type=Path, metavar="FILE",
+        help="YAML file that maps the name of a variant to its keys or config files",
+    )  # fmt: skip
+    parser.add_argument(
+        "--datasets", nargs="+", default=[], metavar="FILE",
+        help="config files of datasets, on each of which every variant is trained",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=_seeds, default=(1,), metavar="N",
+        help="3 for the seeds 1 to 3, or a list such as 1,2,5 (default 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=_positive, metavar="N",
+        help="trainings at a time (default: as many as there are GPUs, else 1); they share the "
+        "cores and take the GPUs in turn",
+    )  # fmt: skip
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="variant to compare with (default: the first)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/ablate"), metavar="DIR",
+        help="for the runs and results (default output/ablate)",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="only list the runs")
+    parser.add_argument(
+        "--discard-models", action="store_true",
+        help="remove the checkpoints of finished runs, which take most of the room",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
+    parser.add_argument(
+        "--table", nargs="+", type=Path, metavar="FILE",
+        help="train nothing, but print Markdown tables of files of results",
+    )  # fmt: skip
+    _add_import(parser)
+    _add_config_file(parser)
+    _add_overrides(parser, "SOLVER.MAX_ITER 600")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Parse ``3`` as 1, 2, 3 and ``4,7`` as it stands."""
+    parts = [part for part in text.split(",") if part.strip()]
+    if not parts or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is neither a number of seeds nor a list such as 1,2,5"
+        )
+    numbers = tuple(dict.fromkeys(map(int, parts)))
+    return numbers if "," in text else tuple(range(1, _positive(text) + 1))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
 
 
 def _inspect(commands: Any) -> None:
@@ -125,6 +213,25 @@ def _inspect(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
     _add_config_file(parser)
     _add_overrides(parser, "INPUT.MIN_SIZE_TEST 480")
+
+
+def _batches(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "batches",
+        "draw the images of a training as the model sees them",
+        "Draw the first images of a training with their boxes, after sampling and augmentation; "
+        "count the boxes of each class, and say how long an image takes. Writes batches.html.",
+        "counterpoise batches --config-file quick/baseline.yaml \\\n"
+        "    --config-file my_data.yaml INPUT.MOSAIC.PROB 0.5\n",
+    )
+    parser.add_argument("--images", type=int, default=32, metavar="N", help="(default 32)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/batches"), metavar="DIR",
+        help="for batches.html (default output/batches)",
+    )  # fmt: skip
+    _add_config_file(parser)
+    _add_overrides(parser, "INPUT.MOSAIC.PROB 0.5")
 
 
 def _thresholds(commands: Any) -> None:
@@ -220,7 +327,8 @@ def _compare(commands: Any) -> None:
         "time, and settings that differ. Writes compare.json and compare.html.",
         "counterpoise compare output/bccd/baseline output/bccd/focal_weights_ohem\n"
         "counterpoise compare output/baseline output/focal output/ohem --test-set mine_test \\\n"
-        "    --out output/compare/mine\n",
+        "    --out output/compare/mine\n"
+        "counterpoise compare --over-seeds output/baseline-seed* output/focal-seed*\n",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN",
@@ -229,6 +337,11 @@ def _compare(commands: Any) -> None:
     parser.add_argument(
         "--test-set", metavar="NAME",
         help="to compare on, where the runs have several in common",
+    )  # fmt: skip
+    parser.add_argument(
+        "--over-seeds", action="store_true",
+        help="take runs whose configs differ in SEED alone as one side: means over the seeds, and "
+        "intervals that cover seeds and test images; the first run is of the baseline",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("output/compare"), metavar="DIR",
@@ -280,9 +393,9 @@ def _replay(commands: Any) -> None:
 
 
 def _add_command(
-    commands: Any, name: str, summary: str, description: str, examples: str
+    commands: Any, name: str, summary: str, description: str, examples: str, more: str = ""
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, **_help(description, examples))
+    parser = commands.add_parser(name, help=summary, **_help(description, examples, more))
     parser.set_defaults(command=name)
     return parser
 
@@ -300,6 +413,13 @@ def _add_config_file(parser: argparse.ArgumentParser) -> None:
         "--config-file", action="append", default=[], metavar="FILE",
         help="config file of yours or of Counterpoise; may be given more than once, later files "
         "override earlier ones",
+    )  # fmt: skip
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import", action="append", default=[], dest="imports", metavar="FILE",
+        help="Python file that registers components of your own; may be given more than once",
     )  # fmt: skip
 
 

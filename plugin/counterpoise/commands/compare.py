@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 
-from counterpoise.comparison import compare, read_runs, score
+from counterpoise.comparison import compare, read_runs, score, sides_of, sides_over_seeds
 from counterpoise.comparison.sections import as_page, as_text
 from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.progress import progress
@@ -18,11 +18,12 @@ def run(args: argparse.Namespace) -> None:
     """
     test_set, runs = read_runs(args.runs, args.test_set)
     scored = score(runs, track=lambda steps: progress(steps, "resampling", "class"))
-    comparison = compare(test_set, scored)
+    sides = sides_over_seeds(scored) if args.over_seeds else sides_of(scored)
+    comparison = compare(test_set, sides)
     content = dataclasses.asdict(comparison)
     written = [
         write_json(args.out / "compare.json", content),
-        write_atomically(args.out / "compare.html", as_page(comparison, scored)),
+        write_atomically(args.out / "compare.html", as_page(comparison, sides)),
     ]
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))

@@ -1,11 +1,13 @@
 """What runs took, and how they were set up."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 
 from counterpoise.comparison.results import RunCost
 from counterpoise.comparison.runs import ComparedRun
+from counterpoise.comparison.sides import OWN_KEYS, Side
 from counterpoise.reporting import Run
 from counterpoise.reporting.config_difference import shown_values
 
@@ -13,33 +15,44 @@ from counterpoise.reporting.config_difference import shown_values
 WARM_UP = 20
 
 
-def run_costs(runs: Sequence[ComparedRun]) -> tuple[RunCost, ...]:
-    """Time of each run, and its ratio to that of the first."""
-    seconds = [_seconds(run) for run in runs]
+def run_costs(sides: Sequence[Side]) -> tuple[RunCost, ...]:
+    """Time of each side, mean over its runs, and its ratio to that of the first."""
+    seconds = [_mean_seconds(side) for side in sides]
     costs = []
-    for run, own in zip(runs, seconds, strict=True):
+    for side, own in zip(sides, seconds, strict=True):
         pairs = zip(own, seconds[0], strict=True)
         ratios = [a / b if a is not None and b else None for a, b in pairs]
-        record = run.files.record
-        about = (record.command, record.hardware) if record else (None, None)
-        costs.append(RunCost(run.name, str(run.files.path), *about, *own, *ratios))
+        records = [run.files.record for run in side.runs if run.files.record]
+        hardware = "; ".join(dict.fromkeys(record.hardware for record in records))
+        folders = tuple(str(run.files.path) for run in side.runs)
+        about = (records[0].command, hardware) if records else (None, None)
+        costs.append(RunCost(side.name, folders, side.seeds, *about, *own, *ratios))
     return tuple(costs)
 
 
-def different_settings(runs: Sequence[ComparedRun]) -> dict[str, dict[str, str | None]]:
-    """Config keys in which runs differ, with the value by run; None where a run lacks the key.
+def different_settings(sides: Sequence[Side]) -> dict[str, dict[str, str | None]]:
+    """Config keys in which sides differ, with the value by side; None where one lacks the key.
 
-    ``OUTPUT_DIR`` always differs and is left out. A run without a config differs in nothing.
+    ``OUTPUT_DIR`` always differs and is left out, ``SEED`` where a side has several. A run without
+    a config differs in nothing.
     """
     configs = {
-        run.name: shown_values(run.files.config) for run in runs if run.files.config is not None
+        side.name: shown_values(side.runs[0].files.config)
+        for side in sides
+        if side.runs[0].files.config is not None
     }
-    keys = sorted({key for config in configs.values() for key in config} - {"OUTPUT_DIR"})
+    own = OWN_KEYS if any(len(side.runs) > 1 for side in sides) else ("OUTPUT_DIR",)
+    keys = sorted({key for config in configs.values() for key in config} - set(own))
     return {
-        key: {run.name: configs.get(run.name, {}).get(key) for run in runs}
+        key: {side.name: configs.get(side.name, {}).get(key) for side in sides}
         for key in keys
         if len({config.get(key) for config in configs.values()}) > 1
     }
+
+
+def _mean_seconds(side: Side) -> list[float | None]:
+    columns = zip(*map(_seconds, side.runs), strict=True)
+    return [None if None in own else fmean(own) for own in columns]
 
 
 def _seconds(run: ComparedRun) -> tuple[float | None, float | None, float | None]:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from counterpoise.comparison.results import ClassComparison, Comparison, Value
-from counterpoise.comparison.scoring import ScoredRun
+from counterpoise.comparison.sides import Side
 from counterpoise.evaluation.operating_points import precision_recall_curve
 from counterpoise.pages.figures import WIDE, figure, figure_uri, palette
 from counterpoise.pages.labels import short
@@ -82,24 +82,27 @@ def error_bars(comparison: Comparison) -> str:
         return figure_uri(drawn)
 
 
-def recall_curves(runs: Sequence[ScoredRun], classes: Sequence[ClassComparison]) -> str:
+def recall_curves(sides: Sequence[Side], classes: Sequence[ClassComparison]) -> str:
     """Draw precision against recall at IoU 0.50, a panel per class with all runs in it.
 
     Args:
-        runs: to draw.
+        sides: to draw, all runs of one in its colour.
         classes: of their comparison, at least one.
     """
-    class_names = runs[0].test_set.ground_truth.class_names
+    class_names = sides[0].runs[0].test_set.ground_truth.class_names
     with panels(len(classes), 2.9, 0.4) as (drawn, all_axes):
         for entry, axes in zip(classes, all_axes, strict=True):
             k = class_names.index(entry.name)
-            for run, colour in zip(runs, palette(len(runs)), strict=True):
-                curve = precision_recall_curve(run.matches[k])
-                at = thinned(len(curve.recall), _MAX_POINTS)
-                axes.plot(
-                    curve.recall[at], curve.precision[at], color=colour, label=run.name,
-                    linewidth=1.4, marker="o" if len(curve.recall) <= 30 else "", markersize=3,
-                )  # fmt: skip
+            for side, colour in zip(sides, palette(len(sides)), strict=True):
+                for i, run in enumerate(side.runs):
+                    curve = precision_recall_curve(run.matches[k])
+                    at = thinned(len(curve.recall), _MAX_POINTS)
+                    axes.plot(
+                        curve.recall[at], curve.precision[at], color=colour,
+                        label=side.name if i == 0 else None,
+                        linewidth=1.4 if len(side.runs) == 1 else 0.8,
+                        marker="o" if len(curve.recall) <= 30 else "", markersize=3,
+                    )  # fmt: skip
             title = f"{short(entry.name, _NAME_WIDTH)}, {entry.test_boxes} test boxes"
             axes.set_title(title, fontsize=10, loc="left")
             axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")

@@ -1,7 +1,7 @@
 """What a comparison finds, in sentences."""
 
 from counterpoise.comparison.results import Comparison, ErrorComparison, Value, Values
-from counterpoise.utils.text import duration, listed, sentence, signed, signed_interval
+from counterpoise.utils.text import duration, listed, number, sentence, signed, signed_interval
 
 #: Names that a sentence lists before it says how many more there are.
 LISTED = 5
@@ -18,10 +18,17 @@ def findings(comparison: Comparison) -> dict[str, tuple[str, ...]]:
 
 def notes(comparison: Comparison) -> tuple[str, ...]:
     """What keeps the numbers from being taken for more than they are."""
-    said = [
-        "The intervals cover the choice of test images, not the training seed: two trainings that "
-        "differ in their seed alone differ too, so a claim about a method needs several seeds."
-    ]
+    if comparison.several_seeds:
+        said = [
+            "Values are means over the seeds of a config; the intervals cover the choice of test "
+            "images, and the seeds where there are several."
+        ]
+    else:
+        said = [
+            "The intervals cover the choice of test images, not the training seed: two trainings "
+            "that differ in their seed alone differ too, so a claim about a method needs several "
+            "seeds."
+        ]
     if set(comparison.settings) == {"SEED"}:
         said.append(
             "The configs differ in SEED alone: the differences show what another seed does, not "
@@ -75,7 +82,7 @@ def _findings(comparison: Comparison, run: str) -> list[str]:
             f"At a recall that all runs reach ({recall} in each class) it makes "
             f"{background[run].value:.2f} false positives on background per image "
             f"against {background[baseline].value:.2f}, with "
-            f"{missed[run].value} missed boxes against {missed[baseline].value}."
+            f"{_count(missed[run])} missed boxes against {_count(missed[baseline])}."
         )
     return said + _cost(comparison, run)
 
@@ -125,9 +132,14 @@ def _moved_errors(errors: dict[str, ErrorComparison], baseline: str, run: str) -
         what = "missed boxes" if name == "missed" else f"{name} errors"
         parts.append(
             f"{what} cost {lost[run].value:.1f} AP50 against {lost[baseline].value:.1f} "
-            f"(count {count[run].value} against {count[baseline].value})"
+            f"(count {_count(count[run])} against {_count(count[baseline])})"
         )
     return f"What moved most: {'; '.join(parts)}."
+
+
+def _count(own: Value) -> str:
+    """A count, or the mean of those of several seeds."""
+    return number(own.value, 0 if isinstance(own.value, int) else 1)
 
 
 def _cost(comparison: Comparison, run: str) -> list[str]:

@@ -10,19 +10,23 @@ class Value:
     """A number of one run beside the baseline's.
 
     Attributes:
-        value: None where there is none, such as an AP without test boxes.
-        difference: minus the baseline's; None for the baseline.
+        value: None where there is none, such as an AP without test boxes. Of several seeds it is
+            the mean, as everything here is.
+        difference: minus the baseline's, of seeds that both have; None for the baseline.
         interval: of an AP, the 95 % interval of the difference by paired bootstrap over test
-            images: both runs are scored on the same resamples. None where no class is in two
-            test images.
+            images: both runs are scored on the same resamples. Where there are several seeds it
+            covers them too, see :mod:`counterpoise.evaluation.seeds`. None where no class is in
+            two test images.
         excludes_zero: the interval excludes 0, so other test images would hardly turn the sign. It
-            says nothing of another training seed.
+            says nothing of another training seed unless there are several.
+        std: standard deviation over the seeds; None of a single one.
     """
 
     value: float | None
     difference: float | None = None
     interval: Interval | None = None
     excludes_zero: bool = False
+    std: float | None = None
 
 
 #: By run, in the order of :attr:`Comparison.runs`.
@@ -111,12 +115,13 @@ class ClassComparison(Scores):
 
 @dataclass(frozen=True)
 class RunCost:
-    """A run and what it took.
+    """A run, or the runs of one config with several seeds, and what it took.
 
     Attributes:
         name: folder, with as much of its path as tells the runs apart.
-        folder: as given.
-        command: that started it; None where it was not kept, as everything below.
+        folders: of the runs, as given.
+        seeds: of the runs; None where it was not kept, as everything below.
+        command: that started it, of several the first.
         hardware: processors and GPUs that it ran on.
         seconds_per_iteration: median after warm-up, loading of data included.
         training_seconds: over all iterations, evaluation not included.
@@ -125,7 +130,8 @@ class RunCost:
     """
 
     name: str
-    folder: str
+    folders: tuple[str, ...]
+    seeds: tuple[int, ...] | None
     command: str | None
     hardware: str | None
     seconds_per_iteration: float | None
@@ -151,7 +157,7 @@ class Comparison:
         errors: by type, over all classes.
         matched: sums over the classes that have one; None where none has.
         settings: config keys in which runs differ, with the value by run as text; None where the
-            config of a run lacks the key or was not kept.
+            config of a run lacks the key or was not kept. Without SEED where a run has several.
         same_training_data: the runs that say so had equal training images and boxes per class.
         findings: by run but the baseline, in words, one sentence each.
         notes: what a reader must know, one sentence each.
@@ -181,6 +187,11 @@ class Comparison:
     def others(self) -> tuple[RunCost, ...]:
         """All runs but the first."""
         return self.runs[1:]
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether a side has several runs."""
+        return any(len(run.folders) > 1 for run in self.runs)
 
     @property
     def rarest_first(self) -> list[ClassComparison]:

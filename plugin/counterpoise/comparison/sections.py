@@ -12,7 +12,7 @@ from counterpoise.comparison.results import (
     Value,
     Values,
 )
-from counterpoise.comparison.scoring import ScoredRun
+from counterpoise.comparison.sides import Side
 from counterpoise.evaluation.error_types import ERROR_TYPES
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Items, Part, Section, Text, sections_as_text
@@ -54,12 +54,12 @@ def as_text(comparison: Comparison) -> str:
     return sections_as_text(sections)
 
 
-def as_page(comparison: Comparison, runs: Sequence[ScoredRun]) -> str:
+def as_page(comparison: Comparison, sides: Sequence[Side]) -> str:
     """Render a comparison as a self-contained page.
 
     Args:
         comparison: of :func:`~counterpoise.comparison.comparing.compare`; a class has test boxes.
-        runs: what it was made from.
+        sides: what it was made from.
     """
     tables = RunTables(comparison, comparison.others, [run.name for run in comparison.runs])
     sections = [
@@ -73,7 +73,7 @@ def as_page(comparison: Comparison, runs: Sequence[ScoredRun]) -> str:
             "Precision and recall of the rarest classes",
             [
                 Figure(
-                    figures.recall_curves(runs, comparison.tested[:CURVES]),
+                    figures.recall_curves(sides, comparison.tested[:CURVES]),
                     "Precision against recall of the rarest classes in all runs",
                     "At IoU 0.50, without interpolation.",
                 )
@@ -107,15 +107,20 @@ class RunTables:
         self.about_intervals = (
             f"In brackets the 95 % interval of the difference to {self.baseline}, by "
             f"{comparison.resamples} resamples of the {comparison.test_images} test images, the "
-            "same for all runs; it does not cover the training seed. Bold or with a star: 95 % CI "
-            "excludes 0."
+            "same for all runs; "
+            + (
+                "it covers the training seed too, where there are several. "
+                if comparison.several_seeds
+                else "it does not cover the training seed. "
+            )
+            + "Bold or with a star: 95 % CI excludes 0."
         )
 
     def _cells(self, values: Values, digits: int = 1) -> list[str | Cell]:
         first, *others = (values[run] for run in self.runs)
-        cells: list[str | Cell] = [number(first.value, digits)]
+        cells: list[str | Cell] = [_value(first, digits)]
         for own in others:
-            cells += [number(own.value, digits), _difference(own, digits)]
+            cells += [_value(own, digits), _difference(own, digits)]
         return cells
 
     def headline(self) -> Table:
@@ -215,6 +220,11 @@ class RunTables:
         )
 
 
+def _value(own: Value, digits: int) -> str | Cell:
+    value = number(own.value, digits)
+    return value if own.std is None else Cell(value, f"+- {own.std:.{digits}f}")
+
+
 def _difference(own: Value, digits: int) -> Cell:
     tone = "" if not own.excludes_zero else "good" if own.difference > 0 else "bad"
     note = "" if own.interval is None else f"({text.signed_interval(own.interval)})"
@@ -229,13 +239,18 @@ def _findings(comparison: Comparison) -> Iterator[Part]:
 
 
 def _overview(comparison: Comparison) -> Table:
-    mean, groups = comparison.mean, comparison.groups
-    columns = {"AP": mean.AP, "AP50": mean.AP50, **{f"AP {g.name}": g.AP for g in groups}}
+    overall, groups = comparison.mean, comparison.groups
+    columns = {"AP": overall.AP, "AP50": overall.AP50, **{f"AP {g.name}": g.AP for g in groups}}
     rows = [
-        (run.name, *(number(values[run.name].value) for values in columns.values()))
+        (
+            run.name,
+            *([len(run.folders)] if comparison.several_seeds else []),
+            *(_value(values[run.name], 1) for values in columns.values()),
+        )
         for run in comparison.runs
     ]
-    return Table(("run", *columns), rows, wrap={0: 30})
+    seeds = [] if not comparison.several_seeds else ["seeds"]
+    return Table(("run", *seeds, *columns), rows, wrap={0: 30})
 
 
 def _fold(table: Table, summary: str = "All classes as a table") -> Fold:
@@ -316,6 +331,6 @@ def _settings_and_commands(comparison: Comparison) -> Iterator[Part]:
         yield Text("None but the output folder.")
     yield Text("Commands", "heading")
     for run in comparison.runs:
-        yield Text(f"{run.name}: {run.folder}")
+        yield Text(f"{run.name}: {', '.join(run.folders)}")
         if run.command:
             yield Text(run.command, "code")

@@ -132,7 +132,7 @@ class Key:
     name: str
     default: Any
     meaning: str
-    allowed: Interval | Choices | None = None
+    allowed: Interval | Choices | Numbers | None = None
     source: str = ""
 
 

@@ -9,10 +9,19 @@ import copy
 from detectron2.config import CfgNode, get_cfg
 
 from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
+from counterpoise.balance.image_sampling import MEDIAN
+from counterpoise.balance.image_sampling import RULES as IMAGE_RULES
 from counterpoise.balance.sampling import TIE_BREAKS
-from counterpoise.config.declaration import Choices, Interval, Key, Section
+from counterpoise.config.declaration import Choices, Interval, Key, Numbers, Section
 from counterpoise.datasets.registration import BAD_RECORDS
-from counterpoise.modeling import acceleration, dense_loss, roi_loss, rpn, weight_sources
+from counterpoise.modeling import (
+    acceleration,
+    dense_loss,
+    roi_loss,
+    rpn,
+    rpn_loss,
+    weight_sources,
+)
 from counterpoise.modeling.registry import (
     ANCHOR_SAMPLER_REGISTRY,
     DENSE_LOSS_REGISTRY,
@@ -31,7 +40,14 @@ SECTIONS = (
         "Classification loss of the box head (`MODEL.ROI_HEADS.NAME: BalancedROIHeads`, "
         "`BalancedRes5ROIHeads` or `BalancedCascadeROIHeads`).",
         (
-            Key("NAME", "softmax_focal", "The loss.", Choices(ROI_LOSS_REGISTRY)),
+            Key(
+                "NAME",
+                "softmax_focal",
+                "The loss. Of a softmax: `cross_entropy`, `softmax_focal`, `logit_adjusted`, "
+                "`seesaw` and `equilibrium`. Of a sigmoid per class: `sigmoid_focal`, `eqlv2` and "
+                "`ghmc`. `docs/method.md` says what each does.",
+                Choices(ROI_LOSS_REGISTRY),
+            ),
             Key(
                 "GAMMA",
                 2.0,
@@ -69,6 +85,71 @@ SECTIONS = (
                 Interval(0, 1, open_low=True, open_high=True, special=(0, "is off")),
                 "arXiv:1708.02002, section 3.3, carried over to softmax",
             ),
+            Key(
+                "TAU",
+                1.0,
+                "`logit_adjusted`: exponent of the prior of the classes; 0 is cross-entropy.",
+                Interval(0),
+                "arXiv:2007.07314",
+            ),
+            Key(
+                "SEESAW_P",
+                0.8,
+                "`seesaw`: exponent of the ratio of class counts, by which a frequent class pushes "
+                "rare ones down less.",
+                Interval(0),
+                "arXiv:2008.10032",
+            ),
+            Key(
+                "SEESAW_Q",
+                2.0,
+                "`seesaw`: exponent of the ratio of scores, by which a class that is taken for "
+                "another is pushed down nonetheless.",
+                Interval(0),
+                "arXiv:2008.10032",
+            ),
+            Key(
+                "SCORE_MOMENTUM",
+                0.99,
+                "`equilibrium`: share of the mean score of a class before a step in that after it.",
+                Interval(0, 1, open_high=True),
+            ),
+            Key(
+                "EQL_GAMMA",
+                12.0,
+                "`eqlv2`: steepness of the weights over the ratio of gradients.",
+                Interval(0, open_low=True),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_MU",
+                0.8,
+                "`eqlv2`: ratio of the gradients of positives to those of negatives at which a "
+                "class's negatives weigh 1/2.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_ALPHA",
+                4.0,
+                "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "GHM_BINS",
+                30,
+                "`ghmc`: bins of the gradient norm.",
+                Interval(1),
+                "arXiv:1811.05181",
+            ),
+            Key(
+                "GHM_MOMENTUM",
+                0.75,
+                "`ghmc`: share of what a bin held before a step in what it holds after.",
+                Interval(0, 1, open_high=True),
+                "arXiv:1811.05181",
+            ),
         ),
     ),
     Section(
@@ -82,7 +163,8 @@ SECTIONS = (
                 "sigmoid_focal",
                 "The loss: `cross_entropy` is alpha-balanced, without `GAMMA`; `ohem` is "
                 "cross-entropy, without `ALPHA` and `GAMMA`, on the anchors that `RATIO` and "
-                "`BATCH_SIZE` choose.",
+                "`BATCH_SIZE` choose; `eqlv2` and `ghmc` weigh by gradients, without `ALPHA` and "
+                "`GAMMA`.",
                 Choices(DENSE_LOSS_REGISTRY),
             ),
             Key(
@@ -139,6 +221,42 @@ SECTIONS = (
                 "chosen last; 0.5 and 0.7 in the source.",
                 IOU,
                 "arXiv:1708.02002, table 1d",
+            ),
+            Key(
+                "EQL_GAMMA",
+                12.0,
+                "`eqlv2`: steepness of the weights over the ratio of gradients.",
+                Interval(0, open_low=True),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_MU",
+                0.8,
+                "`eqlv2`: ratio of the gradients of positives to those of negatives at which a "
+                "class's negatives weigh 1/2.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "EQL_ALPHA",
+                4.0,
+                "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
+                Interval(0),
+                "arXiv:2012.08548",
+            ),
+            Key(
+                "GHM_BINS",
+                30,
+                "`ghmc`: bins of the gradient norm.",
+                Interval(1),
+                "arXiv:1811.05181",
+            ),
+            Key(
+                "GHM_MOMENTUM",
+                0.75,
+                "`ghmc`: share of what a bin held before a step in what it holds after.",
+                Interval(0, 1, open_high=True),
+                "arXiv:1811.05181",
             ),
         ),
     ),
@@ -214,6 +332,93 @@ SECTIONS = (
         ),
     ),
     Section(
+        "BALANCE.CLASSIFIER",
+        "Last layer of the box head's classification (the heads of `BALANCE.ROI_LOSS`).",
+        (
+            Key(
+                "NAME",
+                "linear",
+                "`linear` is Detectron2's. `cosine`: `SCALE` times the cosine between features and "
+                "the weights of a class, without bias.",
+                Choices(("linear", "cosine")),
+                "`cosine`: arXiv:1804.09458",
+            ),
+            Key("SCALE", 20.0, "`cosine`: largest logit.", Interval(0, open_low=True)),
+        ),
+    ),
+    Section(
+        "BALANCE.PISA",
+        "Prime sample attention: the proposals that regress best onto their object weigh most (the "
+        "heads of `BALANCE.ROI_LOSS`). It multiplies any `BALANCE.ROI_LOSS`.",
+        (
+            Key(
+                "ENABLED",
+                False,
+                "Weigh the foreground by importance (ISR-P); the summed loss stays what it is.",
+                source="arXiv:1904.04821",
+            ),
+            Key(
+                "POWER",
+                2.0,
+                "Power of the importance, which falls linearly with the rank of a proposal's IoU.",
+                Interval(0),
+                "arXiv:1904.04821",
+            ),
+            Key(
+                "BIAS",
+                0.0,
+                "Least importance, before the power.",
+                Interval(0, 1, open_high=True),
+                "arXiv:1904.04821",
+            ),
+            Key(
+                "CARL",
+                False,
+                "With `ENABLED`, add the classification-aware regression loss `loss_carl`: box "
+                "losses weighted by the score, which learns from them.",
+                source="arXiv:1904.04821",
+            ),
+            Key("CARL_POWER", 1.0, "Power of the factors of CARL.", Interval(0)),
+            Key(
+                "CARL_BIAS",
+                0.2,
+                "Factor of a score of 0 in CARL, before the power.",
+                Interval(0, 1, open_high=True),
+            ),
+        ),
+    ),
+    Section(
+        "BALANCE.RPN_LOSS",
+        "Classification loss of the RPN (`MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN`). "
+        "`BALANCE.ANCHOR_SAMPLER.NORMALIZER` says by what it is divided. The focal loss is made "
+        "for all anchors (`BALANCE.ANCHOR_SAMPLER.NAME` `all`), the divisor `num_pos` and a "
+        "`PRIOR_PROB` of 0.01; on few anchors, divided by `batch` as in Detectron2, it is many "
+        "times smaller than cross-entropy.",
+        (
+            Key(
+                "NAME",
+                "cross_entropy",
+                "`cross_entropy` is Detectron2's. `focal`: sigmoid focal loss.",
+                Choices(rpn_loss.NAMES),
+                "`focal`: arXiv:1708.02002, eq. 5",
+            ),
+            Key("GAMMA", 2.0, "`focal`: focusing parameter; 0 is cross-entropy.", GAMMA),
+            Key(
+                "PRIOR_PROB",
+                0.0,
+                "Objectness that all anchors start with, such as 0.01.",
+                Interval(0, 1, open_low=True, open_high=True, special=(0, "is off")),
+                "arXiv:1708.02002, section 3.3",
+            ),
+            Key(
+                "ALPHA",
+                0.25,
+                "`focal`: weight of the positives; the negatives weigh 1 - `ALPHA`.",
+                Interval(0, 1, special=(-1, "is off")),
+            ),
+        ),
+    ),
+    Section(
         "BALANCE.ANCHOR_SAMPLER",
         "Which anchors train the RPN (`MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN`).",
         (
@@ -222,7 +427,7 @@ SECTIONS = (
                 "random",
                 "`random` is Detectron2's: `MODEL.RPN.BATCH_SIZE_PER_IMAGE` anchors, "
                 "`MODEL.RPN.POSITIVE_FRACTION` of them positive. `ohem`: all positives and the "
-                "hardest negatives.",
+                "hardest negatives. `all`: every anchor that has a label.",
                 Choices(ANCHOR_SAMPLER_REGISTRY),
             ),
             Key(
@@ -383,6 +588,34 @@ SECTIONS = (
 #: Keys of the launcher: they are not part of a model, or change a default of Detectron2.
 LAUNCHER_SECTIONS = (
     Section(
+        "BALANCE.IMAGE_SAMPLER",
+        "Which images a training draws. Detectron2's own `DATALOADER.SAMPLER_TRAIN: "
+        "RepeatFactorTrainingSampler` with a `REPEAT_THRESHOLD` works as ever; one of the two may "
+        "be set.",
+        (
+            Key(
+                "NAME",
+                "none",
+                "`none` leaves it to `DATALOADER.SAMPLER_TRAIN`. `repeat_factor`: an image is "
+                "drawn max(1, sqrt(t / f)) times per epoch, f the share of images with its rarest "
+                "class. `irfs`: the same with f = sqrt(f_image f_box), f_box the share of boxes. "
+                "`eirfs`: in proportion to exp(`EXPONENT` sqrt(t / f)). `class_aware`: a class is "
+                "drawn uniformly, then an image that has it; images without boxes are never drawn.",
+                Choices(("none", *IMAGE_RULES)),
+                "arXiv:1908.03195, appendix B.2; arXiv:2305.08069; arXiv:2503.21893; "
+                "arXiv:1512.05830",
+            ),
+            Key(
+                "THRESHOLD",
+                float(MEDIAN),
+                "t: classes with a lower f are drawn more often. LVIS's 0.001 changes nothing "
+                "where there are few classes.",
+                Interval(0, 1, open_low=True, special=(MEDIAN, "takes the median of f")),
+            ),
+            Key("EXPONENT", 2.0, "Of `eirfs`.", Interval(0), "arXiv:2503.21893"),
+        ),
+    ),
+    Section(
         "MODEL",
         "",
         (
@@ -497,6 +730,73 @@ LAUNCHER_SECTIONS = (
                 "Random brightness, contrast and saturation in training, each by a factor in "
                 "[1 - x, 1 + x]; 0 is off.",
                 Interval(0, 1, open_high=True),
+            ),
+            Key(
+                "SCALE_JITTER",
+                [],
+                "Random factor of the size in training, lowest and highest, such as [0.5, 1.5] or "
+                "[0.1, 2.0]; what is larger than the usual size is cropped to it. Boxes of which a "
+                "quarter is left are kept. Empty is off.",
+                Numbers(Interval(0.05, 10), length=2, empty=True, ascending=True),
+                "arXiv:2012.07177",
+            ),
+        ),
+    ),
+    Section(
+        "INPUT",
+        "",
+        (
+            Key(
+                "COMPOSE_UNTIL",
+                1.0,
+                "Share of the schedule after which images are no longer composed by `MOSAIC`, "
+                "`COPY_PASTE` and `MIXUP`; 0.95 in YOLOX.",
+                Interval(0, 1),
+                "arXiv:2107.08430",
+            ),
+        ),
+    ),
+    Section(
+        "INPUT.MOSAIC",
+        "",
+        (
+            Key(
+                "PROB",
+                0.0,
+                "Probability that a training image is four of them around a random point, each at "
+                "a random size and cut off. Boxes of which a quarter is left are kept.",
+                Interval(0, 1),
+                "arXiv:2004.10934, section 3.4",
+            ),
+        ),
+    ),
+    Section(
+        "INPUT.COPY_PASTE",
+        "",
+        (
+            Key(
+                "PROB",
+                0.0,
+                "Probability that boxes of other images are pasted into a training image, each of "
+                "a class drawn uniformly, so that rare ones gain most. Without masks the "
+                "background within a box comes along.",
+                Interval(0, 1),
+                "arXiv:2012.07177",
+            ),
+            Key("MAX_BOXES", 3, "Between 1 and so many boxes are pasted.", Interval(1)),
+        ),
+    ),
+    Section(
+        "INPUT.MIXUP",
+        "",
+        (
+            Key(
+                "PROB",
+                0.0,
+                "Probability that another training image is blended into one at equal shares, with "
+                "the boxes of both.",
+                Interval(0, 1),
+                "arXiv:1902.04103; arXiv:2107.08430",
             ),
         ),
     ),

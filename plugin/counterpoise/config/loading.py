@@ -71,7 +71,7 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.expanduser()
     if path.resolve() in seen:
         raise UserError(f"{path}: _BASE_ leads back to this file; remove one of the references")
-    tree = _read_mapping(path)
+    tree = read_mapping(path)
     bases = tree.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
@@ -84,7 +84,12 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merged
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping, as it stands.
+
+    Raises:
+        UserError: it is missing, is no mapping, or runs code.
+    """
     if path.suffix == ".py":
         twin = path.with_suffix(".yaml")
         raise UserError(

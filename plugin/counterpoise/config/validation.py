@@ -56,6 +56,12 @@ SAMPLER_KEYS = {
     "WeightedCategoryTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
 }
 
+#: Keys of BALANCE.IMAGE_SAMPLER -> the rules that read them.
+IMAGE_SAMPLER_READERS = {
+    "THRESHOLD": ("repeat_factor", "irfs", "eirfs"),
+    "EXPONENT": ("eirfs",),
+}
+
 
 def check_config(cfg: CfgNode) -> None:
     """Refuse values that no part of the program could use, and those that none would read.
@@ -77,8 +83,10 @@ def check_config(cfg: CfgNode) -> None:
     _check_backbone(cfg)
     _check_sampler(cfg)
     _check_proposals(cfg)
+    _check_composed_images(cfg)
     _check_augmented_test(cfg)
     _check_dense_loss(cfg)
+    _check_classifier(cfg)
     _check_balance_is_read(cfg)
 
 
@@ -164,6 +172,25 @@ def _check_sampler(cfg: CfgNode) -> None:
             f"{name} repeats no image: set it to the share of images below which a class is rare, "
             "such as 0.1"
         )
+    if name == "TrainingSampler" and cfg.DATALOADER.REPEAT_THRESHOLD > 0:
+        raise UserError(
+            f"DATALOADER.REPEAT_THRESHOLD is {cfg.DATALOADER.REPEAT_THRESHOLD:g}, but "
+            f"DATALOADER.SAMPLER_TRAIN is '{name}', which does not read it: set that to "
+            "'RepeatFactorTrainingSampler'"
+        )
+    node, default = cfg.BALANCE.IMAGE_SAMPLER, training_config().BALANCE.IMAGE_SAMPLER
+    if node.NAME != "none" and name != "TrainingSampler":
+        raise UserError(
+            f"BALANCE.IMAGE_SAMPLER.NAME is '{node.NAME}', but DATALOADER.SAMPLER_TRAIN is "
+            f"'{name}', which chooses the images too: set that to 'TrainingSampler', or this to "
+            "'none'"
+        )
+    for key, readers in IMAGE_SAMPLER_READERS.items():
+        if node[key] != default[key] and node.NAME not in readers:
+            raise UserError(
+                f"BALANCE.IMAGE_SAMPLER.{key} is {node[key]:g}, but NAME is '{node.NAME}', which "
+                f"does not read it: set NAME to '{readers[0]}'"
+            )
 
 
 def _check_proposals(cfg: CfgNode) -> None:
@@ -185,6 +212,24 @@ def _check_proposals(cfg: CfgNode) -> None:
         "MODEL.PROPOSAL_GENERATOR.NAME is 'PrecomputedProposals', but MODEL.LOAD_PROPOSALS is "
         "False: set that to True, or this to 'BalancedRPN'"
     )
+
+
+def _check_composed_images(cfg: CfgNode) -> None:
+    """Refuse images composed of several for models that need more than their boxes."""
+    node = cfg.INPUT
+    if node.COMPOSE_UNTIL < 1 and not (node.MOSAIC.PROB or node.COPY_PASTE.PROB or node.MIXUP.PROB):
+        raise UserError(
+            f"INPUT.COMPOSE_UNTIL is {node.COMPOSE_UNTIL:g}, but no image is composed: set PROB of "
+            "INPUT.MOSAIC, INPUT.COPY_PASTE or INPUT.MIXUP above 0, or this to 1"
+        )
+    for section in ("MOSAIC", "COPY_PASTE", "MIXUP"):
+        for key in ("MASK_ON", "KEYPOINT_ON", "LOAD_PROPOSALS"):
+            if cfg.INPUT[section].PROB and cfg.MODEL[key]:
+                raise UserError(
+                    f"INPUT.{section}.PROB is {cfg.INPUT[section].PROB:g}, which composes images "
+                    f"with their boxes alone, but MODEL.{key} is True: set that to False, or "
+                    "this to 0"
+                )
 
 
 def _check_augmented_test(cfg: CfgNode) -> None:
@@ -223,9 +268,9 @@ def _check_dense_loss(cfg: CfgNode) -> None:
         )
     if node.ALPHA_SOURCE == "fixed":
         return
-    if node.NAME == "ohem":
+    if node.NAME in dense_loss.BUILT_IN and node.NAME not in dense_loss.WITH_ALPHA:
         raise UserError(
-            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but ohem has no alpha: set "
+            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but {node.NAME} has no alpha: set "
             f"{section}.NAME to 'sigmoid_focal' or 'cross_entropy', or ALPHA_SOURCE to 'fixed'"
         )
     if not 0 < node.ALPHA < 1:
@@ -237,6 +282,16 @@ def _check_dense_loss(cfg: CfgNode) -> None:
         raise UserError(
             f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but BALANCE.CLASS_WEIGHTS.SOURCE is "
             f"'{cfg.BALANCE.CLASS_WEIGHTS.SOURCE}': set that to 'dataset' too"
+        )
+
+
+def _check_classifier(cfg: CfgNode) -> None:
+    """Refuse a prior for a classifier without biases."""
+    prior = cfg.BALANCE.ROI_LOSS.PRIOR_PROB
+    if cfg.BALANCE.CLASSIFIER.NAME == "cosine" and prior:
+        raise UserError(
+            f"BALANCE.ROI_LOSS.PRIOR_PROB is {prior}, which sets biases, but "
+            "BALANCE.CLASSIFIER.NAME 'cosine' has none: set PRIOR_PROB to 0, or NAME to 'linear'"
         )
 
 
@@ -265,6 +320,9 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             "CLASS_WEIGHTS": "MODEL.ROI_HEADS.NAME",
             "ANCHOR_SAMPLER": "MODEL.PROPOSAL_GENERATOR.NAME",
             "ROI_SAMPLER": "MODEL.ROI_HEADS.NAME",
+            "RPN_LOSS": "MODEL.PROPOSAL_GENERATOR.NAME",
+            "CLASSIFIER": "MODEL.ROI_HEADS.NAME",
+            "PISA": "MODEL.ROI_HEADS.NAME",
             "SCORE_THRESHOLDS": "MODEL.ROI_HEADS.NAME",
             "DENSE_LOSS": architecture,
         }
@@ -275,7 +333,8 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             if value_at(cfg, key) in balanced
         }
     unread = dict.fromkeys(
-        ("ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER"), (architecture, "GeneralizedRCNN")
+        ("ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER", "RPN_LOSS", "CLASSIFIER", "PISA"),
+        (architecture, "GeneralizedRCNN"),
     )
     dense = cfg.BALANCE.DENSE_LOSS
     if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":

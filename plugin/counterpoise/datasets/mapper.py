@@ -1,17 +1,33 @@
 """From a dataset's record to the image that a model sees."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.data.detection_utils import SizeMismatchError, get_bbox
+from detectron2.structures import BoxMode
 
-from counterpoise.errors import UserError
+from counterpoise.datasets.composer import unusable_image
+from counterpoise.datasets.last_phase import PLAIN
+from counterpoise.datasets.pictures import Picture, visible
 
 
 class CheckedMapper(DatasetMapper):
-    """Detectron2's mapper that names the file of an image it cannot use."""
+    """Detectron2's mapper that names the file of an image it cannot use.
+
+    Attributes:
+        compose: makes the picture of a record, of this image and others, unless the record is
+            plain (:mod:`counterpoise.datasets.last_phase`); None reads its image.
+        drop_cut_boxes: leave out boxes of which a crop has left too little
+            (:data:`counterpoise.datasets.pictures.VISIBLE`).
+    """
+
+    compose: Callable[[dict[str, Any]], Picture] | None = None
+    drop_cut_boxes = False
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
         """Read and transform one image, as :class:`DatasetMapper` does.
@@ -19,20 +35,80 @@ class CheckedMapper(DatasetMapper):
         Raises:
             UserError: the image cannot be decoded or has another size than stated.
         """
+        if self.compose is not None and PLAIN not in dataset_dict:
+            return self._transformed(dataset_dict, self.compose(dataset_dict))
         try:
             return super().__call__(dataset_dict)
         except (OSError, SizeMismatchError) as error:
-            raise UserError(
-                f"{dataset_dict['file_name']} cannot be used ({error}): repair the image or take "
-                "it out of the dataset"
-            ) from error
+            raise unusable_image(dataset_dict, error) from error
+
+    def _transformed(self, record: dict[str, Any], picture: Picture) -> dict[str, Any]:
+        """What Detectron2's mapper does with an image once it is read."""
+        image = T.AugInput(picture.pixels)
+        transforms = self.augmentations(image)
+        pixels = np.ascontiguousarray(image.image.transpose(2, 0, 1))
+        annotations = [
+            {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": category}
+            for box, category in zip(picture.boxes, picture.classes.tolist(), strict=True)
+        ]
+        mapped = {**record, "image": torch.as_tensor(pixels), "annotations": annotations}
+        self._transform_annotations(mapped, transforms, image.image.shape[:2])
+        return mapped
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: T.TransformList, image_shape: Any
+    ) -> None:
+        if self.drop_cut_boxes and dataset_dict["annotations"]:
+            boxes = np.array([get_bbox(each) for each in dataset_dict["annotations"]], float)
+            height, width = image_shape
+            enough = visible(transforms.apply_box(boxes), (0, 0, width, height))[1]
+            dataset_dict["annotations"] = [
+                each for each, kept in zip(dataset_dict["annotations"], enough, strict=True) if kept
+            ]
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
+
+
+class ScaleJitter(T.Augmentation):
+    """Resize by a random factor of the usual size, and crop at random to the usual size.
+
+    Large-scale jitter of Ghiasi et al. 2021 (arXiv:2012.07177) is the range [0.1, 2]. An image that
+    became smaller stays so: Detectron2 pads the batch with the pixel mean.
+    """
+
+    def __init__(self, low: float, high: float, usual: T.ResizeShortestEdge) -> None:
+        """
+        Args:
+            low, high: range of the factor.
+            usual: says the usual sizes of the shorter side, one of which is drawn, and the largest
+                of the longer side.
+        """
+        super().__init__()
+        self._init(locals())
+
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
+        """Change the input, and return the transform of its boxes."""
+        height, width = aug_input.image.shape[:2]
+        sizes, longest = self.usual.short_edge_length, self.usual.max_size
+        if self.usual.is_range:
+            short = np.random.randint(sizes[0], sizes[1] + 1)
+        else:
+            short = int(np.random.choice(sizes))
+        canvas = (short, longest) if height <= width else (longest, short)
+        steps = [T.ResizeScale(self.low, self.high, *canvas), T.RandomCrop("absolute", canvas)]
+        return T.AugmentationList(steps)(aug_input)
 
 
 def training_mapper(cfg: CfgNode) -> CheckedMapper:
-    """Detectron2's augmentations after the colour augmentation of ``INPUT.COLOR_JITTER``."""
+    """Detectron2's mapper with ``INPUT.SCALE_JITTER`` as its resize and ``COLOR_JITTER`` behind."""
     mapper = CheckedMapper(cfg, is_train=True)
+    augmentations = mapper.augmentations.augs
+    at = next(i for i, a in enumerate(augmentations) if isinstance(a, T.ResizeShortestEdge))
+    if cfg.INPUT.SCALE_JITTER:
+        augmentations[at] = ScaleJitter(*cfg.INPUT.SCALE_JITTER, augmentations[at])
+        mapper.drop_cut_boxes = True
     jitter = cfg.INPUT.COLOR_JITTER
     if jitter > 0:
         colour = [T.RandomBrightness, T.RandomContrast, T.RandomSaturation]
-        mapper.augmentations.augs[:0] = [augment(1 - jitter, 1 + jitter) for augment in colour]
+        # Behind the resize, since the time is that of the pixels, which are fewer there.
+        augmentations[at + 1 : at + 1] = [augment(1 - jitter, 1 + jitter) for augment in colour]
     return mapper

@@ -11,8 +11,8 @@ times Student's t (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 12.5). ``benchmarks/interval_coverage.py`` measures how often it covers the truth.
 """
 
-import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 
 from counterpoise.evaluation.average_precision import RECALLS
 from counterpoise.evaluation.matching import ClassMatches
+from counterpoise.evaluation.variance import Variance, half_width, sum_of
 
 RESAMPLES = 1000
 SEED = 0
@@ -63,7 +64,9 @@ def bootstrap(matches: tuple[ClassMatches, ...], drawn: np.ndarray) -> Bootstrap
         matches: of :func:`counterpoise.evaluation.matching.match`.
         drawn: (B, I), of :func:`draw_images`.
     """
-    samples = np.stack([_class_samples(m, drawn) for m in matches], axis=-1)
+    # numpy and torch let other threads run while they compute.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        samples = np.stack(list(pool.map(lambda m: _class_samples(m, drawn), matches)), axis=-1)
     return BootstrapSamples(AP=100 * samples.mean(axis=0), AP50=100 * samples[0])
 
 
@@ -94,7 +97,7 @@ def AP_interval(
         return None
     means, at = _logit(means), _logit(estimate)
     centre = at - BIAS_FACTOR * (means.mean() - at)
-    half = _half_width(means, samples, images)
+    half = half_width(_variance(means, samples, images))
     low, high = np.clip(_inverse_logit(np.array([centre - half, centre + half])), 0, 100)
     return float(low), float(high)
 
@@ -114,12 +117,16 @@ def interval(
     Returns:
         within -100 and 100; None where no class is in two images.
     """
-    samples, images = samples.reshape(len(samples), -1), np.atleast_1d(images)
-    means = _known_means(samples)
-    if images.max() < 2 or not len(means):
+    variance = image_variance(samples, images)
+    if variance is None:
         return None
-    centre = means.mean() if estimate is None else estimate
-    half = _half_width(means, samples, images)
+    if estimate is None:
+        estimate = _known_means(samples.reshape(len(samples), -1)).mean()
+    return within(estimate, half_width(variance))
+
+
+def within(centre: float, half: float) -> tuple[float, float]:
+    """Interval of a difference of two values in 0-100, from its centre and half of its width."""
     low, high = np.clip([centre - half, centre + half], -100, 100)
     return float(low), float(high)
 
@@ -136,35 +143,34 @@ def _known_means(samples: np.ndarray) -> np.ndarray:
     return means[~np.isnan(means)]
 
 
-def _half_width(means: np.ndarray, samples: np.ndarray, images: np.ndarray) -> float:
-    """Student's t times the standard deviation times sqrt(n / (n - 1)) of n images.
+def image_variance(samples: np.ndarray, images: int | Sequence[int]) -> Variance | None:
+    """Variance of a value, or of the mean over classes, by the choice of test images.
 
-    For a mean of classes, n - 1 is that of Welch and Satterthwaite: the classes that vary most
-    count most.
+    Args:
+        samples: (B,) or (B, K), NaN where a resample has no box of a class.
+        images: test images with a box of each class, see :func:`num_images`.
+
+    Returns:
+        None where no class is in two images: drawing a single one again and again tells nothing.
     """
-    freedom = _degrees_of_freedom(samples, images)
-    return _student_t(freedom) * means.std() * math.sqrt((freedom + 1) / freedom)
+    samples, images = samples.reshape(len(samples), -1), np.atleast_1d(images)
+    means = _known_means(samples)
+    if images.max() < 2 or not len(means):
+        return None
+    return _variance(means, samples, images)
 
 
-def _degrees_of_freedom(samples: np.ndarray, images: np.ndarray) -> float:
-    """Of the variance of a mean of classes, by Welch and Satterthwaite; >= 1."""
+def _variance(means: np.ndarray, samples: np.ndarray, images: np.ndarray) -> Variance:
+    """That of the resamples, times n / (n - 1) of n images.
+
+    For a mean of classes, n - 1 is that of Welch and Satterthwaite.
+    """
     known = ~np.isnan(samples).all(axis=0)
-    variances = np.nanvar(samples[:, known], axis=0)
-    freedom = np.maximum(images[known] - 1, 1)
-    if not variances.any():
-        return float(freedom.sum())
-    return float(variances.sum() ** 2 / (variances**2 / freedom).sum())
-
-
-def _student_t(freedom: float) -> float:
-    """97.5 % quantile (Abramowitz and Stegun, 26.7.5), within 1 % from 3 degrees of freedom on."""
-    z = 1.959963985
-    return (
-        z
-        + (z**3 + z) / (4 * freedom)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    of_classes = map(
+        Variance, np.nanvar(samples[:, known], axis=0), np.maximum(images[known] - 1.0, 1.0)
     )
+    freedom = sum_of(list(of_classes)).freedom
+    return Variance(means.var() * (freedom + 1) / freedom, freedom)
 
 
 def _logit(value: np.ndarray | float) -> np.ndarray | float:

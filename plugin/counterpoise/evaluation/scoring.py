@@ -1,6 +1,7 @@
 """One evaluation of detections on a test set, put together from the measures of this package."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -93,11 +94,14 @@ def evaluate_arrays(
             f"{truth.num_images} images, so there is nothing to evaluate: check the class names"
         )
     matches = match(truth, found)
-    coco = coco_metrics(truth, found)
-    voc = voc_average_precision(truth, found)
-    samples = bootstrap(matches, draw_images(truth.num_images, resamples))
-    chosen = class_thresholds(matches, truth.class_names, thresholds)
-    errors = classify_errors(truth, found, matches, np.array(chosen))
+    drawn = draw_images(truth.num_images, resamples)
+    with ThreadPoolExecutor(1) as aside:
+        bootstrapped = aside.submit(bootstrap, matches, drawn)
+        coco = coco_metrics(truth, found)
+        voc = voc_average_precision(truth, found)
+        chosen = class_thresholds(matches, truth.class_names, thresholds)
+        errors = classify_errors(truth, found, matches, np.array(chosen))
+        samples = bootstrapped.result()
     counts = training_counts(training, truth.class_names)
     background = [
         background_false_positives(matches, errors, truth.num_images, recall) for recall in RECALLS

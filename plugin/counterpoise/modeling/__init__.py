@@ -8,7 +8,15 @@ import warnings
 with warnings.catch_warnings():
     # Detectron2 scripts functions as it is imported, which newer versions of torch deprecate.
     warnings.simplefilter("ignore", FutureWarning)
-    from counterpoise.modeling import backbones, retinanet, roi_heads, roi_loss, rpn
+    from counterpoise.modeling import (
+        backbones,
+        gradient_losses,
+        retinanet,
+        roi_heads,
+        roi_loss,
+        rpn,
+        shifted_losses,
+    )
     from counterpoise.modeling.interfaces import AnchorSampler, DenseLoss, ROILoss, ROISampler
     from counterpoise.modeling.pretrained import register_weights
     from counterpoise.modeling.registry import (
@@ -32,8 +40,10 @@ __all__ = [
     "ROILoss",
     "ROISampler",
     "backbones",
+    "gradient_losses",
     "retinanet",
     "roi_heads",
     "roi_loss",
     "rpn",
+    "shifted_losses",
 ]

@@ -37,11 +37,12 @@ def choose_speed(cfg: CfgNode) -> None:
     device = torch.device(cfg.MODEL.DEVICE)
     cfg.MODEL.CHANNELS_LAST = True
     cfg.MODEL.ROI_ALIGN = "gather"
-    cfg.SOLVER.AMP.ENABLED = multiplies_bfloat16(device)
-    cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    if not cfg.SOLVER.AMP.ENABLED:  # a precision that is asked for stays
+        cfg.SOLVER.AMP.ENABLED = multiplies_bfloat16(device)
+        cfg.SOLVER.AMP.PRECISION = "bfloat16"
     logger.info(
         "MODEL.SPEED auto on this machine: channels last, gathered ROIAlign, training in %s",
-        "bfloat16" if cfg.SOLVER.AMP.ENABLED else "float32",
+        cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32",
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,9 @@ BEST = "model_best"
 
 #: Parameters whose rows belong to classes, by the end of their module's name.
 CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
+
+#: State that a loss keeps over the steps of a training.
+LOSS_STATE = re.compile(r"(^|\.)(cls_loss|dense_loss)\.loss\.")
 
 logger = logging.getLogger(__name__)
 
@@ -190,9 +194,19 @@ class BalancedCheckpointer(DetectionCheckpointer):
             # A plain backbone file, say of torchvision, knows no prefix "backbone.bottom_up.".
             checkpoint["matching_heuristics"] = True
         fresh = self._drop_class_layers(checkpoint)
+        self._drop_state_of_other_losses(model, own)
         incompatible = super()._load_model(checkpoint)
         fresh += [key for key, *_ in incompatible.incorrect_shapes if key not in fresh]
-        self._check_complete(own, {*incompatible.missing_keys, *fresh})
+        missing = {*incompatible.missing_keys, *fresh}
+        # State of the loss is of no use to inference, and a checkpoint of another loss has none.
+        buffers = {name for name, _ in self.model.named_buffers() if LOSS_STATE.search(name)}
+        if missing & buffers:
+            logger.info(
+                "MODEL.WEIGHTS has no state of this loss, which starts anew: %s",
+                ", ".join(sorted(missing & buffers)),
+            )
+        self._check_complete(own, missing - buffers)
+        fresh = [key for key in fresh if key not in buffers]
         if fresh:
             logger.info(
                 "MODEL.WEIGHTS is of other classes, so these layers start fresh: %s",
@@ -217,6 +231,19 @@ class BalancedCheckpointer(DetectionCheckpointer):
                 "MODEL.WEIGHTS '' to start from random weights"
             )
 
+    def _drop_state_of_other_losses(self, model: dict[str, Any], own: Mapping[str, Any]) -> None:
+        """Take out what a loss has kept that this model does not learn with."""
+        strange = [
+            k for k in model if LOSS_STATE.search(k) and k.removeprefix("module.") not in own
+        ]
+        for key in strange:
+            del model[key]
+        if strange:
+            logger.info(
+                "MODEL.WEIGHTS holds the state of another loss, which is left out: %s",
+                ", ".join(sorted(strange)),
+            )
+
     def _drop_class_layers(self, checkpoint: dict[str, Any]) -> list[str]:
         """Take out layers whose rows stand for classes that this training set does not have."""
         record, own = checkpoint.get(RECORD_KEY), self.checkpointables.get(RECORD_KEY)
@@ -225,7 +252,9 @@ class BalancedCheckpointer(DetectionCheckpointer):
         if tuple(record["class_names"]) == own.table.counts.names:
             return []
         fresh = [
-            key for key in checkpoint["model"] if key.rpartition(".")[0].endswith(CLASS_LAYERS)
+            key
+            for key in checkpoint["model"]
+            if key.rpartition(".")[0].endswith(CLASS_LAYERS) or LOSS_STATE.search(key)
         ]
         for key in fresh:
             del checkpoint["model"][key]

@@ -19,7 +19,9 @@ from counterpoise.modeling.weight_sources import ClassTable, class_table
 
 ALPHA_SOURCES = ("fixed", "dataset")
 #: Losses of this module; one of a user's may read any key.
-BUILT_IN = ("sigmoid_focal", "cross_entropy", "ohem")
+BUILT_IN = ("sigmoid_focal", "cross_entropy", "ohem", "eqlv2", "ghmc")
+#: Those of them that read an alpha.
+WITH_ALPHA = ("sigmoid_focal", "cross_entropy")
 
 
 @DENSE_LOSS_REGISTRY.register(name="sigmoid_focal")
@@ -140,8 +142,8 @@ class OHEMLoss(DenseLoss):
 class DenseClassificationLoss(nn.Module):
     """A dense loss with its alpha: one number, or one per class that is computed when needed.
 
-    It holds no parameter and no persistent buffer: a model with it has the ``state_dict`` keys of
-    a stock model.
+    It holds no parameter and no persistent buffer of its own: unless the loss keeps state, a model
+    with it has the ``state_dict`` keys of a stock model.
     """
 
     def __init__(

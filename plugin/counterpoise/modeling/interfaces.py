@@ -12,6 +12,8 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from counterpoise.modeling.weight_sources import ClassTable
+
 _Part = TypeVar("_Part")
 
 
@@ -24,11 +26,24 @@ class _OrFunction:
         return part if isinstance(part, cls) else cls(part)
 
 
+def is_training_step(loss: nn.Module) -> bool:
+    """Whether a loss is asked for a step that trains, in which alone its state moves on.
+
+    OHEM asks for losses without gradient, to choose the proposals of the step that then trains.
+    """
+    return loss.training and torch.is_grad_enabled()
+
+
 class ROILoss(_OrFunction, nn.Module):
     """Classification loss of single proposals; class weights and normaliser are applied outside.
 
     Must give: :meth:`forward`. May give: :meth:`probabilities` and :meth:`prior_bias`, where the
-    logits are not those of a softmax, and :meth:`with_p_t`, where p_t comes with the loss.
+    logits are not those of a softmax, :meth:`with_p_t`, where p_t comes with the loss, and
+    :meth:`use_table`, where the loss depends on the training set.
+
+    State that a loss keeps over steps is a persistent buffer that moves where
+    :func:`is_training_step` holds, by sums over all processes: checkpoints have it, and processes
+    agree.
     """
 
     #: Whether Detectron2 computes this loss itself, so that its value can stand.
@@ -57,6 +72,9 @@ class ROILoss(_OrFunction, nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities (R, K + 1) of logits (R, K + 1), as inference uses them."""
         return logits.softmax(dim=-1)
+
+    def use_table(self, table: ClassTable) -> None:
+        """Take the classes of the training set, before the first loss of a training."""
 
     def with_p_t(self, logits: Tensor, gt_classes: Tensor) -> tuple[Tensor, Tensor]:
         """Compute :meth:`forward` and, for the log, the probability of each target.
@@ -94,7 +112,8 @@ class DenseLoss(_OrFunction, nn.Module):
     """Classification loss over all anchors, summed; the normaliser is applied outside.
 
     Must give: :meth:`per_anchor`; a run then records how much of the loss each class causes. A
-    loss that knows its sum alone overrides :meth:`forward` instead.
+    loss that knows its sum alone overrides :meth:`forward` instead. State is kept as an
+    :class:`ROILoss` keeps it.
     """
 
     def __init__(self, function: Callable[..., Tensor] | None = None) -> None:

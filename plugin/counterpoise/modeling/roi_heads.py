@@ -16,6 +16,8 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.cosine_classifier import CosineClassifier
+from counterpoise.modeling.prime_sample_attention import PrimeSampleAttention
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.roi_sampling import SampledROIHeads
 from counterpoise.modeling.score_thresholds import inference_thresholds
@@ -36,6 +38,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         cls_loss: ClassificationLoss,
         cls_loss_weight: float = 1.0,
         score_thresholds: Tensor | None = None,
+        cosine_scale: float | None = None,
+        attention: PrimeSampleAttention | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -45,9 +49,16 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             cls_loss_weight: factor of the classification loss.
             score_thresholds: (K,), scores above which a detection is kept, before NMS, by class;
                 None keeps ``test_score_thresh``.
+            cosine_scale: of a :class:`CosineClassifier` in place of the linear layer; None keeps
+                that.
+            attention: PISA over the proposals; None for none.
             kwargs: of :class:`detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
         """
         super().__init__(input_shape, **kwargs)
+        if cosine_scale is not None:
+            layer = self.cls_score
+            self.cls_score = CosineClassifier(layer.in_features, layer.out_features, cosine_scale)
+        self.attention = attention
         self.cls_loss = cls_loss
         self.cls_loss_weight = cls_loss_weight
         if score_thresholds is not None:
@@ -58,7 +69,10 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
         """Arguments of :class:`BalancedFastRCNNOutputLayers` from a config."""
+        classifier = cfg.BALANCE.CLASSIFIER
         return super().from_config(cfg, input_shape) | {
+            "cosine_scale": float(classifier.SCALE) if classifier.NAME == "cosine" else None,
+            "attention": PrimeSampleAttention.from_config(cfg),
             "cls_loss": ClassificationLoss.from_config(cfg),
             "cls_loss_weight": float(cfg.BALANCE.ROI_LOSS.LOSS_WEIGHT),
             "score_thresholds": inference_thresholds(cfg, cfg.MODEL.ROI_HEADS.NUM_CLASSES),
@@ -75,20 +89,27 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
                 that its matcher ignores.
 
         Returns:
-            ``loss_cls`` and ``loss_box_reg``, scalars.
+            ``loss_cls`` and ``loss_box_reg``, scalars, and ``loss_carl`` where that is asked for.
         """
         logits, deltas = predictions
         if not proposals:
             return {"loss_cls": 0.0 * logits.sum(), "loss_box_reg": 0.0 * deltas.sum()}
         losses = super().losses(predictions, proposals)
         gt_classes = cat([p.gt_classes for p in proposals], dim=0)
-        if self.cls_loss.is_plain_cross_entropy:
+        if self.attention is None and self.cls_loss.is_plain_cross_entropy:
             self.cls_loss.log(logits, gt_classes)
         else:
+            importance = None
+            if self.attention is not None:
+                importance = self.attention.importance(self, deltas, proposals)
             weight = self.loss_weight.get("loss_cls", 1.0)
-            losses["loss_cls"] = weight * self.cls_loss(logits, gt_classes)
+            losses["loss_cls"] = weight * self.cls_loss(logits, gt_classes, importance)
         if self.cls_loss_weight != 1.0:
             losses["loss_cls"] = self.cls_loss_weight * losses["loss_cls"]
+        if self.attention is not None and self.attention.carl:
+            targets = gt_classes.clamp(min=0)[:, None]
+            p_t = self.cls_loss.loss.probabilities(logits.float()).gather(1, targets).squeeze(1)
+            losses["loss_carl"] = self.attention.carl_loss(self, p_t, deltas, proposals)
         return losses
 
     def predict_probs(
@@ -181,8 +202,8 @@ def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFas
         stock: the predictor that it takes the place of.
 
     Returns:
-        a predictor with equal parameters, but for the background's bias where
-        ``BALANCE.ROI_LOSS.PRIOR_PROB`` sets it.
+        a predictor with equal parameters, but for the bias where
+        ``BALANCE.ROI_LOSS.PRIOR_PROB`` sets it and a cosine classifier has none.
     """
     # A layer draws random numbers for its own initial weights. Heads that are built later must
     # start as they would in stock Detectron2 under the same seed.
@@ -192,7 +213,11 @@ def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFas
             ShapeSpec(channels=stock.cls_score.in_features),
             box2box_transform=stock.box2box_transform,
         )
-    predictor.load_state_dict(stock.state_dict())
+    own = dict(predictor.named_parameters())
+    with torch.no_grad():
+        for name, value in stock.named_parameters():
+            if name in own:
+                own[name].copy_(value)
     prior_prob = float(cfg.BALANCE.ROI_LOSS.PRIOR_PROB)
     if prior_prob > 0:
         bias = predictor.cls_loss.loss.prior_bias(predictor.num_classes, prior_prob)

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from counterpoise.balance.losses import (
+    at_least_float32,
     check_gamma,
     sigmoid_focal_loss,
     softmax_focal_with_p_t,
@@ -65,12 +66,28 @@ class CrossEntropyROILoss(SoftmaxFocalROILoss):
         super().__init__(gamma=0.0)
 
 
-@ROI_LOSS_REGISTRY.register(name="sigmoid_focal")
-class SigmoidFocalROILoss(ROILoss):
-    """One binary focal loss per foreground class, summed; a background proposal is all negatives.
+class SigmoidsROILoss(ROILoss):
+    """Base of losses of one sigmoid per foreground class; a background proposal is all negatives.
 
     The last of the K + 1 logits is not used.
     """
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (R, K + 1): a sigmoid per class, and what the likeliest one leaves."""
+        # In half precision the scores of good detections would be equal.
+        foreground = at_least_float32(logits[:, :-1]).sigmoid()
+        return torch.cat([foreground, 1 - foreground.amax(dim=1, keepdim=True)], dim=1)
+
+    def prior_bias(self, num_classes: int, prior_prob: float) -> Tensor:
+        """The prior of every sigmoid; the last logit is not used."""
+        bias = torch.zeros(num_classes + 1)
+        bias[:-1] = -math.log((1 - prior_prob) / prior_prob)
+        return bias
+
+
+@ROI_LOSS_REGISTRY.register(name="sigmoid_focal")
+class SigmoidFocalROILoss(SigmoidsROILoss):
+    """One binary focal loss per foreground class, summed."""
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -97,23 +114,12 @@ class SigmoidFocalROILoss(ROILoss):
         )
         return losses.sum(dim=1).masked_fill(gt_classes < 0, 0.0)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (R, K + 1): a sigmoid per class, and what the likeliest one leaves."""
-        foreground = logits[:, :-1].sigmoid()
-        return torch.cat([foreground, 1 - foreground.amax(dim=1, keepdim=True)], dim=1)
-
-    def prior_bias(self, num_classes: int, prior_prob: float) -> Tensor:
-        """The prior of every sigmoid; the last logit is not used."""
-        bias = torch.zeros(num_classes + 1)
-        bias[:-1] = -math.log((1 - prior_prob) / prior_prob)
-        return bias
-
 
 class ClassificationLoss(nn.Module):
     """Weighted and normalised classification loss over the proposals that a box predictor sees.
 
-    It holds no parameter and no persistent buffer: a model with it has the ``state_dict`` keys of
-    a stock model.
+    It holds no parameter and no persistent buffer of its own: unless the loss keeps state, a model
+    with it has the ``state_dict`` keys of a stock model.
     """
 
     def __init__(
@@ -167,8 +173,9 @@ class ClassificationLoss(nn.Module):
         """Take the weights from a table, in place of counting the training set at the first loss.
 
         Args:
-            table: of the training set; without effect where the weights do not come from it.
+            table: of the training set; the weights take effect where they are to come from it.
         """
+        self.loss.use_table(table)
         if self._takes_table:
             self._class_weights = lambda: table.weights
             self._resolved = False
@@ -183,11 +190,15 @@ class ClassificationLoss(nn.Module):
             and self.normalizer in ("weight_sum", "mean")
         )
 
-    def forward(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor, gt_classes: Tensor, importance: Tensor | None = None
+    ) -> Tensor:
         """
         Args:
             logits: (R, K + 1), background last; R may be 0.
             gt_classes: (R,), in [0, K], or -1 to ignore.
+            importance: (R,), >= 0, without gradient, factors of the foreground's losses, scaled
+                here so that their sum stays what it is. None means 1.
 
         Returns:
             scalar, with a graph also where there is nothing to learn from.
@@ -196,6 +207,9 @@ class ClassificationLoss(nn.Module):
         weights = self._sample_weights(logits, gt_classes)
         weighted = losses * weights
         background = gt_classes == logits.shape[1] - 1
+        if importance is not None:
+            foreground = (gt_classes >= 0) & ~background
+            weighted = weighted * rescaled(importance, weighted.detach(), foreground)
         self._log(p_t, gt_classes, background, weighted.detach(), logits.shape[1] - 1)
         return weighted.sum() / self._divisor(weights, gt_classes, background)
 
@@ -262,3 +276,20 @@ class ClassificationLoss(nn.Module):
                 "roi/background_loss_share": ((weighted * background).sum(), weighted.sum()),
             }
         )
+
+
+def rescaled(factors: Tensor, losses: Tensor, chosen: Tensor) -> Tensor:
+    """Scale the factors of some losses so that their sum stays what it was without the factors.
+
+    Args:
+        factors: (R,), >= 0.
+        losses: (R,), >= 0, without gradient.
+        chosen: bool (R,), which of them have a factor.
+
+    Returns:
+        (R,), 1 where not chosen.
+    """
+    losses = losses * chosen
+    before, after = losses.sum(), (losses * factors).sum()
+    ratio = torch.where(after > 0, before / after.clamp(min=torch.finfo(after.dtype).tiny), 1.0)
+    return torch.where(chosen, factors * ratio, 1.0)

@@ -11,7 +11,7 @@ from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from counterpoise.balance.sampling import (
     hardest,
@@ -23,6 +23,7 @@ from counterpoise.modeling.distributed import mean_over_processes
 from counterpoise.modeling.interfaces import AnchorSampler
 from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
+from counterpoise.modeling.rpn_loss import RPNLoss, rpn_loss
 
 NORMALIZERS = ("batch", "num_sampled", "num_pos")
 
@@ -38,6 +39,12 @@ def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
             labels, num_samples, positive_fraction, bound if bound > 0 else math.inf
         )
     )
+
+
+@ANCHOR_SAMPLER_REGISTRY.register(name="all")
+def build_all_sampler(cfg: CfgNode) -> AnchorSampler:
+    """Every anchor that has a label."""
+    return AnchorSampler(lambda labels, logits, anchors: labels)
 
 
 @ANCHOR_SAMPLER_REGISTRY.register(name="ohem")
@@ -148,7 +155,13 @@ class BalancedRPN(RPN):
 
     @configurable
     def __init__(
-        self, *, anchor_sampler: AnchorSampler, loss_normalizer: str = "batch", **kwargs: Any
+        self,
+        *,
+        anchor_sampler: AnchorSampler,
+        loss_normalizer: str = "batch",
+        cls_loss: RPNLoss | None = None,
+        prior_prob: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         """
         Args:
@@ -158,6 +171,9 @@ class BalancedRPN(RPN):
                 number of images, as Detectron2 does; ``num_sampled`` divides the classification
                 loss by the number of sampled anchors; ``num_pos`` both losses by the number of
                 sampled positives, as SSD does.
+            cls_loss: summed loss of the sampled anchors' logits (N,) and labels (N,); None keeps
+                Detectron2's cross-entropy.
+            prior_prob: objectness in (0, 1) that all anchors start with; 0 leaves it at 0.5.
             kwargs: of :class:`detectron2.modeling.proposal_generator.RPN`.
         """
         super().__init__(**kwargs)
@@ -165,6 +181,11 @@ class BalancedRPN(RPN):
             raise ValueError(f"loss_normalizer must be in {NORMALIZERS}, got {loss_normalizer!r}")
         self.anchor_sampler = AnchorSampler.of(anchor_sampler)
         self.loss_normalizer = loss_normalizer
+        self.cls_loss = cls_loss
+        if prior_prob > 0:
+            nn.init.constant_(
+                self.rpn_head.objectness_logits.bias, math.log(prior_prob / (1 - prior_prob))
+            )
         self.metric_log = MetricLog()
 
     @classmethod
@@ -178,6 +199,8 @@ class BalancedRPN(RPN):
         return super().from_config(cfg, input_shape) | {
             "anchor_sampler": sampler,
             "loss_normalizer": normalizer,
+            "cls_loss": rpn_loss(cfg),
+            "prior_prob": float(cfg.BALANCE.RPN_LOSS.PRIOR_PROB),
         }
 
     @torch.jit.unused
@@ -220,10 +243,18 @@ class BalancedRPN(RPN):
             self.anchor_sampler(labels, scores, anchors)
             for labels, scores in zip(gt_labels, logits, strict=True)
         ]
-        losses = super().losses(
-            anchors, pred_objectness_logits, sampled, pred_anchor_deltas, gt_boxes
-        )
-        return self._normalized(losses, torch.stack(sampled))
+        # Without a graph, the classification loss that is thrown away costs little.
+        stock_logits = pred_objectness_logits
+        if self.cls_loss is not None:
+            stock_logits = [level.detach() for level in stock_logits]
+        losses = super().losses(anchors, stock_logits, sampled, pred_anchor_deltas, gt_boxes)
+        labels = torch.stack(sampled)
+        if self.cls_loss is not None:
+            chosen = labels >= 0
+            loss = self.cls_loss(cat(pred_objectness_logits, dim=1)[chosen], labels[chosen])
+            weight = self.loss_weight.get("loss_rpn_cls", 1.0)
+            losses["loss_rpn_cls"] = weight * loss / (self.batch_size_per_image * len(labels))
+        return self._normalized(losses, labels)
 
     def _normalized(self, losses: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         if self.loss_normalizer == "batch":

@@ -166,16 +166,17 @@ def resumable_loader(
     return ResumableLoader(stream, **parts)
 
 
-def _wide(records: Sequence[Record]) -> bytes:
+def _wide(records: Dataset | Sequence[Record]) -> bytes:
     """A byte per image, 1 where it is wider than high."""
-    for record in records:
+    each = [records[index] for index in range(len(records))]
+    for record in each:
         if "width" not in record or "height" not in record:
             raise UserError(
                 f"the record of {record.get('file_name', 'an image')} lacks width or height, by "
                 "which batches are grouped: add them where the dataset is registered, or set "
                 "DATALOADER.ASPECT_RATIO_GROUPING False"
             )
-    return bytes(record["width"] > record["height"] for record in records)
+    return bytes(record["width"] > record["height"] for record in each)
 
 
 def _digest(records: Dataset | Sequence[Record]) -> str:

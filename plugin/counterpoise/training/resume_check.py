@@ -97,7 +97,8 @@ def changed_keys(before: Mapping[str, Any], cfg: CfgNode) -> list[str]:
 
 def _is_free(key: str, now: Mapping[str, Any]) -> bool:
     if key == "SOLVER.MAX_ITER":
-        return now.get("SOLVER.LR_SCHEDULER_NAME") == _OPEN_ENDED
+        open_ended = now.get("SOLVER.LR_SCHEDULER_NAME") == _OPEN_ENDED
+        return open_ended and now.get("INPUT.COMPOSE_UNTIL") == 1  # a share of the schedule
     nodes = (key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
     return key.endswith("_TEST") or any(nodes)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
+from detectron2.data import DatasetFromList, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -18,7 +18,10 @@ from torch import nn
 
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
+from counterpoise.datasets.composer import composer
 from counterpoise.datasets.counting import read_once
+from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
+from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.evaluation.groups import frequency_groups
@@ -59,6 +62,7 @@ from counterpoise.training.resume_check import differences
 from counterpoise.training.run_lock import FolderGone, FolderGuard
 from counterpoise.training.run_record import RunRecord, command_line
 from counterpoise.training.run_state import STATE_KEY, go_on, run_state
+from counterpoise.training.stacked_corrections import warn_if_stacked
 from counterpoise.training.stopping import Stopped, StopRequest
 from counterpoise.training.weight_average import WeightAverage, WeightAveraging
 
@@ -85,6 +89,7 @@ class BalancedTrainer(DefaultTrainer):
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
         log_class_table(self.table)
+        warn_if_stacked(cfg, self.table)
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
@@ -115,9 +120,20 @@ class BalancedTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader with :func:`training_mapper`, over a stream that can be resumed."""
+        """Detectron2's loader with this project's mapper, sampler and composer of images."""
+        mapper = training_mapper(cfg)
         with read_once(cfg.DATASETS.TRAIN):
-            parts = build_detection_train_loader.from_config(cfg, mapper=training_mapper(cfg))
+            parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
+        draws = draws_per_epoch(parts["sampler"], len(parts["dataset"]))
+        # Serialised once, so that workers and the composer share its memory.
+        parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
+        mapper.compose = composer(cfg, parts["dataset"], draws)
+        if mapper.compose is not None and cfg.INPUT.COMPOSE_UNTIL < 1:
+            drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+            start = round(cfg.INPUT.COMPOSE_UNTIL * drawn)
+            parts["sampler"] = PlainFrom(parts["sampler"], len(parts["dataset"]), start)
+            parts["dataset"] = TwiceOver(parts["dataset"])
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         return resumable_loader(parts, seed, comm.get_rank(), comm.get_world_size())
 

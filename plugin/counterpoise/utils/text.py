@@ -63,7 +63,12 @@ def sentence(text: str) -> str:
 
 
 def typographic(text: str) -> str:
-    """Put a minus sign before numbers, and a dash for a value that there is none of."""
+    """Put signs where they belong: minus and plus-minus, and a dash where there is no value."""
     if text == NONE:
         return "\N{EN DASH}"
-    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", plus_minus(text))
+
+
+def plus_minus(text: str) -> str:
+    """Write ``+-`` before a number or word as one sign."""
+    return text.replace("+- ", "\N{PLUS-MINUS SIGN} ")

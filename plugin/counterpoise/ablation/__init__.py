@@ -1,0 +1,1 @@
+"""Ablations: configs trained with several seeds on several datasets, kept, and set side by side."""

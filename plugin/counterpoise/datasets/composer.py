@@ -1,0 +1,117 @@
+"""Which pictures a training image is composed of: other records of the training set, by chance."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import detection_utils
+from detectron2.data.detection_utils import SizeMismatchError
+from torch import Tensor
+
+from counterpoise.datasets.pictures import Picture, cut, mixup, mosaic, paste
+from counterpoise.errors import UserError
+
+Record = Mapping[str, Any]
+
+
+class Composer:
+    """Mosaic, pasted boxes and mixup by ``INPUT.MOSAIC``, ``COPY_PASTE`` and ``MIXUP``.
+
+    All that is random comes from one number of NumPy's global generator, as Detectron2's own
+    augmentations do, so that whoever seeds that has the same picture again.
+    """
+
+    def __init__(self, cfg: CfgNode, records: Sequence[Record], draws: Tensor) -> None:
+        """
+        Args:
+            cfg: prepared.
+            records: Detectron2's dicts of all training images; read when they are needed.
+            draws: (N,), >= 0, in proportion to which other images are drawn: as often as the
+                sampler shows them.
+        """
+        self.format = cfg.INPUT.FORMAT
+        self.fill = cfg.MODEL.PIXEL_MEAN
+        self.mosaic = cfg.INPUT.MOSAIC.PROB
+        self.mixup = cfg.INPUT.MIXUP.PROB
+        self.paste = cfg.INPUT.COPY_PASTE.PROB
+        self.max_boxes = cfg.INPUT.COPY_PASTE.MAX_BOXES
+        self.records = records
+        self.cumulative = np.cumsum(draws.double().numpy())
+        self.owners = _boxes_by_class(records) if self.paste else ()
+
+    def __call__(self, record: Record) -> Picture:
+        """Compose the image of a record.
+
+        Raises:
+            UserError: an image cannot be used.
+        """
+        rng = np.random.default_rng(np.random.randint(2**31))
+        picture = read_picture(record, self.format)
+        if rng.random() < self.mosaic:
+            picture = mosaic([picture, *(self._other(rng) for _ in range(3))], rng, self.fill)
+        if rng.random() < self.paste and self.owners:
+            for _ in range(rng.integers(1, self.max_boxes + 1)):
+                picture = paste(picture, self._patch(rng), rng)
+        if rng.random() < self.mixup:
+            picture = mixup(picture, self._other(rng), rng)
+        return picture
+
+    def _other(self, rng: np.random.Generator) -> Picture:
+        at = np.searchsorted(self.cumulative, rng.random() * self.cumulative[-1], side="right")
+        return read_picture(self.records[int(at)], self.format)
+
+    def _patch(self, rng: np.random.Generator) -> Any:
+        owners = self.owners[rng.integers(len(self.owners))]
+        record, box = owners[rng.integers(len(owners))]
+        return cut(read_picture(self.records[int(record)], self.format), box)
+
+
+def composer(cfg: CfgNode, records: Sequence[Record], draws: Tensor) -> Composer | None:
+    """Return the composer of a config, or None where it asks for none."""
+    node = cfg.INPUT
+    if not (node.MOSAIC.PROB or node.MIXUP.PROB or node.COPY_PASTE.PROB):
+        return None
+    return Composer(cfg, records, draws)
+
+
+def read_picture(record: Record, image_format: str) -> Picture:
+    """Read the image of a record with its boxes; crowd regions are left out, as in training.
+
+    Args:
+        record: Detectron2's dict.
+        image_format: of ``INPUT.FORMAT``.
+
+    Raises:
+        UserError: the image cannot be decoded or has another size than stated.
+    """
+    try:
+        pixels = detection_utils.read_image(record["file_name"], format=image_format)
+        detection_utils.check_image_size(dict(record), pixels)
+    except (OSError, SizeMismatchError) as error:
+        raise unusable_image(record, error) from error
+    annotations = _boxes_of(record)
+    boxes = np.array([detection_utils.get_bbox(each) for each in annotations], float)
+    classes = np.array([each["category_id"] for each in annotations], int)
+    return Picture(pixels, boxes.reshape(-1, 4), classes)
+
+
+def unusable_image(record: Record, error: Exception) -> UserError:
+    """The error that names the file of an image and what to do."""
+    return UserError(
+        f"{record['file_name']} cannot be used ({error}): repair the image or take it out of the "
+        "dataset"
+    )
+
+
+def _boxes_of(record: Record) -> list[Mapping[str, Any]]:
+    return [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+
+
+def _boxes_by_class(records: Sequence[Record]) -> list[np.ndarray]:
+    """Of each class with boxes, an array (n, 2) of the record and the number of each box in it."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for number in range(len(records)):
+        for at, annotation in enumerate(_boxes_of(records[number])):
+            found.setdefault(annotation["category_id"], []).append((number, at))
+    return [np.array(found[category], np.int32) for category in sorted(found)]

@@ -1,0 +1,86 @@
+"""Confidence intervals of a difference between trainings of several seeds, on the same test images.
+
+Two things would turn out otherwise if all were done again: the trainings, and the choice of test
+images. Every seed is scored on the same images, so the two are crossed, and the variance of the
+difference of the means is that of each added up:
+
+* by the seeds, the sample variance of the differences over their number; resampling the seeds gives
+  (S - 1) / S of it, a third too little for three seeds;
+* by the images, that of the difference of the seeds' means in resamples of the images.
+
+What a seed and an image do together is in both, so the interval is rather too wide than too narrow.
+Its width is Student's t with the degrees of freedom of Welch and Satterthwaite: with two or three
+seeds it is wide, because so few tell little of how much seeds differ.
+``benchmarks/seed_coverage.py`` measures how often it covers the truth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from counterpoise.evaluation.bootstrap import image_variance, within
+from counterpoise.evaluation.results import Interval
+from counterpoise.evaluation.variance import Variance, half_width, sum_of
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Trainings of one config that differ in their seed.
+
+    Attributes:
+        values: (S,) float64, of each on the test set, 0-100; S >= 1.
+        samples: (S, B, K) float64, of the classes in resamples of the test images, NaN where one
+            has no box of a class; None where the detections are not there.
+        seeds: (S,); None where they are not known.
+    """
+
+    values: np.ndarray
+    samples: np.ndarray | None = None
+    seeds: Sequence[int] | None = None
+
+    def of_seeds(self, seeds: Sequence[int]) -> "Trainings":
+        """Those of some of the seeds, in that order."""
+        at = [list(self.seeds).index(seed) for seed in seeds]
+        samples = None if self.samples is None else self.samples[at]
+        return Trainings(self.values[at], samples, tuple(seeds))
+
+
+def difference(
+    first: Trainings, second: Trainings, images: int | Sequence[int] | None = None
+) -> tuple[float, Interval | None]:
+    """Difference of the means of two configs, with its 95 % interval.
+
+    It is taken in pairs, over the seeds that both have. Where they have none in common, or it is
+    not known, it is that of the means of all.
+
+    Args:
+        first: the baseline.
+        second: the config that is compared with it.
+        images: test images with a box of each class, for the samples.
+
+    Returns:
+        second minus first; the interval, which covers seeds where there are several, and images
+        where both have samples. None where it would cover neither, or where samples are of no class
+        in two images.
+    """
+    common = [seed for seed in first.seeds or () if seed in (second.seeds or ())]
+    if common:
+        first, second = first.of_seeds(common), second.of_seeds(common)
+        by_seed = [_variance_of_mean(second.values - first.values)]
+    else:
+        by_seed = [_variance_of_mean(first.values), _variance_of_mean(second.values)]
+    found = float(second.values.mean() - first.values.mean())
+    parts = [part for part in by_seed if part is not None]
+    if first.samples is not None and second.samples is not None:
+        by_image = image_variance(second.samples.mean(axis=0) - first.samples.mean(axis=0), images)
+        if by_image is None:
+            return found, None
+        parts.append(by_image)
+    return found, within(found, half_width(sum_of(parts))) if parts else None
+
+
+def _variance_of_mean(values: np.ndarray) -> Variance | None:
+    """Of S values, with S - 1 degrees of freedom; None for a single one."""
+    size = len(values)
+    return Variance(float(values.var(ddof=1)) / size, size - 1) if size > 1 else None

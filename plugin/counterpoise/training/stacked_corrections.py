@@ -1,0 +1,160 @@
+"""What favours rare classes in a config, and a warning where several corrections are stacked."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from counterpoise.balance.image_sampling import expected_boxes, image_factors
+from counterpoise.config.validation import unread_sections
+from counterpoise.datasets.image_sampling import boxes_per_image
+from counterpoise.modeling.dense_loss import balanced_alpha
+from counterpoise.modeling.weight_sources import ClassTable
+from counterpoise.utils.table import Table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One way in which a config favours some classes over others.
+
+    Attributes:
+        name: short, heads a column.
+        keys: config keys that set it.
+        factors: one per class, of any common scale: by how much it raises the odds that the trained
+            model gives to the class. None where that is found in training.
+    """
+
+    name: str
+    keys: str
+    factors: tuple[float, ...] | None
+
+
+def class_weights(cfg: CfgNode, table: ClassTable) -> Correction | None:
+    """Class weights, with `SOURCE` `batch` known by the step alone."""
+    if "CLASS_WEIGHTS" in unread_sections(cfg) or cfg.BALANCE.DENSE_LOSS.ALPHA_SOURCE != "fixed":
+        return None
+    keys = "BALANCE.CLASS_WEIGHTS"
+    if cfg.BALANCE.CLASS_WEIGHTS.SOURCE == "batch":
+        return Correction("class weights", keys, None)
+    if table.weights is None:
+        return None
+    return Correction("class weights", keys, tuple(table.weights[:-1].tolist()))
+
+
+def dense_alpha(cfg: CfgNode, table: ClassTable) -> Correction | None:
+    """Alpha of a one-stage detector by class: its ratio to 1 - alpha."""
+    node = cfg.BALANCE.DENSE_LOSS
+    if "DENSE_LOSS" in unread_sections(cfg) or node.ALPHA_SOURCE == "fixed":
+        return None
+    alphas = balanced_alpha(table.weights[:-1], table.counts.boxes, float(node.ALPHA)).tolist()
+    odds = tuple(alpha / (1 - alpha) for alpha in alphas)
+    return Correction("alpha", "BALANCE.DENSE_LOSS.ALPHA_SOURCE", odds)
+
+
+def roi_alpha(cfg: CfgNode, table: ClassTable) -> Correction | None:
+    """A list of alphas for the sigmoid focal loss of the box head: their ratios to 1 - alpha."""
+    node = cfg.BALANCE.ROI_LOSS
+    if "ROI_LOSS" in unread_sections(cfg) or node.NAME != "sigmoid_focal" or len(node.ALPHA) == 1:
+        return None
+    odds = tuple(alpha / max(1 - alpha, 1e-6) for alpha in map(float, node.ALPHA))
+    return Correction("alpha", "BALANCE.ROI_LOSS.ALPHA", odds)
+
+
+def loss_of_its_own(cfg: CfgNode, table: ClassTable) -> Correction | None:
+    """A loss that balances the classes: by their counts, or by what it meets in training."""
+    for section in ("ROI_LOSS", "DENSE_LOSS"):
+        if section in unread_sections(cfg):
+            continue
+        node, key = cfg.BALANCE[section], f"BALANCE.{section}.NAME"
+        if node.NAME in ("eqlv2", "equilibrium"):
+            return Correction(node.NAME, key, None)
+        exponents = {"logit_adjusted": "TAU", "seesaw": "SEESAW_P"}
+        if node.NAME in exponents:
+            # Seesaw's mitigation, where no class is taken for another, is logit adjustment by p.
+            exponent = float(node[exponents[node.NAME]])
+            factors = tuple(max(n, 1) ** -exponent for n in table.counts.boxes)
+            return Correction(node.NAME, key, factors) if exponent else None
+    return None
+
+
+def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
+    """Images that are shown more often for the classes in them, by the boxes that are then seen."""
+    node = cfg.BALANCE.IMAGE_SAMPLER
+    repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+    boxes = table.counts.boxes
+    if not any(boxes) or (node.NAME == "none" and not repeats):
+        return None
+    records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+    counts = boxes_per_image(records, len(boxes))
+    if node.NAME == "none":
+        key, threshold = "DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.REPEAT_THRESHOLD
+        factors = image_factors(counts, "repeat_factor", threshold)
+    else:
+        key = "BALANCE.IMAGE_SAMPLER.NAME"
+        factors = image_factors(counts, node.NAME, node.THRESHOLD, node.EXPONENT)
+    seen = expected_boxes(counts, factors) / counts.sum(dim=0).clamp(min=1)
+    # A class without boxes is seen as rarely as ever.
+    seen = torch.where(counts.sum(dim=0) > 0, seen, seen.max())
+    return Correction("image sampling", key, tuple(seen.tolist()))
+
+
+#: All that can favour a class; each looks at the config and says what it does, or None.
+CORRECTIONS: list[Callable[[CfgNode, ClassTable], Correction | None]] = [
+    class_weights,
+    dense_alpha,
+    roi_alpha,
+    loss_of_its_own,
+    image_sampling,
+]
+
+
+def active_corrections(cfg: CfgNode, table: ClassTable) -> list[Correction]:
+    """Corrections of a config that treat classes differently, in the order of the list."""
+    found = filter(None, (correction(cfg, table) for correction in CORRECTIONS))
+    return [c for c in found if c.factors is None or max(c.factors) > 1.001 * min(c.factors)]
+
+
+def correction_table(corrections: list[Correction], table: ClassTable) -> Table:
+    """Factors of every class relative to the class with most boxes, and their product."""
+    boxes = table.counts.boxes
+    reference = max(range(len(boxes)), key=boxes.__getitem__)
+    columns = [
+        [factor / max(c.factors[reference], 1e-12) for factor in c.factors]
+        if c.factors is not None
+        else None
+        for c in corrections
+    ]
+    rows = []
+    for i, name in enumerate(table.counts.names):
+        factors = [column and column[i] for column in columns]
+        product = math.prod(factor for factor in factors if factor is not None)
+        shown = ["in training" if factor is None else f"{factor:.3g}" for factor in factors]
+        rows.append([name, boxes[i], *shown, f"{product:.3g}"])
+    return Table(["class", "boxes", *(c.name for c in corrections), "all together"], rows)
+
+
+def warn_if_stacked(cfg: CfgNode, table: ClassTable) -> None:
+    """Warn where more than one correction is on: each alone is meant to balance the classes.
+
+    Args:
+        cfg: prepared by :func:`counterpoise.config.preparation.prepare`.
+        table: of the training set.
+    """
+    corrections = active_corrections(cfg, table)
+    if len(corrections) < 2:
+        return
+    keys = ", ".join(c.keys for c in corrections)
+    boxes = table.counts.boxes
+    most, fewest = max(boxes), max(min(boxes), 1)
+    logger.warning(
+        "%d corrections for the frequency of classes are stacked (%s), each of which is meant to "
+        "balance them alone. How much they favour each class over the most frequent one, which has "
+        "%.3g times the boxes of the rarest:\n%s",
+        len(corrections), keys, most / fewest, correction_table(corrections, table).as_text(),
+    )  # fmt: skip
