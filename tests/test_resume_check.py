@@ -75,7 +75,7 @@ def test_the_last_iteration_is_free_only_where_the_rates_before_do_not_depend_on
 def test_a_key_that_the_checkpoint_does_not_know_had_its_default():
     before = config()
     del before["MODEL"]["EMA"], before["SOLVER"]["OPTIMIZER"]
-    assert changed_keys(before, quick_config()) == []
+    assert changed_keys(before, quick_config("SOLVER.OPTIMIZER", "SGD")) == []
     (said,) = changed_keys(before, quick_config("SOLVER.OPTIMIZER", "AdamW"))
     assert said == "SOLVER.OPTIMIZER is AdamW and was SGD"
 
