@@ -24,6 +24,7 @@ from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
 from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
+from counterpoise.evaluation import Evaluation
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.inference.evaluation import check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
@@ -86,6 +87,7 @@ class BalancedTrainer(DefaultTrainer):
         self.stop = StopRequest()
         self.writers: list[EventWriter] = []
         self._resumed: Mapping[str, Any] = {}
+        self.evaluations: dict[str, Evaluation] = {}  # the latest by test set, on the main process
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
         log_class_table(self.table)
@@ -215,7 +217,9 @@ class BalancedTrainer(DefaultTrainer):
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         try:
             with random_state_kept(), weights, self.stop.at_once():
-                self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+                self._last_eval_results, self.evaluations = evaluate(
+                    self.cfg, self.model, self.table.counts
+                )
         except Stopped:
             self.checkpoints.save()
             raise
