@@ -99,6 +99,7 @@ def full_step(
             "MODEL.ANCHOR_GENERATOR.SIZES", str(sizes),
             "BALANCE.CLASS_WEIGHTS.SOURCE", "list",
             "BALANCE.CLASS_WEIGHTS.VALUES", str([1.0] * classes),
+            "BALANCE.CLASS_WEIGHTS.BACKGROUND", "one",
         ],
     )  # fmt: skip
     return training_step(cfg, synthetic_images(2, side, side * 4 // 3))

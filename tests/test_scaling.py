@@ -7,7 +7,7 @@ import pytest
 import scaling
 from counterpoise.config.loading import load_config
 from counterpoise.config.validation import check_config
-from counterpoise.datasets import parse_specs
+from counterpoise.datasets import dataset_names, parse_specs
 
 LARGE = "large/objects365.yaml"
 
@@ -15,9 +15,8 @@ LARGE = "large/objects365.yaml"
 def test_config_of_a_large_run_is_valid_and_shared_equally_by_its_processes():
     cfg = load_config([LARGE])
     check_config(cfg)
-    assert {name for spec in parse_specs(cfg.DATASETS.CUSTOM) for name in spec.names} >= {
-        *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST,
-    }  # fmt: skip
+    named = dataset_names(parse_specs(cfg.DATASETS.CUSTOM))
+    assert set(named) == {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     assert cfg.SOLVER.IMS_PER_BATCH == scaling.BATCH and scaling.BATCH % scaling.PROCESSES == 0
     assert cfg.SOLVER.WARMUP_ITERS < min(cfg.SOLVER.STEPS)
     assert max(cfg.SOLVER.STEPS) < cfg.SOLVER.MAX_ITER
