@@ -28,6 +28,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from tabulate import tabulate
 
 from anchor_labelling import peak_megabytes, seconds
@@ -187,6 +188,7 @@ def plot(found: dict[str, list[Point]]) -> bytes:
             axes.loglog(values, memory, "s-", label="memory")
         linear = [v / values[0] for v in values]
         axes.loglog(values, linear, ":", color="gray", label="linear")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("ratio to the first value")
