@@ -180,7 +180,8 @@ def communication() -> list[tuple[str, str]]:
 def plot(found: dict[str, list[Point]]) -> bytes:
     """PNG with a log-log panel for each quantity."""
     figure = Figure(figsize=(13, 3), layout="constrained", dpi=80)
-    for axes, (name, points) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, (name, points) in zip(panels, found.items(), strict=True):
         values = [p.value for p in points]
         axes.loglog(values, [p.ratio for p in points], "o-", label="time")
         if points[0].megabytes is not None:
