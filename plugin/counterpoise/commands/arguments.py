@@ -189,7 +189,7 @@ def _inspect(commands: Any) -> None:
         "inspect",
         "count, measure and check a dataset, and recommend settings",
         "Class counts, box sizes against the model's anchors, co-occurrence, invalid annotations, "
-        "files shared by splits, class weights, repeat factors, and a recommendation with the "
+        "files and looks shared by splits, class weights, repeat factors, and a recommendation with the "
         "config lines to copy. The anchors are those of the config's model, or of R50-FPN without "
         "a config. Writes inspect.json and inspect.html.",
         "counterpoise inspect path/to/dataset\n"
