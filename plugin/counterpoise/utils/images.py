@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
-from counterpoise.datasets.image_headers import plain_size
+from counterpoise.utils.image_headers import plain_size
 
 _HEAD = 4096  # bytes; enough for the headers of most files
 _TAIL = 4096  # bytes; cameras and converters pad a file behind its end marker
