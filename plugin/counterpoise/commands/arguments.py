@@ -194,9 +194,9 @@ def _inspect(commands: Any) -> None:
         "inspect",
         "count, measure and check a dataset, and recommend settings",
         "Class counts, box sizes against the model's anchors, co-occurrence, invalid annotations, "
-        "files and looks shared by splits, class weights, repeat factors, and a recommendation with the "
-        "config lines to copy. The anchors are those of the config's model, or of R50-FPN without "
-        "a config. Writes inspect.json and inspect.html.",
+        "files shared by splits, images that look alike in two of them, class weights, repeat "
+        "factors, and a recommendation with the config lines to copy. The anchors are those of the "
+        "config's model, or of R50-FPN without a config. Writes inspect.json and inspect.html.",
         "counterpoise inspect path/to/dataset\n"
         "counterpoise inspect bccd_train --config-file quick/focal_weights.yaml \\\n"
         "    --config-file datasets/bccd.yaml --out output/inspect/bccd\n",
