@@ -6,7 +6,7 @@ import random
 import pytest
 from PIL import Image
 
-from counterpoise.datasets.image_headers import plain_size
+from counterpoise.utils.image_headers import plain_size
 
 SETTINGS = {
     "jpeg": ("JPEG", "RGB", {}),

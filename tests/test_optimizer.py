@@ -25,8 +25,8 @@ def settings_by_parameter(model, optimizer):
     return {name: of[id(p)] for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_by_default_the_optimizer_is_detectron2s():
-    cfg = quick_config()
+def test_sgd_without_a_multiplier_is_detectron2s_optimizer():
+    cfg = quick_config("SOLVER.OPTIMIZER", "SGD")
     model = build(cfg)
     own, stock = optimizer_of(cfg, model), build_optimizer(cfg, model)
     assert type(own).__mro__[1] is type(stock).__mro__[1] is torch.optim.SGD

@@ -11,14 +11,14 @@ from counterpoise.modeling.checkpoint import BalancedCheckpointer
 from counterpoise.training.weight_average import WeightAverage
 from runs import NO_TEST, train_net, write_dataset
 
-EMA = ("MODEL.EMA.ENABLED", "True", "MODEL.EMA.DECAY", "0.5")
+EMA = ("MODEL.EMA.ENABLED", "True", "MODEL.EMA.DECAY", "0.5", "SOLVER.BASE_LR", "0.05")
 
 
 @pytest.fixture(scope="module")
 def averaged_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("averaged")
     data = write_dataset(folder / "shapes")
-    assert train_net(data, folder / "out", *EMA, "SOLVER.BASE_LR", "0.05") == 0
+    assert train_net(data, folder / "out", *EMA) == 0
     return data, folder / "out"
 
 

@@ -65,7 +65,8 @@ def _train_help(program: str) -> dict[str, Any]:
         f"\nconfig files that come with Counterpoise, in {config_folder()}:\n"
         + "".join(f"  {folder}/  {', '.join(files)}\n" for folder, files in packaged.items())
         + "A file of yours that has the same path is used instead.\n"
-        "\nexit codes: 0 done, 2 bad input or config, 1 anything else\n",
+        "\nSIGTERM and Ctrl-C save after the step at hand; a second Ctrl-C stops at once.\n"
+        "\nexit codes: 0 done, 2 bad input or config, 130 Ctrl-C, 143 SIGTERM, 1 anything else\n",
     )
 
 
@@ -81,6 +82,10 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
     group.add_argument(
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; needs no training data"
     )
+    parser.add_argument(
+        "--force", action="store_true",
+        help="with --resume: continue also with another config, data or number of processes",
+    )  # fmt: skip
     _add_import(parser)
     parser.add_argument("--num-gpus", type=int, help="GPUs per machine (default 1)")
     parser.add_argument(

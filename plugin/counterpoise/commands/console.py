@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None for those of the process.
 
     Returns:
-        exit code: 0 done, 2 bad input or config, 1 a training that cannot go on. Any other failure
-        raises.
+        exit code: 0 done, 2 bad input or config, 1 a training that cannot go on, 130 Ctrl-C. Any
+        other failure raises; so does a training that was told to stop, as SystemExit.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser, commands = argument_parser()
@@ -65,6 +65,9 @@ def _execute(args: argparse.Namespace, program: str) -> int:
             sentence = sentence.removeprefix(f"{kind.__module__}.{kind.__name__}: ")
         print(f"{program}: error: {sentence}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:  # outside the loop of a training, which saves first
+        print(f"{program}: stopped by Ctrl-C", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # The reader, such as head, has seen enough; Python must not write to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

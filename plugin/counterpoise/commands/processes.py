@@ -226,6 +226,8 @@ def _wait(processes: list[Any]) -> int | None:
             _end([processes[i] for i in running.values()])
     for process in processes:
         process.join()
+    if failed is None:  # after Ctrl-C, which each of them ends with a code of its own
+        failed = next((i for i, process in enumerate(processes) if process.exitcode), None)
     return failed
 
 

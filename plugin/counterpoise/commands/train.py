@@ -34,6 +34,7 @@ from counterpoise.inference.evaluation import evaluate, load_for_evaluation
 from counterpoise.modeling import score_thresholds
 from counterpoise.reporting import metrics_file, page, write_report
 from counterpoise.training import class_loss_file, run_record
+from counterpoise.training.run_lock import RunLock
 from counterpoise.training.run_record import RunRecord
 from counterpoise.training.trainer import BalancedTrainer, training_table
 from counterpoise.utils.files import write_atomically
@@ -157,13 +158,20 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         import_file(Path(file))
     cfg = load_config(args.config_file, args.opts)
     out = Path(cfg.OUTPUT_DIR)
+    _make_folder(out)
+    with RunLock(out) if comm.is_main_process() else contextlib.nullcontext():
+        _train_or_evaluate(cfg, args)
+
+
+def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
+    out = Path(cfg.OUTPUT_DIR)
     _check_output_dir(out, args)
     log = out / ("log.txt" if comm.is_main_process() else f"log.txt.rank{comm.get_rank()}")
     earlier = log.stat().st_size if log.is_file() else 0
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
     prepare(cfg, eval_only=args.eval_only)
     if not args.eval_only and cfg.SEED < 0:
-        cfg.SEED = comm.shared_random_seed()
+        cfg.SEED = _earlier_seed(out) if args.resume else comm.shared_random_seed()
         logger.info("SEED was left to chance: it is %d, see config.yaml", cfg.SEED)
     if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
         raise UserError(
@@ -175,17 +183,19 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         training_table(cfg)  # refuses what cannot be trained, while the earlier run is still there
         _remove_run(cfg)
         _remove_start(log, earlier)
-    with _quiet_terminal(cfg.OUTPUT_DIR):
-        with _training_config_kept(cfg.OUTPUT_DIR, args.eval_only):
+    with _earlier_config_kept(out, always=args.eval_only):
+        with _quiet_terminal(cfg.OUTPUT_DIR):
             default_setup(cfg, argparse.Namespace(config_file="", eval_only=args.eval_only))
-        if args.eval_only:
-            model, training = load_for_evaluation(cfg)
-        else:
-            trainer = BalancedTrainer(cfg, RunRecord(args.typed, tuple(args.config_file), cfg.SEED))
+            if args.eval_only:
+                model, training = load_for_evaluation(cfg)
+            else:
+                record = RunRecord(args.typed, tuple(args.config_file), cfg.SEED)
+                trainer = BalancedTrainer(cfg, record)
+        if not args.eval_only:
+            trainer.resume_or_load(resume=args.resume, force=args.force)
     if args.eval_only:
         results = evaluate(cfg, model, training)
     else:
-        trainer.resume_or_load(resume=args.resume)
         trainer.train()
     if comm.is_main_process() and cfg.DATASETS.TEST:
         logger.info("Report written to %s", write_report(out))
@@ -212,8 +222,7 @@ def import_file(path: Path) -> None:
         ) from error
 
 
-def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
-    """Guard an earlier run in `folder` against being mixed with a new one."""
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -222,6 +231,12 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"OUTPUT_DIR {folder} is not writable: choose another folder")
+
+
+def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
+    """Guard an earlier run in `folder` against being mixed with a new one."""
+    if args.force and not args.resume:
+        raise UserError("--force is about a run that goes on: give it together with --resume")
     fresh = not (args.resume or args.overwrite or args.eval_only)
     if fresh and (folder / "last_checkpoint").exists():
         raise UserError(
@@ -262,14 +277,29 @@ def _remove_start(path: Path, size: int) -> None:
         file.truncate()
 
 
+def _earlier_seed(folder: Path) -> int:
+    """Seed of the run in a folder, which had left it to chance; a new one without a run."""
+    path = folder / run_record.FILE_NAME
+    return RunRecord.read(path).seed if path.is_file() else comm.shared_random_seed()
+
+
 @contextlib.contextmanager
-def _training_config_kept(output_dir: str, eval_only: bool) -> Iterator[None]:
-    """Keep the config of a training where an evaluation in its folder writes another one."""
-    path = Path(output_dir, "config.yaml")
-    kept = path.read_text() if eval_only and path.is_file() else None
-    yield
-    if kept is not None and comm.is_main_process():
-        write_atomically(path, kept)
+def _earlier_config_kept(folder: Path, always: bool) -> Iterator[None]:
+    """Keep the config of a training whose place another one takes in the block.
+
+    Args:
+        folder: OUTPUT_DIR.
+        always: as after an evaluation; otherwise where the block fails, as a refused resume does.
+    """
+    path = folder / "config.yaml"
+    kept = path.read_text() if path.is_file() else None
+    completed = False
+    try:
+        yield
+        completed = True
+    finally:
+        if kept is not None and (always or not completed) and comm.is_main_process():
+            write_atomically(path, kept)
 
 
 @contextlib.contextmanager

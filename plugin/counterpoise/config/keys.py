@@ -696,6 +696,14 @@ LAUNCHER_SECTIONS = (
                 "Factor of the learning rate of the pretrained backbone, without its pyramid.",
                 Interval(0, open_low=True),
             ),
+            Key(
+                "CHECKPOINTS_KEPT",
+                -1,
+                "How many of the checkpoints that are named by their iteration stay in "
+                "`OUTPUT_DIR`; with 2 there is one to fall back on. `model_best.pth` and "
+                "`model_final.pth` always stay.",
+                Interval(1, special=(-1, "keeps all")),
+            ),
         ),
     ),
     Section(
@@ -810,7 +818,9 @@ LAUNCHER_SECTIONS = (
                 "BEST_METRIC",
                 "AP",
                 "Metric of the first test set by which `model_best.pth` is chosen when "
-                "`TEST.EVAL_PERIOD` > 0: `AP`, `AP50`, `AP75` or `AP-` and the name of a class.",
+                "`TEST.EVAL_PERIOD` > 0: `AP`, `AP50`, `AP75`, or `AP-` and the name of a class or "
+                "of a group of classes by frequency: `head` and `tail`, or with 20 or more classes "
+                "`rare`, `common` and `frequent`.",
             ),
             Key(
                 "IMS_PER_BATCH",

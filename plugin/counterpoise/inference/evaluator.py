@@ -84,8 +84,9 @@ class PerClassEvaluator(DatasetEvaluator):
         """Score all detections, gathered from all processes.
 
         Returns:
-            ``{"bbox": {"AP", "AP50", "AP75", "AP-<class>", ...}}``, Detectron2's form, NaN where
-            there is no value; None on every process but the first. The full result is in `result`.
+            ``{"bbox": {"AP", "AP50", "AP75", "AP-<group>", "AP-<class>", ...}}``, Detectron2's
+            form, NaN where there is no value; None on every process but the first. The full result
+            is in `result`.
 
         Raises:
             UserError: there is nothing to evaluate.
@@ -106,6 +107,7 @@ class PerClassEvaluator(DatasetEvaluator):
             proposals=recall.result() if recall.state else None,
         )
         values = {name: getattr(self.result, name) for name in ("AP", "AP50", "AP75")}
+        values |= {f"AP-{group.name}": group.AP for group in self.result.groups}
         values |= {f"AP-{c.name}": c.AP for c in self.result.per_class}
         return {"bbox": {k: float("nan") if v is None else v for k, v in values.items()}}
 

@@ -1,11 +1,13 @@
 """Checkpoints that know their classes, and loading that says what it could not load."""
 
+import io
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 
@@ -13,11 +15,14 @@ from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError
 from counterpoise.modeling.safe_loading import check_pickle, load_tensors, refused_by_name
 from counterpoise.modeling.weight_sources import ClassTable
+from counterpoise.utils.files import durable_file
 
 #: Key under which a checkpoint keeps the classes it was trained on.
 RECORD_KEY = "counterpoise"
 #: Key under which a checkpoint keeps averaged weights (``MODEL.EMA``) beside the raw ones.
 AVERAGE_KEY = "averaged"
+#: Name of the best checkpoint, without its suffix.
+BEST = "model_best"
 
 #: Parameters whose rows belong to classes, by the end of their module's name.
 CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
@@ -31,8 +36,7 @@ logger = logging.getLogger(__name__)
 class TrainingRecord:
     """Classes, counts and weights of a training run; travels in its checkpoints.
 
-    It is a checkpointable in fvcore's sense. Loading happens on resume and refuses a training set
-    that is not the one of the checkpoint.
+    It is a checkpointable in fvcore's sense.
     """
 
     def __init__(self, table: ClassTable) -> None:
@@ -49,18 +53,7 @@ class TrainingRecord:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Compare with the checkpoint's record.
-
-        Raises:
-            UserError: other classes or counts; the message shows the difference.
-        """
-        difference = describe_difference(counts_of(state), self.table.counts)
-        if difference:
-            raise UserError(
-                f"--resume continues a run on another training set: {difference}; restore the "
-                "data, or start a new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this "
-                "checkpoint"
-            )
+        """Leave the record as it is: a resumed run compares it before it loads anything."""
 
 
 def counts_of(state: Mapping[str, Any]) -> ClassCounts:
@@ -139,6 +132,41 @@ class BalancedCheckpointer(DetectionCheckpointer):
             local_checkpoint(path.split("?")[0])
         self._path, self._resumes = path, checkpointables is None and not self.require_all
         return super().load(path, checkpointables)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save as :class:`DetectionCheckpointer` does, completely or not at all.
+
+        ``last_checkpoint`` names the file afterwards, except for the best checkpoint, which a
+        resumed run does not go on from.
+
+        Raises:
+            UserError: the file cannot be written; those that were there stay as they are.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir, f"{name}.pth")
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        self.logger.info("Saving checkpoint to %s", path)
+        try:
+            with durable_file(path) as file:
+                _torch_save({"model": self.model.state_dict(), **parts, **kwargs}, file)
+            if name != BEST:
+                self.tag_last_checkpoint(path.name)
+        except Exception as error:  # what a state holds can fail in any way when it is pickled
+            reason = error.strerror if isinstance(error, OSError) else repr(error)
+            raise UserError(
+                f"{path} cannot be written ({reason}), and the checkpoints before it are as they "
+                "were: see to the disk and continue with --resume"
+            ) from error
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write ``last_checkpoint``, completely or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with durable_file(Path(self.save_dir, "last_checkpoint")) as file:
+            file.write(last_filename_basename.encode())
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         with refused_by_name(f"MODEL.WEIGHTS {self._path}"):
@@ -231,3 +259,31 @@ class BalancedCheckpointer(DetectionCheckpointer):
         for key in fresh:
             del checkpoint["model"][key]
         return fresh
+
+
+class _Failing(io.RawIOBase):
+    """A file that keeps the error of a write, which torch's writer in C++ would abort with."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return size
+
+
+def _torch_save(content: Mapping[str, Any], file: BinaryIO) -> None:
+    """``torch.save`` that raises the OSError of a failed write."""
+    failing = _Failing(file)
+    torch.save(content, failing)
+    if failing.error is not None:
+        raise failing.error

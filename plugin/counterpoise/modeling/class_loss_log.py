@@ -1,5 +1,8 @@
 """Sums of the classification loss by target class, while a model trains."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +29,7 @@ class PerClassLoss(nn.Module):
         losses = losses.detach().float()
         if self.sums is None:
             self.sums = losses.new_zeros(num_classes + 1)
+        self.sums = self.sums.to(losses.device)
         background = gt_classes == num_classes
         # Small losses of very many background anchors would vanish in one growing float32.
         foreground_losses = losses.masked_fill(background, 0.0)
@@ -36,3 +40,11 @@ class PerClassLoss(nn.Module):
         """Return the sums (K + 1,), background last, and clear them; None where none was added."""
         sums, self.sums = self.sums, None
         return sums
+
+    def training_state(self) -> dict[str, Any]:
+        """``sums`` (K + 1,) float32 so far, or None; a resumed run goes on with them."""
+        return {"sums": None if self.sums is None else self.sums.cpu()}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with sums; they move to the device of the next losses."""
+        self.sums = state["sums"]

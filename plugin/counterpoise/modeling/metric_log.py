@@ -1,6 +1,7 @@
 """Metrics of training, summed on the device and logged as often as Detectron2 writes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from detectron2.utils.events import get_event_storage
@@ -35,7 +36,8 @@ class MetricLog(nn.Module):
         """
         for name, ratio in ratios.items():
             step = torch.stack([part.detach().float() for part in ratio])
-            self._sums[name] = self._sums[name] + step if name in self._sums else step
+            before = self._sums.get(name)
+            self._sums[name] = step if before is None else before.to(step.device) + step
         iteration = get_event_storage().iter
         if (iteration + 1) % PERIOD == 0 or iteration == self.last_iteration:
             self._log()
@@ -48,6 +50,14 @@ class MetricLog(nn.Module):
                 # A mean over many samples needs no smoothing.
                 storage.put_scalar(name, numerator / denominator, smoothing_hint=False)
         self._sums.clear()
+
+    def training_state(self) -> dict[str, Any]:
+        """Sums since the last log, float32 (2,), by name; a resumed run goes on with them."""
+        return {name: value.cpu() for name, value in self._sums.items()}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with sums; they move to the device of the next ones."""
+        self._sums = dict(state)
 
 
 def log_last_iteration(model: nn.Module, iteration: int) -> None:

@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
 from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
+from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.inference.evaluation import check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
     accelerate,
@@ -42,12 +44,26 @@ from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.score_thresholds import without_score_thresholds
 from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
+from counterpoise.training.checkpoints import (
+    BestCheckpointer,
+    CheckpointWriter,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_unfinished,
+)
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
+from counterpoise.training.image_stream import ResumableLoader, resumable_loader
 from counterpoise.training.learning_watch import LearningWatch
+from counterpoise.training.log_files import rewind_logs
 from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
+from counterpoise.training.random_state import random_state_kept
+from counterpoise.training.resume_check import differences
+from counterpoise.training.run_lock import FolderGone, FolderGuard
 from counterpoise.training.run_record import RunRecord, command_line
+from counterpoise.training.run_state import STATE_KEY, go_on, run_state
 from counterpoise.training.stacked_corrections import warn_if_stacked
+from counterpoise.training.stopping import Stopped, StopRequest
 from counterpoise.training.weight_average import WeightAverage, WeightAveraging
 
 logger = logging.getLogger(__name__)
@@ -67,6 +83,9 @@ class BalancedTrainer(DefaultTrainer):
             UserError: the training set or a key does not allow to train.
         """
         self.average: WeightAverage | None = None
+        self.stop = StopRequest()
+        self.writers: list[EventWriter] = []
+        self._resumed: Mapping[str, Any] = {}
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
         log_class_table(self.table)
@@ -117,7 +136,8 @@ class BalancedTrainer(DefaultTrainer):
             start = round(cfg.INPUT.COMPOSE_UNTIL * drawn)
             parts["sampler"] = PlainFrom(parts["sampler"], len(parts["dataset"]), start)
             parts["dataset"] = TwiceOver(parts["dataset"])
-        return build_detection_train_loader(**parts)
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        return resumable_loader(parts, seed, comm.get_rank(), comm.get_world_size())
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
@@ -136,17 +156,31 @@ class BalancedTrainer(DefaultTrainer):
             **extra,
         )
         period = self.cfg.TEST.EVAL_PERIOD
+        self.checkpoints = CheckpointWriter(
+            self.checkpointer,
+            self.cfg.SOLVER.CHECKPOINT_PERIOD,
+            period,
+            self.cfg.SOLVER.CHECKPOINTS_KEPT,
+            self.stop,
+            lambda: run_state(self, self.writers),
+        )
         evaluation: list[HookBase] = [hooks.EvalHook(period, self.evaluate)]
         if period > 0 and comm.is_main_process():
             metric = _best_metric(self.cfg, self.table.counts)
-            evaluation.append(hooks.BestCheckpointer(period, self.checkpointer, metric))
-        built = super().build_hooks()
+            evaluation.append(BestCheckpointer(self.checkpoints, metric))
+        built = [
+            hook
+            for hook in super().build_hooks()
+            if not isinstance(hook, hooks.PeriodicCheckpointer)
+        ]
         at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
         out = Path(self.cfg.OUTPUT_DIR)
         return [
+            FolderGuard(out) if comm.is_main_process() else None,
             RunRecordWriter(out / run_record.FILE_NAME, self.record),
             *averaging,
             *built[:at],
+            self.checkpoints,
             *evaluation,
             LearningWatch(),
             ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
@@ -155,16 +189,8 @@ class BalancedTrainer(DefaultTrainer):
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers and a terminal line of this project's metrics."""
-        return [*super().build_writers(), BalanceMetricPrinter()]
-
-    def train(self) -> Any:
-        """Detectron2's training; an end that is put in one sentence is logged without traceback."""
-        loop = logging.getLogger("detectron2.engine.train_loop")
-        loop.addFilter(_has_no_sentence)
-        try:
-            return super().train()
-        finally:
-            loop.removeFilter(_has_no_sentence)
+        self.writers = [*super().build_writers(), BalanceMetricPrinter()]
+        return self.writers
 
     def run_step(self) -> None:
         """Detectron2's step; its own finding that boxes are not finite is met like any other.
@@ -179,11 +205,124 @@ class BalancedTrainer(DefaultTrainer):
             self._guard.refuse(f"the model gives up ({reason})", self.optimizer, self.iter)
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``."""
+        """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``.
+
+        The training draws the same random numbers afterwards as without an evaluation.
+
+        Raises:
+            Stopped: the run was told to stop; it is saved as it was before the evaluation.
+        """
         weights = self.average.applied() if self.average else contextlib.nullcontext()
-        with weights:
-            self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+        try:
+            with random_state_kept(), weights, self.stop.at_once():
+                self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+        except Stopped:
+            self.checkpoints.save()
+            raise
         return self._last_eval_results
+
+    def resume_or_load(self, resume: bool = True, force: bool = False) -> None:
+        """Go on from the newest whole checkpoint in OUTPUT_DIR, or start from ``MODEL.WEIGHTS``.
+
+        Args:
+            resume: go on, where there is a checkpoint.
+            force: go on also where the checkpoint is of a run with other settings or data.
+
+        Raises:
+            UserError: no checkpoint can be read, or the newest one is of another run.
+        """
+        out = Path(self.cfg.OUTPUT_DIR)
+        if comm.is_main_process():
+            remove_unfinished(out)
+        found = newest_checkpoint(out) if resume and comm.is_main_process() else None
+        chosen = comm.all_gather(str(found[0]) if found else "")[0]
+        if not chosen:
+            super().resume_or_load(resume=False)
+            if comm.is_main_process() and not any(out.glob("model_*.pth")):
+                rewind_logs(out, {})  # what a run left that died before its first checkpoint
+            return
+        content = found[1] if found else read_checkpoint(Path(chosen))
+        if isinstance(content, str):
+            raise UserError(f"{chosen} cannot be read by process {comm.get_rank()}: {content}")
+        self._check_resumable(chosen, content, force)
+        self._resumed = content.get(STATE_KEY, {})
+        self.checkpointer.load(chosen)
+        self.start_iter = content.get("iteration", -1) + 1
+
+    def _check_resumable(self, path: str, content: Mapping[str, Any], force: bool) -> None:
+        loader, rank, world_size = self.data_loader, comm.get_rank(), comm.get_world_size()
+        data = loader.state_dict() if isinstance(loader, ResumableLoader) else None
+        others = differences(content, self.cfg, self.table, rank, world_size, data)
+        if others and not force:
+            raise UserError(
+                f"--resume would not continue the run of {path}, because of {'; '.join(others)}: "
+                "give the run what it had, start a new one in another OUTPUT_DIR with "
+                "MODEL.WEIGHTS set to this checkpoint, or add --force if you mean it"
+            )
+        if others:
+            logger.warning("--force continues %s in spite of %s", path, "; ".join(others))
+        own = (getattr(self.model, "module", self.model)).state_dict()
+        fits = own.keys() == content["model"].keys() and all(
+            value.shape == content["model"][name].shape for name, value in own.items()
+        )
+        if not fits:
+            raise UserError(
+                f"{path} is of a model with other layers, which --force cannot continue: start a "
+                "new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this checkpoint"
+            )
+        done = content.get("iteration", -1) + 1
+        if done > self.max_iter:
+            raise UserError(
+                f"SOLVER.MAX_ITER is {self.max_iter}, but {path} has {done} iterations behind it: "
+                "raise it, or set another OUTPUT_DIR"
+            )
+
+    def before_train(self) -> None:
+        """Begin, or go on just where a checkpoint was written."""
+        super().before_train()
+        if not self._resumed:
+            return
+        if comm.is_main_process():
+            rewind_logs(Path(self.cfg.OUTPUT_DIR), self._resumed["logs"])
+        go_on(self, self.writers, self._resumed)
+        self._resumed = {}
+        # What the hooks behind the checkpoint do in its iteration, such as to evaluate, is to come.
+        self.iter = self.storage.iter = self.start_iter - 1
+        for hook in self._hooks[self._hooks.index(self.checkpoints) + 1 :]:
+            hook.after_step()
+
+    def after_train(self) -> None:
+        """End as Detectron2 does, where the run was not told to stop and its folder is there."""
+        if not isinstance(sys.exc_info()[1], (Stopped, FolderGone)):
+            super().after_train()
+
+    def train(self) -> Any:
+        """Train as Detectron2 does, to the end or until SIGTERM or Ctrl-C.
+
+        An end that is put in one sentence is logged without a traceback.
+
+        Raises:
+            Stopped: the run was told to stop; it is saved.
+            UserError: a file cannot be used.
+        """
+        loop = logging.getLogger("detectron2.engine.train_loop")
+        loop.addFilter(_has_no_sentence)
+        with self.stop:
+            try:
+                return super().train()
+            except Stopped as stopped:
+                saved = self.checkpoints.saved
+                command = self.record.command.replace(" --overwrite", "").replace(" --resume", "")
+                logger.warning(
+                    "Stopped by %s after %d iterations%s: continue with `%s --resume`",
+                    stopped.name,
+                    min(self.iter + 1, self.max_iter),
+                    f", saved in {saved}" if saved else "",
+                    command,
+                )
+                raise
+            finally:
+                loop.removeFilter(_has_no_sentence)
 
 
 @contextlib.contextmanager
@@ -221,7 +360,8 @@ def training_table(cfg: CfgNode) -> ClassTable:
 
 def _best_metric(cfg: CfgNode, counts: ClassCounts) -> str:
     metric = cfg.TEST.BEST_METRIC
-    known = ["AP", "AP50", "AP75", *(f"AP-{name}" for name in counts.names)]
+    groups = [group.name for group in frequency_groups(counts.images, counts.boxes)]
+    known = ["AP", "AP50", "AP75", *(f"AP-{name}" for name in (*groups, *counts.names))]
     if metric not in known:
         raise UserError(f"TEST.BEST_METRIC is '{metric}', {did_you_mean(metric, known)}")
     several = len(cfg.DATASETS.TEST) > 1

@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
-from counterpoise.datasets.image_headers import plain_size
+from counterpoise.utils.image_headers import plain_size
 from counterpoise.utils.pixels import is_deep
 from counterpoise.utils.text import counted
 

@@ -1,0 +1,45 @@
+"""What the modules of a model remember from step to step beside their parameters and buffers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+#: Running mean of the positive anchors in Detectron2's one-stage detectors, a number.
+LOSS_NORMALIZER = "loss_normalizer"
+
+
+def training_state(model: nn.Module) -> dict[str, Any]:
+    """Collect what a training has to go on with beside the model's ``state_dict``.
+
+    A module takes part by two methods, ``training_state()`` and ``load_training_state(state)``, for
+    sums and counts that do not belong into a checkpoint of weights.
+
+    Args:
+        model: not wrapped for several processes.
+
+    Returns:
+        name of a module -> its state, of numbers, strings, tensors, lists and dicts.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "training_state"):
+            found[name] = module.training_state()
+        elif isinstance(getattr(module, LOSS_NORMALIZER, None), (int, float)):
+            found[name] = {LOSS_NORMALIZER: getattr(module, LOSS_NORMALIZER)}
+    return found
+
+
+def load_training_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give each module back what :func:`training_state` has collected.
+
+    Args:
+        model: as there.
+        state: as returned there; modules that it does not name, or that are gone, are left alone.
+    """
+    modules = dict(model.named_modules())
+    for name in state.keys() & modules.keys():
+        if hasattr(modules[name], "load_training_state"):
+            modules[name].load_training_state(state[name])
+        else:
+            setattr(modules[name], LOSS_NORMALIZER, state[name][LOSS_NORMALIZER])

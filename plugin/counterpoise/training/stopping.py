@@ -1,0 +1,92 @@
+"""Being told to stop: by a cluster's SIGTERM, or by Ctrl-C."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from types import FrameType
+
+from detectron2.utils import comm
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(SystemExit):
+    """The end of a training that was told to stop; exit code 143 for SIGTERM, 130 for Ctrl-C.
+
+    It is no ``Exception``: nothing has failed, and nothing is to be handled but the way out.
+    """
+
+    def __init__(self, number: int) -> None:
+        """
+        Args:
+            number: of the signal.
+        """
+        super().__init__(128 + number)
+        self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+class StopRequest:
+    """Keeps a signal until the step is done; within a ``with`` block, and in the main thread alone.
+
+    A second Ctrl-C meets the system's own handler, which ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._at_once = False
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self._number = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+        if self._at_once:
+            raise Stopped(number)
+
+    def asked(self) -> int:
+        """Number of the signal that any of the processes has got, 0 for none; for all to call."""
+        return max(comm.all_gather(self._number))
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal end the block where it stands, for what a resumed run does again.
+
+        Raises:
+            Stopped: a signal comes, or came before the block.
+        """
+        if self._number:
+            raise Stopped(self._number)
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+
+def leave_signals_to_parent() -> None:
+    """Let a worker live on where a signal is for all processes of a run, as Ctrl-C in a terminal.
+
+    The main process needs it to finish the step, and ends it with a SIGTERM of its own.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on every system
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by_parent, args=(parent_process().pid,), daemon=True).start()
+
+
+def _end_by_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -1,0 +1,188 @@
+"""Checkpoints are whole or absent; a damaged one is named and the one before it is used."""
+
+import logging
+import os
+import resource
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.engine import hooks
+from torch import nn
+
+from counterpoise.errors import UserError
+from counterpoise.modeling.checkpoint import BalancedCheckpointer
+from counterpoise.training.checkpoints import (
+    CheckpointWriter,
+    newest_checkpoint,
+    numbered,
+    remove_unfinished,
+)
+from counterpoise.training.stopping import StopRequest
+
+
+class Poison:
+    """A state that fails in the middle of being pickled."""
+
+    def state_dict(self):
+        return {"before": torch.zeros(1000), "poison": self}
+
+    def load_state_dict(self, _):
+        raise AssertionError
+
+    def __reduce__(self):
+        raise RuntimeError("poison pickle")
+
+
+def checkpointer(folder, **parts):
+    return BalancedCheckpointer(nn.Linear(100, 100), str(folder), **parts)
+
+
+def writer(folder, keep=-1, saver=None):
+    made = CheckpointWriter(
+        saver or checkpointer(folder), 1, 0, keep, StopRequest(), lambda: {"mark": 1}
+    )
+    made.trainer = SimpleNamespace(iter=0, max_iter=100)
+    return made
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_writer_that_fails_half_way_leaves_the_checkpoint_before(tmp_path):
+    checkpointer(tmp_path).save("model_0000001")
+    with pytest.raises(UserError, match=r"model_0000002\.pth cannot be written .*poison pickle"):
+        checkpointer(tmp_path, trainer=Poison()).save("model_0000002")
+    assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
+    assert newest_checkpoint(tmp_path)[0].name == "model_0000001.pth"
+
+
+def test_a_limit_of_the_disk_is_said_once_and_the_training_goes_on(tmp_path, caplog):
+    saving = writer(tmp_path)
+    saving.after_step()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        for saving.trainer.iter in (1, 2):
+            saving.after_step()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert "model_0000001.pth cannot be written (File too large)" in said
+    assert names(tmp_path) == ["last_checkpoint", "model_0000000.pth"]
+    saving.trainer.iter = 3
+    saving.after_step()
+    assert newest_checkpoint(tmp_path)[0].name == "model_0000003.pth"
+
+
+def test_the_last_checkpoint_that_cannot_be_written_ends_the_training(tmp_path):
+    saving = writer(tmp_path, saver=checkpointer(tmp_path, trainer=Poison()))
+    saving.trainer.max_iter = 1
+    with pytest.raises(UserError, match=r"model_final\.pth cannot be written"):
+        saving.after_step()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_read_only_is_said(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(Permission denied\)"):
+            checkpointer(tmp_path).save("model_0000001")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "torn":
+        del content[len(content) // 2 :]
+    elif how == "empty":
+        content.clear()
+    else:  # within the weights, where torch.load does not look
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["torn", "empty", "flipped"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog, how):
+    saver = checkpointer(tmp_path)
+    for iteration in (1, 3, 5):
+        saver.save(f"model_{iteration:07d}", iteration=iteration)
+    damage(tmp_path / "model_0000005.pth", how)
+    path, content = newest_checkpoint(tmp_path)
+    assert path.name == "model_0000003.pth" and content["iteration"] == 3
+    assert "model_0000005.pth is torn or corrupt" in caplog.text
+
+
+def test_a_run_without_a_whole_checkpoint_is_refused(tmp_path):
+    checkpointer(tmp_path).save("model_0000001")
+    damage(tmp_path / "model_0000001.pth", "torn")
+    with pytest.raises(UserError, match="none of the 1 checkpoints in"):
+        newest_checkpoint(tmp_path)
+
+
+def test_last_checkpoint_cannot_lead_out_of_its_folder(tmp_path, caplog):
+    (tmp_path / "out").mkdir()
+    checkpointer(tmp_path).save("model_0000009")
+    checkpointer(tmp_path / "out").save("model_0000001")
+    for name in ("../model_0000009.pth", str(tmp_path / "model_0000009.pth"), "gone.pth", ""):
+        (tmp_path / "out" / "last_checkpoint").write_text(name)
+        assert newest_checkpoint(tmp_path / "out")[0].name == "model_0000001.pth"
+        assert "which is not in its folder" in caplog.text
+        caplog.clear()
+
+
+def test_the_final_checkpoint_of_a_run_that_was_extended_is_not_the_newest(tmp_path):
+    saver = checkpointer(tmp_path)
+    saver.save("model_final", iteration=3)
+    saver.save("model_0000005", iteration=5)
+    (tmp_path / "last_checkpoint").unlink()
+    assert newest_checkpoint(tmp_path)[0].name == "model_0000005.pth"
+    saver.save("model_final", iteration=7)
+    (tmp_path / "last_checkpoint").unlink()
+    assert newest_checkpoint(tmp_path)[0].name == "model_final.pth"
+
+
+def test_a_folder_without_a_checkpoint_has_none(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+
+
+def test_the_best_checkpoint_is_not_what_a_run_goes_on_from(tmp_path):
+    saver = checkpointer(tmp_path)
+    saver.save("model_0000001")
+    saver.save("model_best")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_the_last_ones_are_kept_and_those_of_other_names(tmp_path):
+    saving = writer(tmp_path, keep=2)
+    saving.checkpointer.save("model_best")
+    saving.trainer.max_iter = 5
+    for saving.trainer.iter in range(5):
+        saving.after_step()
+    assert [p.name for p in numbered(tmp_path)] == ["model_0000003.pth", "model_0000004.pth"]
+    assert (tmp_path / "model_best.pth").exists() and (tmp_path / "model_final.pth").exists()
+
+
+def test_detectron2s_own_periodic_checkpointer_is_the_measure(tmp_path):
+    """Same names at the same iterations."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "stock").mkdir()
+    own = writer(tmp_path / "own")
+    own.period = 3
+    stock = hooks.PeriodicCheckpointer(checkpointer(tmp_path / "stock"), 3)
+    trainer = SimpleNamespace(iter=0, max_iter=8)
+    for hook in (own, stock):
+        hook.trainer = trainer
+        hook.before_train()
+        for trainer.iter in range(8):
+            hook.after_step()
+    assert names(tmp_path / "own") == names(tmp_path / "stock")
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    for name in (".model_0000001.pth.123.tmp", ".notes.tmp", "mine.tmp"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == [".notes.tmp", "mine.tmp"]

@@ -1,0 +1,169 @@
+"""A resumed run that would not be the one of its checkpoint is refused, and --force resumes it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from counterpoise.training.resume_check import changed_keys
+from models import quick_config
+from runs import NO_TEST, train_net, write_dataset
+
+SHORT = ("SOLVER.MAX_ITER", "2", *NO_TEST)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A short run: (config of the dataset, OUTPUT_DIR)."""
+    folder = tmp_path_factory.mktemp("stopped")
+    data = write_dataset(folder / "shapes")
+    assert train_net(data, folder / "out", *SHORT) == 0
+    return data, folder / "out"
+
+
+@pytest.fixture
+def copied(stopped, tmp_path):
+    data, out = stopped
+    return data, shutil.copytree(out, tmp_path / "out")
+
+
+def config(*overrides):
+    return yaml.safe_load(quick_config(*overrides).dump())
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("SOLVER.BASE_LR", "0.5"),
+        ("SEED", "7"),
+        ("BALANCE.ROI_LOSS.GAMMA", "1.5"),
+        ("INPUT.COLOR_JITTER", "0.2"),
+        ("SOLVER.STEPS", "(3,)"),
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+    ],
+)
+def test_a_key_that_shapes_the_training_is_named(key, value):
+    (said,) = changed_keys(config(), quick_config(key, value))
+    assert said.startswith(f"{key} is ") and " and was " in said
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("DATALOADER.NUM_WORKERS", "3"),
+        ("SOLVER.CHECKPOINT_PERIOD", "3"),
+        ("SOLVER.CHECKPOINTS_KEPT", "3"),
+        ("TEST.EVAL_PERIOD", "3"),
+        ("INPUT.MIN_SIZE_TEST", "96"),
+        ("MODEL.WEIGHTS", "else.pth"),
+        ("OUTPUT_DIR", "else"),
+        ("SOLVER.MAX_ITER", "9999"),
+    ],
+)
+def test_a_key_that_does_not_is_free(key, value):
+    assert changed_keys(config(), quick_config(key, value)) == []
+
+
+def test_the_last_iteration_is_free_only_where_the_rates_before_do_not_depend_on_it():
+    cosine = ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")
+    (said,) = changed_keys(config(*cosine), quick_config(*cosine, "SOLVER.MAX_ITER", "9999"))
+    assert said.startswith("SOLVER.MAX_ITER is 9999")
+
+
+def test_a_key_that_the_checkpoint_does_not_know_had_its_default():
+    before = config()
+    del before["MODEL"]["EMA"], before["SOLVER"]["OPTIMIZER"]
+    assert changed_keys(before, quick_config("SOLVER.OPTIMIZER", "SGD")) == []
+    (said,) = changed_keys(before, quick_config("SOLVER.OPTIMIZER", "AdamW"))
+    assert said == "SOLVER.OPTIMIZER is AdamW and was SGD"
+
+
+def test_another_config_is_refused_and_leaves_the_run_as_it_was(stopped, capsys):
+    data, out = stopped
+    before = (out / "config.yaml").read_text(), (out / "metrics.json").read_text()
+    other = ("SOLVER.BASE_LR", "0.5", "SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(data, out, "--resume", *other) == 2
+    said = capsys.readouterr().err
+    assert "another config (SOLVER.BASE_LR is 0.5 and was " in said and "--force" in said
+    assert len(said.splitlines()) == 1
+    assert ((out / "config.yaml").read_text(), (out / "metrics.json").read_text()) == before
+
+
+def test_force_continues_with_another_config(copied):
+    data, out = copied
+    other = ("SOLVER.BASE_LR", "0.5", "SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(data, out, "--resume", "--force", *other) == 0
+    assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 2
+    assert "BASE_LR: 0.5" in (out / "config.yaml").read_text()
+
+
+def change_checkpoint(out, change):
+    content = torch.load(out / "model_final.pth", weights_only=True)
+    change(content)
+    torch.save(content, out / "model_final.pth")
+
+
+@pytest.mark.parametrize("part", ["trainer", "run_state"])
+def test_a_checkpoint_without_the_state_of_a_run_is_refused_unless_forced(copied, capsys, part):
+    data, out = copied
+    change_checkpoint(out, lambda content: content.pop(part))
+    more = ("SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(data, out, "--resume", *more) == 2
+    assert "because of no state of a run beside its weights" in capsys.readouterr().err
+    assert train_net(data, out, "--resume", "--force", *more) == 0
+
+
+def test_another_number_of_processes_is_refused_unless_forced(copied, capsys):
+    data, out = copied
+    change_checkpoint(
+        out, lambda c: c["run_state"].update(processes=c["run_state"]["processes"] * 2)
+    )
+    more = ("SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(data, out, "--resume", *more) == 2
+    assert "another number of processes (1, and it was 2)" in capsys.readouterr().err
+    assert train_net(data, out, "--resume", "--force", *more) == 0
+
+
+def test_boxes_that_moved_are_noticed(copied, tmp_path, capsys):
+    data, out = copied
+    moved = shutil.copytree(data.parent, tmp_path / "shapes")
+    labels = json.loads((moved / "labels.json").read_text())
+    for annotation in labels["annotations"]:
+        annotation["bbox"][0] += 1
+    (moved / "labels.json").write_text(json.dumps(labels))
+    more = ("SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(moved / "data.yaml", out, "--resume", *more) == 2
+    assert "other images or boxes in the training set" in capsys.readouterr().err
+
+
+def test_another_class_list_is_refused_even_when_forced_where_layers_differ(
+    copied, tmp_path, capsys
+):
+    _, out = copied
+    other = write_dataset(tmp_path / "shapes", names=("disc", "bar", "ring"))
+    more = ("SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(other, out, "--resume", *more) == 2
+    assert "the checkpoint has the classes [disc, bar]" in capsys.readouterr().err
+    assert train_net(other, out, "--resume", "--force", *more) == 2
+    assert "of a model with other layers" in capsys.readouterr().err
+
+
+def test_a_run_that_is_further_than_its_last_iteration_is_refused(stopped, capsys):
+    data, out = stopped
+    assert train_net(data, out, "--resume", "SOLVER.MAX_ITER", "1", *NO_TEST) == 2
+    assert "has 2 iterations behind it: raise it" in capsys.readouterr().err
+
+
+def test_force_alone_is_refused(stopped, tmp_path, capsys):
+    assert train_net(stopped[0], tmp_path / "out", "--force", *SHORT) == 2
+    assert "give it together with --resume" in capsys.readouterr().err
+
+
+def test_a_seed_left_to_chance_is_that_of_the_run_when_it_is_resumed(stopped, tmp_path):
+    data, _ = stopped
+    out = tmp_path / "out"
+    assert train_net(data, out, "SEED", "-1", *SHORT) == 0
+    more = ("SEED", "-1", "SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(data, out, "--resume", *more) == 0
