@@ -13,6 +13,7 @@ from counterpoise.datasets.pictures import Picture, cut, mixup, mosaic, paste
 from counterpoise.datasets.reading import read_image
 from counterpoise.errors import UserError
 from counterpoise.utils.images import UnreadableImageError
+from counterpoise.utils.text import printable
 
 Record = Mapping[str, Any]
 
@@ -104,9 +105,9 @@ class UnusableImage(UserError):
 
 def unusable_image(record: Record, error: Exception) -> UnusableImage:
     """The error that names the file of an image and what to do."""
+    name = printable(record["file_name"], lines=False)
     return UnusableImage(
-        f"{record['file_name']} cannot be used ({error}): repair the image or take it out of the "
-        "dataset"
+        f"{name} cannot be used ({error}): repair the image or take it out of the dataset"
     )
 
 

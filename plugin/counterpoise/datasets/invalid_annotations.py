@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from counterpoise.utils.text import printable
+
 _LONGEST = 500  # characters of a reason in messages
 
 
@@ -67,7 +69,7 @@ class InvalidAnnotation:
         reason = self.reason
         if len(reason) > _LONGEST:  # a damaged file may hold a "word" of megabytes
             reason = f"{reason[:_LONGEST]} ..."
-        return f"{self.where}: {reason}"
+        return printable(f"{self.where}: {reason}", lines=False)
 
 
 class InvalidAnnotationError(Exception):

@@ -15,7 +15,7 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
 
     Args:
         path: of the file; missing folders are made.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8, what that has no bytes for (lone surrogates) as escapes.
 
     Returns:
         `path`.
@@ -23,7 +23,7 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     Raises:
         UserError: the file cannot be written; nothing of it is left.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
