@@ -26,6 +26,9 @@ from counterpoise.utils.images import (
     remarks_on_pixels,
 )
 
+#: Boxes of an image, whose IoU with all proposals is a matrix in memory.
+MAX_BOXES = 10_000
+
 
 def check_records(records: RecordSet, classes: Sequence[str], report: Report) -> PackedRecords:
     """Check every image and box; return the valid ones in Detectron2's form.
@@ -133,6 +136,9 @@ def _check_images(
     seen: dict[int | str, str] = {}
     for i, image in enumerate(images):
         try:
+            if boxes[i] > MAX_BOXES:
+                reason = f"{boxes[i]:,} boxes, more than {MAX_BOXES:,}"
+                raise InvalidAnnotationError(InvalidKind.TOO_MANY_BOXES, reason)
             if image.id in seen:
                 reason = f"id {image.id!r} was used before by {seen[image.id]}"
                 raise InvalidAnnotationError(InvalidKind.DUPLICATE_IMAGE, reason)
@@ -147,6 +153,8 @@ def _check_images(
 
 
 def _header(record: ImageRecord) -> ImageHeader:
+    if record.outside:
+        raise InvalidAnnotationError(InvalidKind.OUTSIDE_FILE, record.outside)
     try:
         header = read_image_header(record.path)
     except FileNotFoundError:

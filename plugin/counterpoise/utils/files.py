@@ -3,11 +3,30 @@
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from counterpoise.errors import UserError
+
+
+def check_is_file(path: str | os.PathLike, most: int) -> None:
+    """Refuse what would block or fill the memory once it is read.
+
+    Args:
+        path: of a file.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: it is a pipe, a device, a socket or a folder, or has more bytes.
+        OSError: there is no such file, or its folder cannot be read.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a regular file")
+    if found.st_size > most:
+        raise ValueError(f"it has {found.st_size:,} bytes, more than {most:,}")
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:

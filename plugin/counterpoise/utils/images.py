@@ -8,9 +8,13 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
+from counterpoise.utils.files import check_is_file
 from counterpoise.utils.image_headers import plain_size
 from counterpoise.utils.pixels import is_deep
 from counterpoise.utils.text import counted
+
+#: Bytes of an image file. Of its pixels Pillow reads up to 178,956,970.
+MAX_FILE_BYTES = 2_000_000_000
 
 #: Longest side of an image in lengths of the shortest.
 MAX_ASPECT = 1000
@@ -114,6 +118,7 @@ def read_image_header(path: str | os.PathLike) -> ImageHeader:
         FileNotFoundError: there is no such file.
     """
     try:
+        check_is_file(path, MAX_FILE_BYTES)
         with open(path, "rb", buffering=0) as file:
             head, tail = file.read(_HEAD), _tail(file)
             found = plain_size(head)
