@@ -9,8 +9,7 @@ from counterpoise.errors import UserError
 from counterpoise.utils.files import check_is_file
 from counterpoise.utils.images import image_suffixes
 
-#: Bytes of a file that describes a whole dataset, and of one that describes an image.
-MAX_DATASET_BYTES = 8_000_000_000
+#: Bytes of a file that describes an image.
 MAX_IMAGE_BYTES = 100_000_000
 
 
@@ -46,9 +45,9 @@ def read_text(path: Path, what: str) -> str:
     """
     require_file(path, what)
     try:
-        check_is_file(path, MAX_DATASET_BYTES)
+        check_is_file(path)
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} cannot be read as UTF-8 text: {error}") from error
 
 

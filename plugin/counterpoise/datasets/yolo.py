@@ -37,7 +37,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
             try:
                 check_is_file(label, MAX_IMAGE_BYTES)
                 text = label.read_text(encoding="utf-8-sig")
-            except (OSError, ValueError) as error:
+            except (OSError, UnicodeDecodeError) as error:
                 records.reject(InvalidKind.UNREADABLE_FILE, where, error)
                 continue
             record.labels = where
