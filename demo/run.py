@@ -32,8 +32,8 @@ from make_dataset import DatasetPaths, make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ("baseline", "focal_weights_ohem")
-STEPS = 750  # 5 epochs; two trainings of four minutes on two CPU cores
-SCHEDULE = ["SOLVER.MAX_ITER", str(STEPS), "SOLVER.STEPS", "(500, 675)"]
+STEPS = 450  # 3 epochs; two trainings of two minutes on two CPU cores
+SCHEDULE = ["SOLVER.MAX_ITER", str(STEPS), "SOLVER.STEPS", "(300, 405)"]
 
 
 def write_config(paths: DatasetPaths, folder: Path) -> Path:

@@ -173,7 +173,7 @@ def test_every_sampler_draws_from_packed_records_as_from_a_list(cfg, sampler):
 
 
 def test_a_test_loader_gives_every_record_once_and_in_order(cfg):
-    seen = [image["file_name"] for batch in loader_of_test_set(cfg, "left_val") for image in batch]
+    seen = [image["file_name"] for batch in loader_of_test_set(cfg, "left_val", torch.nn.Identity()) for image in batch]
     assert seen == [record["file_name"] for record in DatasetCatalog.get("left_val")]
 
 
@@ -187,3 +187,10 @@ def test_other_datasets_stay_with_detectron2(cfg):
     finally:
         DatasetCatalog.remove("other")
         MetadataCatalog.remove("other")
+
+
+def test_sizes_are_those_of_the_records():
+    records = make().select(np.array([4, 1]))
+    expected = [[record["height"], record["width"]] for record in records]
+    assert records.sizes.tolist() == expected and len(expected) == 2
+    assert records.select(np.zeros(0, np.int64)).sizes.shape == (0, 2)

@@ -87,6 +87,12 @@ class PackedRecords(Sequence):
         """Memory of the arrays, in bytes."""
         return sum(column.nbytes for column in self.columns.values()) + self.rows.nbytes
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 (M, 2): height and width per record."""
+        texts = (self._part("images", "image_ends", row) for row in self.rows)
+        return np.array([json.loads(text)[1:3] for text in texts], np.int64).reshape(-1, 2)
+
     @cached_property
     def box_counts(self) -> np.ndarray:
         """int64 (M,): boxes per record, crowd regions included."""

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from detectron2.data import DatasetFromList, build_detection_train_loader
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from counterpoise.datasets.packed import PackedRecords
 from counterpoise.errors import UserError
 from counterpoise.training.random_state import seeded
 from counterpoise.training.stopping import leave_signals_to_parent
@@ -110,7 +112,6 @@ class ResumableLoader:
             stream, mapper=None, sampler=None, aspect_ratio_grouping=False, **arguments
         )
         self.batches = 0
-        self.content = _digest(stream.records)
 
     def __iter__(self) -> Iterator[list[Record]]:
         """Batches from where the count stands; its workers start at once."""
@@ -120,6 +121,11 @@ class ResumableLoader:
     def _count(self, batch: list[Record]) -> list[Record]:
         self.batches += 1
         return batch
+
+    @cached_property
+    def content(self) -> str:
+        """Mark of the records, which takes a pass over all of them when it is first asked for."""
+        return _digest(self.stream.records)
 
     def state_dict(self) -> dict[str, Any]:
         """``batches`` given out, ``seed`` of the augmentation, marks of the images' ``order`` and
@@ -168,6 +174,9 @@ def resumable_loader(
 
 def _wide(records: Dataset | Sequence[Record]) -> bytes:
     """A byte per image, 1 where it is wider than high."""
+    if isinstance(records, PackedRecords):
+        heights, widths = records.sizes.T
+        return (widths > heights).tobytes()
     each = [records[index] for index in range(len(records))]
     for record in each:
         if "width" not in record or "height" not in record:

@@ -1,15 +1,20 @@
 """Whether a checkpoint belongs to the run that wants to go on from it."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
+from torch import nn
 
 from counterpoise.config.keys import training_config
+from counterpoise.errors import UserError
 from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of, describe_difference
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.training.run_state import STATE_KEY
+
+logger = logging.getLogger(__name__)
 
 #: Keys, or nodes of them, that change nothing in how weights come about. Data is compared itself.
 FREE_KEYS = (
@@ -77,6 +82,53 @@ def _differences(
             yield "other images or boxes in the training set, though as many of each class"
         elif before["order"] != data["order"] and len(processes) == world_size:
             yield "another order of the training images, which SEED or the sampler gives"
+
+
+def check_resumable(
+    path: str,
+    content: Mapping[str, Any],
+    others: Sequence[str],
+    model: nn.Module,
+    max_iter: int,
+    force: bool,
+) -> None:
+    """Refuse to go on from a checkpoint of another run.
+
+    Args:
+        path: of the checkpoint.
+        content: of it.
+        others: of :func:`differences`.
+        model: that would take its weights, possibly wrapped for several processes.
+        max_iter: iterations of the run.
+        force: go on in spite of `others`.
+
+    Raises:
+        UserError: it is of another run, of a model with other layers, or beyond `max_iter`.
+    """
+    if others and not force:
+        raise UserError(
+            f"--resume would not continue the run of {path}, because of {'; '.join(others)}: "
+            "give the run what it had, start a new one in another OUTPUT_DIR with "
+            "MODEL.WEIGHTS set to this checkpoint, or add --force if you mean it"
+        )
+    if others:
+        logger.warning("--force continues %s in spite of %s", path, "; ".join(others))
+    own = getattr(model, "module", model).state_dict()
+    saved = content["model"]
+    fits = own.keys() == saved.keys() and all(
+        value.shape == saved[name].shape for name, value in own.items()
+    )
+    if not fits:
+        raise UserError(
+            f"{path} is of a model with other layers, which --force cannot continue: start a "
+            "new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this checkpoint"
+        )
+    done = content.get("iteration", -1) + 1
+    if done > max_iter:
+        raise UserError(
+            f"SOLVER.MAX_ITER is {max_iter}, but {path} has {done} iterations behind it: "
+            "raise it, or set another OUTPUT_DIR"
+        )
 
 
 def changed_keys(before: Mapping[str, Any], cfg: CfgNode) -> list[str]:

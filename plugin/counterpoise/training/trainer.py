@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -18,11 +17,6 @@ from torch import nn
 
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
-from counterpoise.datasets.composer import composer
-from counterpoise.datasets.counting import loader_dataset, read_once
-from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
-from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
-from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.inference.evaluation import check_test_classes, evaluate
@@ -52,13 +46,13 @@ from counterpoise.training.checkpoints import (
     remove_unfinished,
 )
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
-from counterpoise.training.image_stream import ResumableLoader, resumable_loader
 from counterpoise.training.learning_watch import LearningWatch
+from counterpoise.training.loader import train_loader
 from counterpoise.training.log_files import rewind_logs
 from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.random_state import random_state_kept
-from counterpoise.training.resume_check import differences
+from counterpoise.training.resume_check import check_resumable, differences
 from counterpoise.training.run_lock import FolderGone, FolderGuard
 from counterpoise.training.run_record import RunRecord, command_line
 from counterpoise.training.run_state import STATE_KEY, go_on, run_state
@@ -121,23 +115,7 @@ class BalancedTrainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader with this project's mapper, sampler and composer of images."""
-        mapper = training_mapper(cfg)
-        names, filter_empty = cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        records = loader_dataset(names, filter_empty)
-        with read_once(names):
-            parts = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=records)
-        parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
-        draws = draws_per_epoch(parts["sampler"], len(parts["dataset"]))
-        if records is None:  # serialised once, so that workers and the composer share its memory
-            parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
-        mapper.compose = composer(cfg, parts["dataset"], draws)
-        if mapper.compose is not None and cfg.INPUT.COMPOSE_UNTIL < 1:
-            drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-            start = round(cfg.INPUT.COMPOSE_UNTIL * drawn)
-            parts["sampler"] = PlainFrom(parts["sampler"], len(parts["dataset"]), start)
-            parts["dataset"] = TwiceOver(parts["dataset"])
-        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        return resumable_loader(parts, seed, comm.get_rank(), comm.get_world_size())
+        return train_loader(cfg)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
@@ -244,38 +222,14 @@ class BalancedTrainer(DefaultTrainer):
         content = found[1] if found else read_checkpoint(Path(chosen))
         if isinstance(content, str):
             raise UserError(f"{chosen} cannot be read by process {comm.get_rank()}: {content}")
-        self._check_resumable(chosen, content, force)
+        data = self.data_loader.state_dict()
+        others = differences(
+            content, self.cfg, self.table, comm.get_rank(), comm.get_world_size(), data
+        )
+        check_resumable(chosen, content, others, self.model, self.max_iter, force)
         self._resumed = content.get(STATE_KEY, {})
         self.checkpointer.load(chosen)
         self.start_iter = content.get("iteration", -1) + 1
-
-    def _check_resumable(self, path: str, content: Mapping[str, Any], force: bool) -> None:
-        loader, rank, world_size = self.data_loader, comm.get_rank(), comm.get_world_size()
-        data = loader.state_dict() if isinstance(loader, ResumableLoader) else None
-        others = differences(content, self.cfg, self.table, rank, world_size, data)
-        if others and not force:
-            raise UserError(
-                f"--resume would not continue the run of {path}, because of {'; '.join(others)}: "
-                "give the run what it had, start a new one in another OUTPUT_DIR with "
-                "MODEL.WEIGHTS set to this checkpoint, or add --force if you mean it"
-            )
-        if others:
-            logger.warning("--force continues %s in spite of %s", path, "; ".join(others))
-        own = (getattr(self.model, "module", self.model)).state_dict()
-        fits = own.keys() == content["model"].keys() and all(
-            value.shape == content["model"][name].shape for name, value in own.items()
-        )
-        if not fits:
-            raise UserError(
-                f"{path} is of a model with other layers, which --force cannot continue: start a "
-                "new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this checkpoint"
-            )
-        done = content.get("iteration", -1) + 1
-        if done > self.max_iter:
-            raise UserError(
-                f"SOLVER.MAX_ITER is {self.max_iter}, but {path} has {done} iterations behind it: "
-                "raise it, or set another OUTPUT_DIR"
-            )
 
     def before_train(self) -> None:
         """Begin, or go on just where a checkpoint was written."""
