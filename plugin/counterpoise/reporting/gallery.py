@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from PIL import Image
 
+from counterpoise.datasets.reading import read_image
 from counterpoise.evaluation import ClassResult, GroundTruth
 from counterpoise.evaluation.error_types import ErrorType, ErrorTypes
 from counterpoise.evaluation.label_issues import IssueKind, LabelIssue
@@ -15,6 +15,7 @@ from counterpoise.evaluation.stored import TestSet
 from counterpoise.pages.drawing import draw_boxes
 from counterpoise.pages.figures import COLOURS, image_uri
 from counterpoise.pages.sections import Picture
+from counterpoise.utils.images import UnreadableImageError
 
 #: Pictures, and the image files that could not be read.
 Found = tuple[list[Picture], list[str]]
@@ -160,7 +161,7 @@ def _drawn(scenes: Iterable[_Scene], truth: GroundTruth) -> Found:
         name = truth.file_names[image]
         try:
             pixels = Image.fromarray(read_image(name, "RGB"))
-        except (OSError, ValueError, SyntaxError):  # what Pillow raises for a broken file
+        except UnreadableImageError:
             unreadable.append(name)
             continue
         pictures.append(Picture(image_uri(_crop(pixels, marks), quality=75), title, name))
