@@ -18,7 +18,7 @@ def test_config_of_a_large_run_is_valid_and_shared_equally_by_its_processes():
     named = dataset_names(parse_specs(cfg.DATASETS.CUSTOM))
     assert set(named) == {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     assert cfg.SOLVER.IMS_PER_BATCH == scaling.BATCH and scaling.BATCH % scaling.PROCESSES == 0
-    assert cfg.SOLVER.WARMUP_ITERS < min(cfg.SOLVER.STEPS)
+    assert min(cfg.SOLVER.STEPS) > cfg.SOLVER.WARMUP_ITERS
     assert max(cfg.SOLVER.STEPS) < cfg.SOLVER.MAX_ITER
 
 
