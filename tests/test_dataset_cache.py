@@ -398,7 +398,7 @@ def test_a_second_run_reads_no_annotation_and_opens_no_image_at_its_start(tmp_pa
     data = write_dataset(tmp_path / "shapes")
     arguments = (*NO_TEST, "DATASETS.CACHE", str(tmp_path / "cache"))
     assert train_net(data, tmp_path / "one", *arguments) == 0
-    monkeypatch.setattr("counterpoise.datasets.checks.read_image_size", None)
+    monkeypatch.setattr("counterpoise.datasets.checks.read_image_header", None)
     monkeypatch.setattr("counterpoise.datasets.coco.read_text", None)
     assert train_net(data, tmp_path / "two", *arguments) == 0
     one, two = (json.loads((tmp_path / run / "metrics.json").read_text().splitlines()[-1])

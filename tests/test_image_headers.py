@@ -33,7 +33,8 @@ def encoded(form: str, mode: str, size=(60, 40), **options) -> bytes:
 def test_plain_files_need_no_pillow(setting):
     form, mode, options = setting
     for size in ((60, 40), (1, 1), (300, 7)):
-        assert plain_size(encoded(form, mode, size, **options)[:4096]) == (form, *size)
+        found = plain_size(encoded(form, mode, size, **options)[:4096])
+        assert found == (form, *size, mode)
 
 
 def exif() -> Image.Exif:
@@ -73,4 +74,4 @@ def test_a_damaged_header_never_gives_a_size_that_pillow_does_not_read(setting):
         found = plain_size(bytes(data[:4096]))
         if found is not None:
             with Image.open(io.BytesIO(bytes(data))) as image:
-                assert (image.format, *image.size) == found
+                assert (image.format, *image.size, image.mode) == found

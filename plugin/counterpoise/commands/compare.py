@@ -8,6 +8,7 @@ from counterpoise.comparison import compare, read_runs, score, sides_of, sides_o
 from counterpoise.comparison.sections import as_page, as_text
 from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.progress import progress
+from counterpoise.utils.text import printable
 
 
 def run(args: argparse.Namespace) -> None:
@@ -28,4 +29,4 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))
     else:
-        print(as_text(comparison), "\n".join(map(str, written)), sep="\n\n")
+        print(printable("\n".join([as_text(comparison), "", *map(str, written)])))

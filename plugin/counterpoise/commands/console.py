@@ -12,6 +12,7 @@ from importlib import import_module
 from counterpoise import require_detectron2
 from counterpoise.commands.arguments import argument_parser, train_parser
 from counterpoise.errors import RunStopped, UserError
+from counterpoise.utils.text import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def _execute(args: argparse.Namespace, program: str) -> int:
         sentence = str(error).strip().splitlines()[-1]
         for kind in (UserError, RunStopped):
             sentence = sentence.removeprefix(f"{kind.__module__}.{kind.__name__}: ")
-        print(f"{program}: error: {sentence}", file=sys.stderr)
+        print(printable(f"{program}: error: {sentence}"), file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:  # outside the loop of a training, which saves first
         print(f"{program}: stopped by Ctrl-C", file=sys.stderr)

@@ -15,6 +15,7 @@ from counterpoise.inspection import find_target, inspect
 from counterpoise.inspection.sections import as_page, as_text
 from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.progress import progress
+from counterpoise.utils.text import printable
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(content, indent=2, allow_nan=False))
     else:
-        print(as_text(inspection), "\n".join(map(str, written)), sep="\n\n")
+        print(printable("\n".join([as_text(inspection), "", *map(str, written)])))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from counterpoise.runtime.onnx_model import OnnxDetector
 from counterpoise.runtime.results import Predictions, as_coco, save_drawn
 from counterpoise.utils.files import write_json
 from counterpoise.utils.table import Table
+from counterpoise.utils.text import printable
 
 
 def run(args: argparse.Namespace) -> None:
@@ -29,8 +30,9 @@ def run(args: argparse.Namespace) -> None:
     unreadable: list[str] = []
     for each in found:
         if each.error:
-            unreadable.append(f"{each.image.path}: {each.error}")
-            print(f"warning: left out {unreadable[-1]}", file=sys.stderr)
+            path = printable(str(each.image.path), lines=False)
+            unreadable.append(f"{path}: {each.error}")
+            print(printable(f"warning: left out {unreadable[-1]}"), file=sys.stderr)
             continue
         readable.append(each)
         if not args.no_images:
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         return
     print(summary(coco))
     written = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
-    print(f"\n{len(readable)} images, {len(coco['annotations'])} detections: {written}")
+    print(printable(f"\n{len(readable)} images, {len(coco['annotations'])} detections: {written}"))
 
 
 def _of_checkpoint(

@@ -20,6 +20,7 @@ from counterpoise.datasets.cache import AUTO, NONE
 from counterpoise.datasets.json_fields import is_number
 from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.utils.files import check_is_file
 from counterpoise.utils.yaml_files import StrictLoader, load_yaml
 
 
@@ -99,6 +100,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         )
     trusted = is_detectron2s(path)
     try:
+        check_is_file(path)
         text = path.read_text(encoding="utf-8")
         tree = load_yaml(text, ZooLoader if trusted else StrictLoader)
     except OSError as error:

@@ -19,7 +19,15 @@ from counterpoise.datasets.packed import PackedRecords, pack_texts
 from counterpoise.datasets.records import ImageRecord, ObjectColumns, RecordSet
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.segmentation import usable_area, usable_segmentation
-from counterpoise.utils.images import UnreadableImageError, read_image_size
+from counterpoise.utils.images import (
+    ImageHeader,
+    UnreadableImageError,
+    read_image_header,
+    remarks_on_pixels,
+)
+
+#: Boxes of an image, whose IoU with all proposals is a matrix in memory.
+MAX_BOXES = 10_000
 
 
 def check_records(records: RecordSet, classes: Sequence[str], report: Report) -> PackedRecords:
@@ -39,7 +47,8 @@ def check_records(records: RecordSet, classes: Sequence[str], report: Report) ->
     report.notes += records.notes
     objects = _Objects.by_image(records.objects)
     boxes_per_image = np.bincount(objects.image, minlength=len(records.images))
-    sizes, invalid = _check_images(records.images, boxes_per_image)
+    sizes, invalid, headers = _check_images(records.images, boxes_per_image)
+    report.notes += remarks_on_pixels(headers)
     objects = objects.take(sizes[objects.image, 0] > 0)
     clipped = clip_boxes(objects.box, records.coordinates, sizes[objects.image])
     ids, reasons = _category_ids(records.objects.names, classes)
@@ -118,39 +127,49 @@ def _as_objects(values: list[Any]) -> np.ndarray:
 
 def _check_images(
     images: list[ImageRecord], boxes: np.ndarray
-) -> tuple[np.ndarray, list[tuple[int, InvalidAnnotation]]]:
-    """Return int64 (M, 2), width and height or 0 where an image is invalid, and what is wrong."""
+) -> tuple[np.ndarray, list[tuple[int, InvalidAnnotation]], list[ImageHeader]]:
+    """Return int64 (M, 2), width and height or 0 where an image is invalid, what is wrong, and the
+    headers of the valid images.
+    """
     sizes = np.zeros((len(images), 2), np.int64)
-    invalid = []
+    invalid, headers = [], []
     seen: dict[int | str, str] = {}
     for i, image in enumerate(images):
         try:
+            if boxes[i] > MAX_BOXES:
+                reason = f"{boxes[i]:,} boxes, more than {MAX_BOXES:,}"
+                raise InvalidAnnotationError(InvalidKind.TOO_MANY_BOXES, reason)
             if image.id in seen:
                 reason = f"id {image.id!r} was used before by {seen[image.id]}"
                 raise InvalidAnnotationError(InvalidKind.DUPLICATE_IMAGE, reason)
             seen[image.id] = image.where
-            sizes[i] = _image_size(image)
+            header = _header(image)
+            sizes[i] = header.size
+            headers.append(header)
         except InvalidAnnotationError as error:
             found = InvalidAnnotation(error.kind, image.where, str(error), int(boxes[i]))
             invalid.append((i, found))
-    return sizes, invalid
+    return sizes, invalid, headers
 
 
-def _image_size(record: ImageRecord) -> tuple[int, int]:
+def _header(record: ImageRecord) -> ImageHeader:
+    if record.outside:
+        raise InvalidAnnotationError(InvalidKind.OUTSIDE_FILE, record.outside)
     try:
-        size = read_image_size(record.path)
+        header = read_image_header(record.path)
     except FileNotFoundError:
         raise InvalidAnnotationError(InvalidKind.NO_IMAGE, f"there is no {record.path}") from None
     except UnreadableImageError as error:
         raise InvalidAnnotationError(
             InvalidKind.UNREADABLE_IMAGE, f"{record.path}: {error}"
         ) from None
+    size = header.size
     if record.stated_size not in (None, size):
         turned = " (turned by its EXIF orientation)" if record.stated_size == size[::-1] else ""
         stated, found = ("{} x {}".format(*wh) for wh in (record.stated_size, size))
         reason = f"stated {stated}, but {os.path.basename(record.path)} is {found}{turned}"
         raise InvalidAnnotationError(InvalidKind.OTHER_SIZE, reason)
-    return size
+    return header
 
 
 def _category_ids(names: Iterable[str], classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:

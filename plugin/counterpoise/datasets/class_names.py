@@ -3,6 +3,7 @@
 from reprlib import repr  # bounded: YAML aliases can make a value of any size
 
 from counterpoise.errors import UserError
+from counterpoise.utils.text import printable
 
 
 def check_class_names(values: object, where: str) -> tuple[str, ...]:
@@ -22,6 +23,11 @@ def check_class_names(values: object, where: str) -> tuple[str, ...]:
         name = str(value).strip()
         if not name:
             raise UserError(f"{where} holds an empty class name: name or remove it")
+        if printable(name, lines=False) != name:
+            raise UserError(
+                f"{where} holds the class name '{printable(name, lines=False)}', in which a "
+                "character is not printable: write it without"
+            )
         if name in names:
             raise UserError(f"{where} holds the class name '{name}' twice: remove one")
         names.append(name)

@@ -4,6 +4,7 @@ import json
 import os
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,8 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
     twice = [name for name, n in Counter(categories.values()).items() if n > 1]
     if twice:
         records.notes.append(f"categories of the same name are one class: {', '.join(twice)}")
-    index_of = _read_images(content, file, root, records)
+    folders = () if spec.outside_files else (root, str(spec.annotations.parent))
+    index_of = _read_images(content, file, root, folders, records)
     _read_annotations(content, categories, index_of, records)
     _sort_by_id(records)
     return records
@@ -179,8 +181,18 @@ def _id_order(key: int | str) -> tuple[bool, int | str]:
     return isinstance(key, str), key  # numbers and text do not compare
 
 
-def _read_images(content: _File, file: str, root: str, records: RecordSet) -> dict[int | str, int]:
-    """Append the readable images; return their indices by id."""
+def _read_images(
+    content: _File, file: str, root: str, folders: Sequence[str], records: RecordSet
+) -> dict[int | str, int]:
+    """Append the readable images; return their indices by id.
+
+    Args:
+        content: of the file.
+        file: its name, for messages.
+        root: folder to which the names of images are relative.
+        folders: in one of which an image must lie; none at all lets it lie anywhere.
+        records: to append to.
+    """
     index_of: dict[int | str, int] = {}
     typed = content.typed(_Image)
     for number, entry in enumerate(content.images):
@@ -195,7 +207,8 @@ def _read_images(content: _File, file: str, root: str, records: RecordSet) -> di
         # Of two images with one id, the second is invalid: it gets no objects.
         index_of.setdefault(record_id, len(records.images))
         where = f"{file}, image id {record_id!r}"
-        records.images.append(ImageRecord(path, record_id, where, size))
+        outside = _why_outside(path, folders)
+        records.images.append(ImageRecord(path, record_id, where, size, outside=outside))
     return index_of
 
 
@@ -223,6 +236,18 @@ def _image_path(root: str, file_name: str) -> str:
     posix = file_name.replace("\\", "/")
     tried = [os.path.join(root, name) for name in (posix, posix.rsplit("/", 1)[-1])]
     return next(filter(os.path.isfile, tried), tried[0])
+
+
+def _why_outside(path: str, folders: Sequence[str]) -> str:
+    """Say that a path leads out of all folders as it is written; links in them are followed."""
+    written = os.path.normpath(path)
+    inside = (Path(written).is_relative_to(os.path.normpath(folder)) for folder in folders)
+    if not folders or any(inside):
+        return ""
+    return (
+        f"{written} is outside of {' and of '.join(dict.fromkeys(folders))}: set OUTSIDE_FILES "
+        "True for the dataset if that is meant"
+    )
 
 
 def _read_annotations(

@@ -10,7 +10,10 @@ from detectron2.data.detection_utils import SizeMismatchError
 from torch import Tensor
 
 from counterpoise.datasets.pictures import Picture, cut, mixup, mosaic, paste
+from counterpoise.datasets.reading import read_image
 from counterpoise.errors import UserError
+from counterpoise.utils.images import UnreadableImageError
+from counterpoise.utils.text import printable
 
 Record = Mapping[str, Any]
 
@@ -44,7 +47,7 @@ class Composer:
         """Compose the image of a record.
 
         Raises:
-            UserError: an image cannot be used.
+            UnusableImage: an image cannot be used.
         """
         rng = np.random.default_rng(np.random.randint(2**31))
         picture = read_picture(record, self.format)
@@ -83,12 +86,12 @@ def read_picture(record: Record, image_format: str) -> Picture:
         image_format: of ``INPUT.FORMAT``.
 
     Raises:
-        UserError: the image cannot be decoded or has another size than stated.
+        UnusableImage: the image cannot be decoded or has another size than stated.
     """
     try:
-        pixels = detection_utils.read_image(record["file_name"], format=image_format)
+        pixels = read_image(record["file_name"], image_format)
         detection_utils.check_image_size(dict(record), pixels)
-    except (OSError, SizeMismatchError) as error:
+    except (UnreadableImageError, SizeMismatchError) as error:
         raise unusable_image(record, error) from error
     annotations = _boxes_of(record)
     boxes = np.array([detection_utils.get_bbox(each) for each in annotations], float)
@@ -96,11 +99,15 @@ def read_picture(record: Record, image_format: str) -> Picture:
     return Picture(pixels, boxes.reshape(-1, 4), classes)
 
 
-def unusable_image(record: Record, error: Exception) -> UserError:
+class UnusableImage(UserError):
+    """An image that cannot be decoded or has another size than stated."""
+
+
+def unusable_image(record: Record, error: Exception) -> UnusableImage:
     """The error that names the file of an image and what to do."""
-    return UserError(
-        f"{record['file_name']} cannot be used ({error}): repair the image or take it out of the "
-        "dataset"
+    name = printable(record["file_name"], lines=False)
+    return UnusableImage(
+        f"{name} cannot be used ({error}): repair the image or take it out of the dataset"
     )
 
 

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PureWindowsPath
 
 from counterpoise.errors import UserError
+from counterpoise.utils.files import check_is_file
 from counterpoise.utils.images import image_suffixes
+
+#: Bytes of a file that describes an image.
+MAX_IMAGE_BYTES = 100_000_000
 
 
 def require_folder(path: Path, what: str) -> Path:
@@ -41,6 +45,7 @@ def read_text(path: Path, what: str) -> str:
     """
     require_file(path, what)
     try:
+        check_is_file(path)
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} cannot be read as UTF-8 text: {error}") from error

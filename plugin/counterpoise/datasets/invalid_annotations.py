@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from counterpoise.utils.text import printable
+
 _LONGEST = 500  # characters of a reason in messages
 
 
@@ -23,8 +25,10 @@ class InvalidKind(str, Enum):
     NO_ANNOTATION_FILE = "no annotation file"
     DUPLICATE_IMAGE = "duplicate image id"
     NO_IMAGE = "image missing"
+    OUTSIDE_FILE = "image outside of the dataset's folders"
     AMBIGUOUS_IMAGE = "several images fit"
     UNREADABLE_IMAGE = "unreadable image"
+    TOO_MANY_BOXES = "image with too many boxes"
     OTHER_SIZE = "image of another size than stated"
     LABEL_WITHOUT_IMAGE = "label file without image"
 
@@ -67,7 +71,7 @@ class InvalidAnnotation:
         reason = self.reason
         if len(reason) > _LONGEST:  # a damaged file may hold a "word" of megabytes
             reason = f"{reason[:_LONGEST]} ..."
-        return f"{self.where}: {reason}"
+        return printable(f"{self.where}: {reason}", lines=False)
 
 
 class InvalidAnnotationError(Exception):

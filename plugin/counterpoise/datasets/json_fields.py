@@ -40,7 +40,8 @@ def get_size(width: Any, height: Any) -> tuple[int, int] | None:
 
 def get_crowd_flag(item: dict[str, Any]) -> int:
     """Return ``iscrowd``, which may be missing, as 0 or 1."""
-    value = item.get("iscrowd") or 0
+    value = item.get("iscrowd")
+    value = 0 if value is None else value
     if value not in (0, 1):
         raise ValueError(f"its 'iscrowd' is {repr(value)}, expected 0 or 1")
     return int(value)

@@ -11,6 +11,7 @@ import numpy as np
 from counterpoise.datasets import cache
 from counterpoise.datasets.cache import Reading
 from counterpoise.datasets.checks import check_records
+from counterpoise.datasets.class_names import check_class_names
 from counterpoise.datasets.coco import read_coco
 from counterpoise.datasets.fingerprint import fingerprint
 from counterpoise.datasets.packed import PackedRecords
@@ -57,7 +58,7 @@ def _own_names(spec: DatasetSpec, reading: Reading) -> tuple[str, ...]:
             f"dataset '{spec.name}' defines no class in {reading.report.source}: set "
             f"DATASETS.CUSTOM.{spec.name}.CLASSES"
         )
-    return reading.class_names
+    return check_class_names(reading.class_names, f"dataset '{spec.name}'")
 
 
 def _reading(spec: DatasetSpec, classes: tuple[str, ...] | None) -> Reading:

@@ -1,5 +1,6 @@
 """From a dataset's record to the image that a model sees."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,16 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError, get_bbox
 from detectron2.structures import BoxMode
 
-from counterpoise.datasets.composer import unusable_image
+from counterpoise.datasets.composer import UnusableImage, unusable_image
 from counterpoise.datasets.last_phase import PLAIN
 from counterpoise.datasets.pictures import Picture, visible
+from counterpoise.datasets.reading import reading_in_full
+from counterpoise.utils.images import UnreadableImageError
+
+#: Set in what a model takes where the image could not be read and a blank one stands for it.
+UNREADABLE = "unreadable"
+
+_logger = logging.getLogger("counterpoise.datasets")
 
 
 class CheckedMapper(DatasetMapper):
@@ -24,23 +32,61 @@ class CheckedMapper(DatasetMapper):
             plain (:mod:`counterpoise.datasets.last_phase`); None reads its image.
         drop_cut_boxes: leave out boxes of which a crop has left too little
             (:data:`counterpoise.datasets.pictures.VISIBLE`).
+        skip_unusable: name an image that cannot be used in the log and go on without it: a
+            training takes another one, an evaluation counts it as one without detections.
     """
 
     compose: Callable[[dict[str, Any]], Picture] | None = None
     drop_cut_boxes = False
+    skip_unusable = False
+
+    def __init__(self, cfg: CfgNode, is_train: bool) -> None:
+        """
+        Args:
+            cfg: prepared.
+            is_train: with the augmentations and boxes of a training.
+        """
+        super().__init__(cfg, is_train=is_train)
+        self._said: set[str] = set()
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
         """Read and transform one image, as :class:`DatasetMapper` does.
 
+        Returns:
+            what the model takes; None for an image of a training that cannot be used, for which
+            Detectron2's loader draws another one.
+
         Raises:
-            UserError: the image cannot be decoded or has another size than stated.
+            UnusableImage: the image cannot be decoded or has another size than stated, and
+                :attr:`skip_unusable` is off.
         """
-        if self.compose is not None and PLAIN not in dataset_dict:
-            return self._transformed(dataset_dict, self.compose(dataset_dict))
         try:
-            return super().__call__(dataset_dict)
-        except (OSError, SizeMismatchError) as error:
-            raise unusable_image(dataset_dict, error) from error
+            return self._mapped(dataset_dict)
+        except UnusableImage as error:
+            if not self.skip_unusable:
+                raise
+            after = "left out of the training" if self.is_train else "taken to show nothing"
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                _logger.warning("%s; until then it is %s", error, after)
+            return None if self.is_train else self._blank(dataset_dict)
+
+    def _mapped(self, record: dict[str, Any]) -> dict[str, Any]:
+        if self.compose is not None and PLAIN not in record:
+            return self._transformed(record, self.compose(record))
+        try:
+            with reading_in_full():
+                return super().__call__(record)
+        except (UnreadableImageError, SizeMismatchError) as error:
+            raise unusable_image(record, error) from error
+
+    def _blank(self, record: dict[str, Any]) -> dict[str, Any]:
+        """An image of zeros, as large as the model would have seen."""
+        image = T.AugInput(np.zeros((record["height"], record["width"], 3), np.uint8))
+        self.augmentations(image)
+        pixels = torch.as_tensor(np.ascontiguousarray(image.image.transpose(2, 0, 1)))
+        kept = {key: value for key, value in record.items() if key != "annotations"}
+        return {**kept, "image": pixels, UNREADABLE: True}
 
     def _transformed(self, record: dict[str, Any], picture: Picture) -> dict[str, Any]:
         """What Detectron2's mapper does with an image once it is read."""
@@ -101,6 +147,7 @@ class ScaleJitter(T.Augmentation):
 def training_mapper(cfg: CfgNode) -> CheckedMapper:
     """Detectron2's mapper with ``INPUT.SCALE_JITTER`` as its resize and ``COLOR_JITTER`` behind."""
     mapper = CheckedMapper(cfg, is_train=True)
+    mapper.skip_unusable = cfg.DATASETS.BAD_RECORDS == "skip"
     augmentations = mapper.augmentations.augs
     at = next(i for i, a in enumerate(augmentations) if isinstance(a, T.ResizeShortestEdge))
     if cfg.INPUT.SCALE_JITTER:

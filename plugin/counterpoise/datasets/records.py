@@ -29,6 +29,7 @@ class ImageRecord:
         where: place of the record for a message.
         stated_size: (width, height) in pixels that the annotation states, or None.
         labels: place of its objects for a message, where that is another file.
+        outside: why the file must not be opened, where it lies outside of the dataset.
     """
 
     path: str
@@ -36,6 +37,7 @@ class ImageRecord:
     where: str
     stated_size: tuple[int, int] | None = None
     labels: str = ""
+    outside: str = ""
 
 
 class ObjectColumns:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from counterpoise.datasets.invalid_annotations import InvalidAnnotation, InvalidKind
 from counterpoise.errors import UserError
-from counterpoise.utils.text import counted
+from counterpoise.utils.text import counted, printable
 
 _EXAMPLES = 5  # per kind in the summary
 
@@ -47,7 +47,7 @@ class Report:
         """Return the block of lines that goes to the log."""
         lines = [
             f"Dataset '{self.name}' ({self.format}): {self.images} images, {self.boxes} boxes",
-            f"  read from {self.source}",
+            f"  read from {printable(self.source, lines=False)}",
         ]
         if self.empty_images:
             lines.append(
@@ -61,7 +61,7 @@ class Report:
             )
         lines += [f"  {note}" for note in self.notes]
         lines += self._invalid_lines()
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
     def _invalid_lines(self) -> Iterable[str]:
         if not self.invalid_annotations:

@@ -20,6 +20,7 @@ SPEC_DEFAULTS: dict[str, Any] = {
     "SPLIT": "",
     "CLASSES": [],
     "HOLDOUT": 0.0,
+    "OUTSIDE_FILES": False,
 }
 
 #: Keys whose values are paths.
@@ -29,7 +30,7 @@ PATH_KEYS = ("IMAGES", "ANNOTATIONS", "SPLIT_FILE", "DATA_YAML")
 # that names everything, or plain folders.
 _KEYS = {
     "voc": (("IMAGES", "ANNOTATIONS"), ("SPLIT_FILE",)),
-    "coco": (("IMAGES", "ANNOTATIONS"), ()),
+    "coco": (("IMAGES", "ANNOTATIONS"), ("OUTSIDE_FILES",)),
     "yolo with DATA_YAML": (("DATA_YAML", "SPLIT"), ()),
     "yolo": (("IMAGES", "ANNOTATIONS"), ()),
 }
@@ -51,6 +52,7 @@ class DatasetSpec:
         classes: class names in order; empty takes those that the dataset itself defines.
         holdout: fraction of images put into ``<name>_val``; 0 keeps the dataset in one piece.
         cache: folder in which what was read is kept; None reads it at every start.
+        outside_files: COCO images may lie outside of `images` and of the annotation file's folder.
     """
 
     name: str
@@ -63,6 +65,7 @@ class DatasetSpec:
     classes: tuple[str, ...]
     holdout: float
     cache: Path | None = None
+    outside_files: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -129,6 +132,9 @@ def _parse_spec(name: str, node: object) -> DatasetSpec:
     if values["FORMAT"] not in FORMATS:
         written = values["FORMAT"]
         raise UserError(f"{at}.FORMAT is '{written}'; {did_you_mean(written, FORMATS)}")
+    outside = values["OUTSIDE_FILES"]
+    if not isinstance(outside, bool):
+        raise UserError(f"{at}.OUTSIDE_FILES must be True or False, not {outside!r}")
     _check_keys_fit(at, values)
     paths = {key.lower(): Path(values[key]) if values[key] else None for key in PATH_KEYS}
     return DatasetSpec(
@@ -137,6 +143,7 @@ def _parse_spec(name: str, node: object) -> DatasetSpec:
         split=values["SPLIT"],
         classes=check_class_names(values["CLASSES"], f"{at}.CLASSES"),
         holdout=_holdout(at, values["HOLDOUT"]),
+        outside_files=outside,
         **paths,
     )
 

@@ -11,10 +11,17 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import EntitiesForbidden
 from defusedxml.ElementTree import fromstring as defused_fromstring
 
-from counterpoise.datasets.files import ImageIndex, find_files, read_text, require_folder
+from counterpoise.datasets.files import (
+    MAX_IMAGE_BYTES,
+    ImageIndex,
+    find_files,
+    read_text,
+    require_folder,
+)
 from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
+from counterpoise.utils.files import check_is_file
 
 # An XML declaration that names no encoding, or one that has ASCII in the places of ASCII.
 _ENCODING = re.compile(
@@ -109,6 +116,7 @@ def _split_xmls(
 def _parse_xml(path: Path) -> Element:
     """Parse one XML file without expanding entities; ValueError says why it cannot be."""
     try:
+        check_is_file(path, MAX_IMAGE_BYTES)
         data = path.read_bytes()
         # Only a DOCTYPE can declare an entity. Without one the parser in C, ten times as fast as
         # the one that refuses entities, is as safe.

@@ -3,11 +3,13 @@
 import math
 import os
 
+from counterpoise.datasets.files import MAX_IMAGE_BYTES
 from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_layout import find_layout
 from counterpoise.datasets.yolo_yaml import yolo_class_names
+from counterpoise.utils.files import check_is_file
 
 
 def read_yolo(spec: DatasetSpec) -> RecordSet:
@@ -33,6 +35,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
         if label is not None:
             where = os.path.relpath(label, message_root)
             try:
+                check_is_file(label, MAX_IMAGE_BYTES)
                 text = label.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 records.reject(InvalidKind.UNREADABLE_FILE, where, error)

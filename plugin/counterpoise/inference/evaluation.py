@@ -107,6 +107,7 @@ def test_loader(cfg: CfgNode, name: str, model: nn.Module) -> Any:
         UserError: the dataset cannot be read.
     """
     mapper, records = CheckedMapper(cfg, is_train=False), loader_dataset([name], filter_empty=False)
+    mapper.skip_unusable = cfg.DATASETS.BAD_RECORDS == "skip"
     if records is None and cfg.TEST.IMS_PER_BATCH == 1:
         with read_once([name]):
             return build_detection_test_loader(cfg, name, mapper=mapper)

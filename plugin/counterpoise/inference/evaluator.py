@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.datasets.ground_truth import coco_ground_truth
+from counterpoise.datasets.mapper import UNREADABLE
 from counterpoise.evaluation import Evaluation, ProposalRecall, evaluate_detections
 from counterpoise.evaluation.matching import corners
 from counterpoise.inference.hooks import ProposalTap
@@ -65,6 +66,8 @@ class PerClassEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Collect the detections of a batch, as :class:`DatasetEvaluator` describes."""
         for image, output in zip(inputs, outputs, strict=True):
+            if UNREADABLE in image:
+                continue
             instances = output["instances"].to("cpu")
             self.detections.extend(instances_to_coco_json(instances, image["image_id"]))
         if self._tap is not None and self._tap.latest is not None:

@@ -1,5 +1,6 @@
 """Prediction on images with a model of Detectron2."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,13 @@ from counterpoise.inference.batches import batched_loader
 from counterpoise.inference.loop import infer
 from counterpoise.runtime.images import InputImage
 from counterpoise.runtime.results import Predictions
-from counterpoise.utils.images import UnreadableImageError, read_image_size
+from counterpoise.utils.images import (
+    UnreadableImageError,
+    read_image_header,
+    remarks_on_pixels,
+)
+
+_logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -28,16 +35,20 @@ def predict(
         images: to look at.
         min_score: detections below it are left out.
     """
-    records, broken = [], []
+    records, headers, broken = [], [], []
     for number, image in enumerate(images):
         try:
-            width, height = read_image_size(image.path)
+            header = read_image_header(image.path)
         except (UnreadableImageError, OSError) as error:
             broken.append(Predictions(image, (0, 0), (), str(error)))
             continue
+        headers.append(header)
+        width, height = header.size
         records.append(
             {"file_name": str(image.path), "image_id": number, "width": width, "height": height}
         )
+    for remark in remarks_on_pixels(headers):
+        _logger.info("%s", remark)
     yield from broken
     if not records:
         return

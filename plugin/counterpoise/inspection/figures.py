@@ -1,15 +1,16 @@
 """Figures of an inspection, as data URIs."""
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from matplotlib.ticker import NullFormatter
 from PIL import Image, ImageDraw
 
+from counterpoise.datasets.reading import read_image
 from counterpoise.inspection.anchors import Anchors
 from counterpoise.inspection.results import Inspection, Sample
 from counterpoise.pages.figures import figure, figure_uri, image_uri, palette
 from counterpoise.pages.labels import short
 from counterpoise.pages.plots import bars_side_by_side, heatmap
+from counterpoise.utils.images import UnreadableImageError
 
 _MOST_LABELS = 40  # classes whose names fit beside a figure
 _LABEL = 24  # characters of a class name in a figure
@@ -77,7 +78,7 @@ def draw_sample(sample: Sample) -> str | None:
     """Draw an image with its boxes, the rare class on top; None where it cannot be read."""
     try:
         pixels = read_image(sample.file, "RGB")
-    except Exception:  # Pillow's plugins raise anything on broken files
+    except UnreadableImageError:
         return None
     picture = Image.fromarray(pixels)
     scale = min(1.0, _SAMPLE_SIDE / max(picture.size))

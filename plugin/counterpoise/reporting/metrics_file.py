@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from counterpoise.errors import UserError
+from counterpoise.utils.files import check_is_file
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "metrics.json"
@@ -38,6 +39,7 @@ def read_metrics(path: Path) -> dict[str, Series]:
         UserError: the file cannot be read, or a line before the last is not a record.
     """
     try:
+        check_is_file(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as training metrics ({error})") from error
@@ -47,7 +49,12 @@ def read_metrics(path: Path) -> dict[str, Series]:
             # Detectron2 writes NaN, which is not JSON to msgspec, so it checks what json has read.
             values = msgspec.convert(json.loads(line), dict[str, float])
             iteration = int(values.pop("iteration"))
-        except (ValueError, KeyError, OverflowError) as error:  # msgspec's errors are ValueErrors
+        except (
+            ValueError,
+            KeyError,
+            OverflowError,
+            RecursionError,
+        ) as error:  # msgspec's errors are ValueErrors
             if number == len(lines):
                 break
             raise UserError(

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from counterpoise.errors import UserError
 from counterpoise.utils.images import image_suffixes
+from counterpoise.utils.pixels import to_8_bits
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Read an image as Detectron2's ``read_image`` does, EXIF orientation applied.
+    """Read an image as :func:`counterpoise.datasets.reading.read_image` does.
 
     Returns:
         (H, W, 3), uint8, RGB.
@@ -75,4 +76,4 @@ def read_pixels(path: Path) -> np.ndarray:
         image.load()
         with contextlib.suppress(Exception):  # Detectron2 takes broken EXIF data for none
             image = ImageOps.exif_transpose(image)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(to_8_bits(image).convert("RGB"))

@@ -12,6 +12,7 @@ import numpy as np
 
 from counterpoise.errors import UserError
 from counterpoise.utils.decoding import where_and_why
+from counterpoise.utils.files import check_is_file
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "class_losses.jsonl"
@@ -77,6 +78,7 @@ def read_class_losses(path: Path) -> ClassLosses:
         UserError: the file is missing, or holds no records of one list of classes.
     """
     try:
+        check_is_file(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
@@ -86,7 +88,7 @@ def read_class_losses(path: Path) -> ClassLosses:
     for line in lines:
         try:
             content = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also of a number with thousands of digits
             continue
         try:
             record = msgspec.convert(content, _Record)

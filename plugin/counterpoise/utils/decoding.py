@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from counterpoise.errors import UserError
+from counterpoise.utils.files import check_is_file
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ def read_record(path: Path, kind: type[T], fix: str) -> T:
             finite.
     """
     try:
+        check_is_file(path)
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {fix}") from error

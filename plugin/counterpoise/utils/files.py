@@ -1,13 +1,35 @@
 """JSON files, and writing of files: completely, or not at all."""
 
 import contextlib
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from counterpoise.errors import UserError
+
+#: Bytes of a file that describes a whole dataset or run.
+MAX_BYTES = 8_000_000_000
+
+
+def check_is_file(path: str | os.PathLike, most: int = MAX_BYTES) -> None:
+    """Refuse what would block or fill the memory once it is read.
+
+    Args:
+        path: of a file.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: it is a pipe, a device, a socket or a folder, has more bytes, or cannot be found.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes, more than {most:,}")
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:
@@ -15,7 +37,7 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
 
     Args:
         path: of the file; missing folders are made.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8, what that has no bytes for (lone surrogates) as escapes.
 
     Returns:
         `path`.
@@ -23,7 +45,7 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     Raises:
         UserError: the file cannot be written; nothing of it is left.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +120,7 @@ def read_json(path: Path, what: str) -> Any:
         UserError: the file is missing, incomplete or not JSON.
     """
     try:
+        check_is_file(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: give the file of the {what}") from error
@@ -110,3 +133,5 @@ def read_json(path: Path, what: str) -> Any:
             f"{path} is not a complete JSON file ({error.msg}, line {error.lineno}): its writing "
             f"may have been interrupted, so write the {what} again"
         ) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{path} cannot be read as {what} ({error}): give another file") from error

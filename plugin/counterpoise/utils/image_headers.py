@@ -15,23 +15,30 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 # Adobe's colour transform.
 _PLAIN_SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xE2, 0xEE, 0xFE})
 _QUANTIZATION, _SCAN = 0xDB, 0xDA
+_JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}  # by the number of components
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Chunks before the pixels that hold neither EXIF nor XMP (PNG, third edition, section 11).
 _PLAIN_CHUNKS = frozenset(b"PLTE bKGD cHRM gAMA hIST iCCP pHYs sBIT sRGB tIME tRNS".split())
 # Bit depth and colour type: all that the standard allows (section 11.2.1).
-_PNG_MODES = frozenset(
-    {(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2), (1, 3), (2, 3), (4, 3), (8, 3)}
-    | {(8, 4), (16, 4), (8, 6), (16, 6)}
-)
+_PNG_MODES = {
+    **{(bits, 0): "L" for bits in (2, 4, 8)},
+    **{(bits, 3): "P" for bits in (1, 2, 4, 8)},
+    **dict.fromkeys([(8, 2), (16, 2)], "RGB"),
+    **dict.fromkeys([(8, 4), (16, 4)], "LA"),
+    **dict.fromkeys([(8, 6), (16, 6)], "RGBA"),
+    (1, 0): "1",
+    (16, 0): "I;16",
+}
 
 
 class PlainSize(NamedTuple):
-    """Format by Pillow's name, and the size in pixels."""
+    """Format and mode by Pillow's names, and the size in pixels."""
 
     format: str
     width: int
     height: int
+    mode: str
 
 
 def plain_size(head: bytes) -> PlainSize | None:
@@ -60,7 +67,7 @@ def _jpeg_size(head: bytes) -> PlainSize | None:
             return size
         if marker in _FRAMES and size is None and _is_frame(body):
             height, width = (int.from_bytes(head[i : i + 2], "big") for i in (at + 5, at + 7))
-            size = PlainSize("JPEG", width, height)
+            size = PlainSize("JPEG", width, height, _JPEG_MODES[body[5]])
         elif marker not in _PLAIN_SEGMENTS or body.startswith(b"MPF\0"):
             return None
         elif marker == _QUANTIZATION and (len(body) % 65 or any(v >> 4 for v in body[::65])):
@@ -90,7 +97,7 @@ def _png_size(head: bytes) -> PlainSize | None:
             return None
         if kind == b"IHDR" and length == 13 and (head[at + 16], head[at + 17]) in _PNG_MODES:
             width, height = (int.from_bytes(head[i : i + 4], "big") for i in (at + 8, at + 12))
-            size = PlainSize("PNG", width, height)
+            size = PlainSize("PNG", width, height, _PNG_MODES[head[at + 16], head[at + 17]])
         elif kind not in _PLAIN_CHUNKS:
             return None
         at = end

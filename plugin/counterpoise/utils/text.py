@@ -5,10 +5,16 @@ see :func:`typographic`.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 #: What stands for a value that there is none of.
 NONE = "-"
+
+# Control characters, surrogates, separators of lines and paragraphs, and of the format characters
+# those that turn the direction of what follows (others, such as joiners, are part of words).
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -60,6 +66,24 @@ def listed(items: Sequence[str], most: int) -> str:
 def sentence(text: str) -> str:
     """Write the first letter in capitals, and end with a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def printable(text: str, lines: bool = True) -> str:
+    """Write what would drive a terminal or cannot be written as an escape such as ``\\x1b``.
+
+    That is: control characters, among them those of escape sequences, marks that turn the direction
+    of the text, and the lone surrogates that stand for bytes of a file name which are not UTF-8.
+
+    Args:
+        text: that holds names of files or classes.
+        lines: keep line breaks and tabs, for a text of several lines.
+    """
+    kept = "\n\t" if lines else ""
+    return "".join(ascii(c)[1:-1] if c not in kept and _is_unprintable(c) else c for c in text)
+
+
+def _is_unprintable(character: str) -> bool:
+    return character in _TURNING or unicodedata.category(character) in _UNPRINTABLE
 
 
 def typographic(text: str) -> str:

@@ -53,6 +53,8 @@ def load_yaml(text: str, loader: type[yaml.SafeLoader] = StrictLoader) -> Any:
         values = _expanded_size(tree, {})
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply, or refers to itself") from error
+    except ValueError as error:  # a number of thousands of digits, a date that does not exist
+        raise yaml.YAMLError(f"it holds a value that cannot be read: {error}") from error
     if values > MAX_VALUES:
         raise yaml.YAMLError(
             f"with its aliases written out it holds {values:.2g} values, more than {MAX_VALUES:,}"

@@ -1,0 +1,55 @@
+"""Reading the pixels of an image as Detectron2 does, and those of more than 8 bits in full."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+from detectron2.data import detection_utils
+from detectron2.utils.file_io import PathManager
+from PIL import Image, ImageOps
+
+from counterpoise.utils.images import UnreadableImageError, check_shape
+from counterpoise.utils.pixels import is_deep, to_8_bits
+
+_read_8_bits = detection_utils.read_image
+
+
+def read_image(file_name: str, format: str | None = None) -> np.ndarray:
+    """Read an image by Detectron2's ``read_image``, unless it has more than 8 bits a sample.
+
+    Those are scaled by :func:`counterpoise.utils.pixels.to_8_bits`, where Detectron2 has Pillow cut
+    them off at 255, which makes them white.
+
+    Args:
+        file_name: of the image.
+        format: as of Detectron2's ``read_image``, whose parameter has this name.
+
+    Returns:
+        (H, W, 3) or (H, W, 1), uint8, in that format.
+
+    Raises:
+        UnreadableImageError: it cannot be decoded.
+    """
+    try:
+        with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+            check_shape(*image.size)
+            if is_deep(image.mode):
+                image.load()
+                with contextlib.suppress(Exception):  # Detectron2 takes broken EXIF data for none
+                    image = ImageOps.exif_transpose(image)
+                return detection_utils.convert_PIL_to_numpy(to_8_bits(image), format)
+        return _read_8_bits(file_name, format)
+    except Exception as error:  # Pillow's plugins raise anything on broken files
+        reason = str(error).strip() or type(error).__name__
+        raise UnreadableImageError(reason) from error
+
+
+@contextlib.contextmanager
+def reading_in_full() -> Iterator[None]:
+    """Let Detectron2's mapper read with :func:`read_image`: it has no method that reads."""
+    before = detection_utils.read_image
+    detection_utils.read_image = read_image
+    try:
+        yield
+    finally:
+        detection_utils.read_image = before
