@@ -34,12 +34,14 @@ SIZES = ((512, 4), (512, 81), (8192, 81), (8192, 1204))
 CLOCKS = {"cpu": time.thread_time, "wall": time.perf_counter}
 
 
-def sides(samples: int, classes: int) -> tuple[Tensor, dict[str, Callable[[Tensor], Tensor]]]:
+def sides(
+    samples: int, classes: int, device: str = "cpu"
+) -> tuple[Tensor, dict[str, Callable[[Tensor], Tensor]]]:
     """Random logits (N, C), and every way to a loss of them."""
-    logits = (3 * torch.randn(samples, classes)).requires_grad_()
-    targets = torch.randint(classes, (samples,))
-    weight = torch.rand(classes) + 0.5
-    nothing_ignored = torch.zeros(samples, dtype=torch.bool)
+    logits = (3 * torch.randn(samples, classes, device=device)).requires_grad_()
+    targets = torch.randint(classes, (samples,), device=device)
+    weight = torch.rand(classes, device=device) + 0.5
+    nothing_ignored = torch.zeros(samples, dtype=torch.bool, device=device)
     registered = ClassificationLoss(SoftmaxFocalROILoss(2.0), lambda: weight)
 
     def reference(z: Tensor) -> Tensor:

@@ -76,6 +76,8 @@ def training_step(cfg: CfgNode, images: list[dict]) -> Callable[[], float]:
     if trains_in_bfloat16(cfg):
         train_in_bfloat16(model, device)
     optimizer = build_optimizer(cfg, model)
+    float16 = cfg.SOLVER.AMP.ENABLED and not trains_in_bfloat16(cfg)
+    scaler = torch.amp.GradScaler(device.type, enabled=float16)
 
     def synchronize() -> float:
         if device.type != "cpu":
@@ -84,10 +86,12 @@ def training_step(cfg: CfgNode, images: list[dict]) -> Callable[[], float]:
 
     def step() -> float:
         started = synchronize()
-        loss = sum(model(images).values())
+        with torch.autocast(device.type, torch.float16, enabled=float16):
+            loss = sum(model(images).values())
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         return synchronize() - started
 
     return step

@@ -387,7 +387,7 @@ def test_an_unusable_image_is_named_whichever_picture_it_is_for(tmp_path, capsys
     for number in range(1, 8):
         path = data.parent / "images" / f"{number}.png"
         path.write_bytes(path.read_bytes()[:200] + b"IEND\xaeB`\x82")
-    arguments = ["DATALOADER.NUM_WORKERS", "0", *NO_TEST]
+    arguments = ["DATASETS.BAD_RECORDS", "refuse", "DATALOADER.NUM_WORKERS", "0", *NO_TEST]
     assert train_net(data, tmp_path / "out", *KEYS["mosaic"], *arguments) == 2
     error = capsys.readouterr().err
     assert ".png cannot be used" in error and len(error.strip().splitlines()) == 1

@@ -37,8 +37,8 @@ def test_only_the_documented_keys_are_added_to_detectron2s():
     assert sections == {
         "BALANCE.ROI_LOSS", "BALANCE.DENSE_LOSS", "BALANCE.CLASS_WEIGHTS", "BALANCE.ANCHOR_SAMPLER",
         "BALANCE.ROI_SAMPLER", "BALANCE.SCORE_THRESHOLDS", "DATASETS.BAD_RECORDS", "DATASETS.CACHE",
-        "DATASETS.VAL",
-        "MODEL.TORCHVISION",
+        "DATASETS.VAL", "MODEL.TORCHVISION", "BALANCE.CLASSIFIER", "BALANCE.PISA",
+        "BALANCE.RPN_LOSS",
     }  # fmt: skip
     assert ours.DATASETS.CUSTOM == {}
 

@@ -161,7 +161,7 @@ def test_detectron2s_own_key_is_honoured_and_its_effect_logged(tmp_path, monkeyp
         chosen.append(image_sampler(*arguments))
         return chosen[0]
 
-    monkeypatch.setattr("counterpoise.training.trainer.image_sampler", spy)
+    monkeypatch.setattr("counterpoise.training.loader.image_sampler", spy)
     with caplog.at_level(logging.INFO):
         BalancedTrainer.build_train_loader(cfg)
     assert isinstance(chosen[0], RepeatFactorTrainingSampler)

@@ -48,7 +48,7 @@ def test_each_stage_of_a_cascade_logs_its_own_proposals_of_all_steps():
     seen = [[] for _ in model.roi_heads.box_predictor]
     for predictor, kept in zip(model.roi_heads.box_predictor, seen, strict=True):
         predictor.cls_loss.register_forward_pre_hook(
-            lambda _module, inputs, kept=kept: kept.append(inputs)
+            lambda _module, inputs, kept=kept: kept.append(inputs[:2])
         )
     with EventStorage(PERIOD - 2) as storage:
         for iteration in (PERIOD - 2, PERIOD - 1):

@@ -173,7 +173,11 @@ def test_every_sampler_draws_from_packed_records_as_from_a_list(cfg, sampler):
 
 
 def test_a_test_loader_gives_every_record_once_and_in_order(cfg):
-    seen = [image["file_name"] for batch in loader_of_test_set(cfg, "left_val", torch.nn.Identity()) for image in batch]
+    seen = [
+        image["file_name"]
+        for batch in loader_of_test_set(cfg, "left_val", torch.nn.Identity())
+        for image in batch
+    ]
     assert seen == [record["file_name"] for record in DatasetCatalog.get("left_val")]
 
 

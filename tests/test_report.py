@@ -21,7 +21,7 @@ from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluation.error_types import classify_errors
 from counterpoise.evaluation.matching import match
-from counterpoise.evaluation.stored import write_inference
+from counterpoise.evaluation.stored import TestSet, write_inference
 from counterpoise.inference.evaluator import write_evaluations
 from counterpoise.pages.labels import label_points
 from counterpoise.reporting import Run, result_figures, write_report
@@ -32,6 +32,7 @@ from counterpoise.reporting.training_figures import class_loss_areas, rolling_me
 from counterpoise.training.class_loss_file import ClassLosses, append_class_losses
 from counterpoise.training.run_record import RunRecord
 from models import CONFIGS
+from runs import train_net
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = (SCRIPT, "$x$", "disc & <b>bar</b>", "never tested")
@@ -210,6 +211,20 @@ def test_the_page_follows_the_detections_and_not_the_file_of_the_evaluation(shap
     (shapes / "evaluation.json").write_text("{}")
     expected = Run(shapes).test_set("shapes_val").evaluate()
     assert f"is {expected.AP:.1f} (95" in page_of(shapes)
+
+
+def test_results_that_the_evaluation_hands_over_are_not_computed_again(shapes, monkeypatch):
+    expected = write_report(shapes).read_text()
+    known = {"shapes_val": Run(shapes).test_set("shapes_val").evaluate()}
+    monkeypatch.setattr(TestSet, "evaluate", lambda self: pytest.fail("computed again"))
+    assert write_report(shapes, known=known).read_text() == expected
+
+
+def test_a_training_does_not_compute_its_results_again_for_the_page(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(TestSet, "evaluate", lambda self: pytest.fail("computed again"))
+    assert train_net(run[0], tmp_path / "out", "SOLVER.MAX_ITER", "1") == 0
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
+    assert train_net(run[0], tmp_path / "out", "--eval-only", *weights) == 0
 
 
 def test_a_config_that_is_not_whole_is_no_baseline(shapes):

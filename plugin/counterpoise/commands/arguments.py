@@ -28,8 +28,8 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     builders = (
-        _train, _ablate, _inspect, _batches, _thresholds, _predict, _export, _report, _compare,
-        _curves, _replay,
+        _train, _ablate, _inspect, _batches, _thresholds, _predict, _export, _report, _review,
+        _compare, _curves, _replay,
     )  # fmt: skip
     for add in builders:
         add(commands)
@@ -194,9 +194,9 @@ def _inspect(commands: Any) -> None:
         "inspect",
         "count, measure and check a dataset, and recommend settings",
         "Class counts, box sizes against the model's anchors, co-occurrence, invalid annotations, "
-        "files shared by splits, class weights, repeat factors, and a recommendation with the "
-        "config lines to copy. The anchors are those of the config's model, or of R50-FPN without "
-        "a config. Writes inspect.json and inspect.html.",
+        "files shared by splits, images that look alike in two of them, class weights, repeat "
+        "factors, and a recommendation with the config lines to copy. The anchors are those of the "
+        "config's model, or of R50-FPN without a config. Writes inspect.json and inspect.html.",
         "counterpoise inspect path/to/dataset\n"
         "counterpoise inspect bccd_train --config-file quick/focal_weights.yaml \\\n"
         "    --config-file datasets/bccd.yaml --out output/inspect/bccd\n",
@@ -344,6 +344,41 @@ def _report(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="page to write (default RUN/report.html)"
     )
+
+
+def _review(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "review",
+        "find labels that a trained model contradicts",
+        "Find overlooked objects, badly placed boxes and swapped classes: the places where "
+        "confident detections and labels disagree, by descending score. Reviews the test sets "
+        "whose detections the run keeps, or with --dataset runs the model over another one. "
+        "Writes DATASET/review.html with pictures and DATASET/review.json, a COCO dataset of "
+        "suggestions.",
+        "counterpoise review output/bccd\n"
+        "counterpoise review output/bccd --dataset bccd_train --min-score 0.8\n",
+    )
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN", help="OUTPUT_DIR of a run that has evaluated"
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME",
+        help="dataset of the config to run the model over, such as its training set",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-score", type=float, default=0.5, metavar="S",
+        help="lowest score of a detection that counts (default 0.5)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pictures", type=_positive, default=50, metavar="N",
+        help="on the page, of each kind at most (default 50)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="for the folders (default RUN/review)"
+    )
+    _add_config_file(parser)
+    _add_overrides(parser, "MODEL.DEVICE cpu")
 
 
 def _compare(commands: Any) -> None:

@@ -23,7 +23,7 @@ def config_of(args: argparse.Namespace) -> CfgNode:
         for name in ("config.yaml", "model_final.pth"):
             if not (folder / name).is_file():
                 raise UserError(
-                    f"--run {folder} has no {name}: give the OUTPUT_DIR of a finished training"
+                    f"{folder} has no {name}: give the OUTPUT_DIR of a finished training"
                 )
         files.insert(0, folder / "config.yaml")
         overrides = ["MODEL.WEIGHTS", str(folder / "model_final.pth"), *overrides]

@@ -76,7 +76,7 @@ def collect_proposals(cfg: CfgNode, max_images: int) -> tuple[Tensor, Tensor]:
     collected: list[tuple[Tensor, Tensor]] = []
 
     def record(_: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
-        logits, gt_classes = inputs
+        logits, gt_classes, *_ = inputs
         kept = gt_classes >= 0
         collected.append((logits[kept].cpu(), gt_classes[kept].cpu()))
 

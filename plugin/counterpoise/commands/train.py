@@ -197,11 +197,12 @@ def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
         if not args.eval_only:
             trainer.resume_or_load(resume=args.resume, force=args.force)
     if args.eval_only:
-        results = evaluate(cfg, model, training)
+        results, evaluations = evaluate(cfg, model, training)
     else:
         trainer.train()
+        evaluations = trainer.evaluations
     if comm.is_main_process() and cfg.DATASETS.TEST:
-        logger.info("Report written to %s", write_report(out))
+        logger.info("Report written to %s", write_report(out, known=evaluations))
         if args.eval_only:
             verify_results(cfg, results)
 

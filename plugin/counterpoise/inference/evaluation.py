@@ -16,6 +16,7 @@ from counterpoise.datasets import ClassCounts, load_dataset
 from counterpoise.datasets.counting import loader_dataset, read_once
 from counterpoise.datasets.mapper import CheckedMapper
 from counterpoise.errors import UserError
+from counterpoise.evaluation import Evaluation
 from counterpoise.evaluation.proposals import ProposalResult
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.augmentation import with_augmentation
@@ -32,7 +33,9 @@ LOW_RECALL = 10.0
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> dict[str, Any]:
+def evaluate(
+    cfg: CfgNode, model: nn.Module, training: ClassCounts | None
+) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     """Evaluate a model on ``DATASETS.TEST``.
 
     Prints a table per test set and writes ``OUTPUT_DIR/evaluation.json`` and the folder
@@ -44,7 +47,8 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
         training: counts over the training set, for the table.
 
     Returns:
-        Detectron2's nested results, ``{"bbox": {"AP": ...}}``, by dataset where there are several.
+        Detectron2's nested results, ``{"bbox": {"AP": ...}}``, by dataset where there are several,
+        and the full results by dataset, on the main process alone.
 
     Raises:
         UserError: a test set has other classes than the model.
@@ -77,7 +81,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, training: ClassCounts | None) -> di
         path = Path(cfg.OUTPUT_DIR, FILE_NAME)
         write_evaluations(results, path)
         logger.info("Evaluation written to %s", path)
-    return next(iter(metrics.values())) if len(metrics) == 1 else metrics
+    return next(iter(metrics.values())) if len(metrics) == 1 else metrics, results
 
 
 def _warn_of_proposals(name: str, proposals: ProposalResult | None) -> None:

@@ -18,10 +18,8 @@ from counterpoise.evaluation.operating_points import (
     precision_threshold,
     recall_threshold,
 )
-from counterpoise.inference.augmentation import with_augmentation
-from counterpoise.inference.evaluation import load_for_evaluation, test_loader
-from counterpoise.inference.evaluator import PerClassEvaluator
-from counterpoise.inference.loop import infer
+from counterpoise.inference.dataset import detections_on
+from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.modeling.weight_sources import head_section
 
 
@@ -54,19 +52,15 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     Raises:
         UserError: the checkpoint or a dataset cannot be used, or no dataset has a box.
     """
-    model = with_augmentation(cfg, load_for_evaluation(cfg)[0])
+    model = load_for_evaluation(cfg)[0]
     truth: dict[str, list[dict]] = {"images": [], "annotations": []}
     results = []
     for name in cfg.DATASETS.VAL:
-        evaluator = PerClassEvaluator(name)
-        loader = test_loader(cfg, name, model)
-        for inputs, outputs in infer(model, loader, len(evaluator.ground_truth["images"]), name):
-            evaluator.process(inputs, outputs)
-        coco = evaluator.ground_truth
+        coco, found = detections_on(cfg, model, name)
         # Two datasets may number their images alike.
         truth["images"] += _numbered(coco["images"], "id", name)
         truth["annotations"] += _numbered(coco["annotations"], "image_id", name)
-        results += _numbered(evaluator.detections, "image_id", name)
+        results += _numbered(found, "image_id", name)
         truth["categories"] = coco["categories"]
     parsed = parse_ground_truth(truth)
     if parsed.ignored.all():

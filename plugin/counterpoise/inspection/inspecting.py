@@ -21,6 +21,7 @@ from counterpoise.inspection.ground_truth import (
     read_ground_truth,
     without_ignored,
 )
+from counterpoise.inspection.near_duplicates import find_near_duplicates
 from counterpoise.inspection.recommendation import combined_config, recommend
 from counterpoise.inspection.results import Inspection, InvalidAnnotations, Split
 from counterpoise.inspection.target import Target
@@ -35,7 +36,7 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
     Args:
         target: of :func:`find_target`.
         cfg: of :func:`counterpoise.config.loading.load_config`; its model gives the anchors.
-        track: wraps the files to hash, to show progress.
+        track: wraps the files to read, to show progress.
 
     Raises:
         UserError: a dataset cannot be read, or the model cannot be built.
@@ -61,6 +62,7 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
     filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     least_frequency, factors = repeat_factors(with_crowds, filter_empty)
     sizes, all_sizes = class_sizes(truth)
+    files = {name: own.file_names for name, own in truths.items()}
     splits = tuple(
         _split(name, role, truths[name], reports.get(name)) for name, role in target.splits.items()
     )
@@ -74,9 +76,8 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         anchors=compare_with_anchors(truth, setting) if setting and has_boxes else None,
         cooccurrence=cooccurrence(truth),
         invalid_annotations=_invalid_annotations(reports),
-        duplicate_files=find_duplicate_files(
-            {name: own.file_names for name, own in truths.items()}, track
-        ),
+        duplicate_files=find_duplicate_files(files, track),
+        near_duplicates=find_near_duplicates(files, track),
         weights=weights_by_rule([c.boxes for c in splits[0].classes], cfg) if has_boxes else (),
         least_frequency=least_frequency,
         repeat_factors=factors,

@@ -94,6 +94,13 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
                 f"Files of {shared.first} with the same bytes as one of {shared.second}: "
                 f"{shared.images}. A score on images that were trained on says nothing.",
             )
+    for similar in inspection.near_duplicates.similar:
+        yield Recommendation(
+            f"Keep what looks alike in {similar.first} or {similar.second}, not in both",
+            f"Images of {similar.second} that look like one of {similar.first}: "
+            f"{len(similar.pairs)} of {similar.compared}. Augmented copies and frames of one video "
+            "belong into one split, or the score on the other is too high.",
+        )
     subject = inspection.subject
     if subject.empty_images:
         share = subject.empty_images / subject.images

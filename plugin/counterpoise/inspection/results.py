@@ -168,6 +168,40 @@ class DuplicateFiles:
 
 
 @dataclass(frozen=True)
+class SimilarFiles:
+    """Images of a split that look like one of another split.
+
+    Attributes:
+        first, second: names of the splits.
+        compared: images of `second`.
+        pairs: a file of `second`, the file of `first` most like it, and the bits of 256 in which
+            their hashes differ; each file of `second` once.
+    """
+
+    first: str
+    second: str
+    compared: int
+    pairs: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Images that look alike in two splits, without files of the same bytes.
+
+    Attributes:
+        images: that were compared; 0 where there is one split only.
+        sampled: splits with so many images that only a part of them was compared.
+        unreadable: files that could not be decoded.
+        similar: one entry per two splits with such images.
+    """
+
+    images: int
+    sampled: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    similar: tuple[SimilarFiles, ...]
+
+
+@dataclass(frozen=True)
 class Sample:
     """An image that shows a rare class.
 
@@ -208,13 +242,14 @@ class Inspection:
         format: ``voc``, ``yolo``, ``coco``, or None for a dataset that Detectron2 registers.
         class_names: in the order of the category ids.
         splits: the inspected one first. All that follows is about that one, but for
-            `invalid_annotations` and `duplicate_files`.
+            `invalid_annotations`, `duplicate_files` and `near_duplicates`.
         sizes: per class.
         all_sizes: of all boxes together.
         anchors: None where the model has no such anchors, or the split no boxes.
         cooccurrence: (K, K), images that hold both classes; the diagonal has the images per class.
         invalid_annotations: what was left out, by source; empty where nothing was checked.
         duplicate_files: files that occur more than once.
+        near_duplicates: images of two splits that look alike.
         weights: by rule; empty without boxes.
         least_frequency: share of images that hold the rarest class that has any; repeat-factor
             sampling does nothing for thresholds up to it. None without boxes.
@@ -235,6 +270,7 @@ class Inspection:
     cooccurrence: tuple[tuple[int, ...], ...]
     invalid_annotations: tuple[InvalidAnnotations, ...]
     duplicate_files: DuplicateFiles
+    near_duplicates: NearDuplicates
     weights: tuple[RuleWeights, ...]
     least_frequency: float | None
     repeat_factors: tuple[RepeatFactors, ...]

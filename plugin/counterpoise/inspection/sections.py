@@ -9,6 +9,7 @@ from counterpoise.inspection.figures import (
     draw_sample,
     draw_sizes,
 )
+from counterpoise.inspection.near_duplicates import MOST_IMAGES
 from counterpoise.inspection.recommendation import as_yaml
 from counterpoise.inspection.results import Inspection, Sizes
 from counterpoise.pages.rendering import render
@@ -59,6 +60,7 @@ def _sections(inspection: Inspection, page: bool) -> list[Section]:
         ("repeat", "Repeat-factor sampling", _repeat_factors),
         ("invalid", "Invalid annotations", _invalid_annotations),
         ("duplicate-files", "Files that occur twice", _duplicate_files),
+        ("near-duplicates", "Images that look alike in two splits", _near_duplicates),
         ("samples", "The rarest classes", _samples),
         ("recommendation", "Recommendation", _recommendation),
     ]
@@ -267,12 +269,51 @@ def _duplicate_files(inspection: Inspection, page: bool) -> Iterator[Part]:
             yield _examples([f"{first} = {second}" for first, second in shared.pairs])
     if not duplicates.shared:
         yield Text(
-            f"None among {duplicates.files} files. They are compared by their bytes: neighbouring "
-            "frames of one video are not found."
+            f"None among {counted(duplicates.files, 'file')}, which are compared by their bytes."
         )
     if unreadable := duplicates.unreadable:
         yield Text(f"{counted(len(unreadable), 'file')} could not be read:", "note")
         yield _examples(unreadable, most=len(unreadable) if page else _EXAMPLES)
+
+
+def _near_duplicates(inspection: Inspection, page: bool) -> Iterator[Part]:
+    found = inspection.near_duplicates
+    if len(inspection.splits) < 2:
+        yield Text("Not compared: there is one split only.")
+        return
+    yield Text(
+        "Images that are compared by their looks: other encodings, sizes and brightness, mirrored "
+        "and turned copies and the frames of a still camera are found, crops and the frames of a "
+        "moving camera are not."
+    )
+    if found.similar:
+        rows = [
+            (
+                s.second,
+                s.first,
+                str(len(s.pairs)),
+                str(s.compared),
+                percent(len(s.pairs) / s.compared),
+            )
+            for s in found.similar
+        ]
+        headers = ("images of", "look like one of", "images", "compared", "share")
+        yield Table(headers, rows, left=frozenset({0, 1}))
+    else:
+        yield Text(f"None among {counted(found.images, 'image')}.")
+    for similar in found.similar:
+        if page:
+            rows = [(own, other, str(bits)) for own, other, bits in similar.pairs]
+            headers = (similar.second, similar.first, "bits apart, of 256")
+            table = Table(headers, rows, left=frozenset({0, 1}), style="files")
+            summary = f"{similar.second} and {similar.first}: {len(rows)}"
+            yield Fold(summary, [table], is_open=len(rows) <= _MOST_UNFOLDED)
+        else:
+            yield _examples([f"{own} ~ {other}" for own, other, _ in similar.pairs])
+    for name in found.sampled:
+        yield Text(f"Of {name} only {MOST_IMAGES} images were compared, evenly spaced.", "note")
+    if found.unreadable:
+        yield Text(f"{counted(len(found.unreadable), 'image')} could not be decoded.", "note")
 
 
 def _examples(lines: Sequence[str], most: int = _EXAMPLES) -> Text:

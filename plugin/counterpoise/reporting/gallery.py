@@ -1,4 +1,4 @@
-"""Pictures of a detector's worst errors: confident false positives, and missed boxes."""
+"""Pictures of a detector's worst errors, and of labels that it contradicts."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,6 +8,7 @@ from PIL import Image
 from counterpoise.datasets.reading import read_image
 from counterpoise.evaluation import ClassResult, GroundTruth
 from counterpoise.evaluation.error_types import ErrorType, ErrorTypes
+from counterpoise.evaluation.label_issues import IssueKind, LabelIssue
 from counterpoise.evaluation.matching import ClassMatches, iou
 from counterpoise.evaluation.results import training_count
 from counterpoise.evaluation.stored import TestSet
@@ -19,13 +20,14 @@ from counterpoise.utils.images import UnreadableImageError
 #: Pictures, and the image files that could not be read.
 Found = tuple[list[Picture], list[str]]
 
-TRUTH_COLOUR, DETECTION_COLOUR = COLOURS[0], COLOURS[1]
+TRUTH_COLOUR, DETECTION_COLOUR, QUESTION_COLOUR = COLOURS[:3]
 
 _SIDE = 300  # pixels of a picture's longer side
 _CONTEXT = 2.4  # side of the crop in sides of the box
 _MIN_CROP = 96  # pixels
 _MAX_BESIDE = 4  # boxes drawn beside the one in question
 _MISSED_IN_A_ROW = 3
+_MOST_LABELS = 30  # around a label in question
 
 
 #: A box XYWH with its label and colour.
@@ -89,6 +91,40 @@ def missed_boxes(
         marks = [box, *(_detection(test_set, d) for d in beside)]
         scenes.append((image, f"{box[1]}, missed", marks))
     return _drawn(scenes, truth)
+
+
+def label_issues(test_set: TestSet, issues: Sequence[LabelIssue]) -> Found:
+    """Show labels that detections contradict, in a colour of their own, with those around them.
+
+    Args:
+        test_set: of a run.
+        issues: in it, in the order of the pictures.
+    """
+    truth, found = test_set.ground_truth, test_set.detections
+    scenes: list[_Scene] = []
+    for issue in issues:
+        d = issue.detection
+        image = int(found.images[d])
+        others = np.flatnonzero(truth.images == image)
+        away = np.abs(_centres(truth.boxes[others]) - _centres(found.boxes[d])).max(axis=1)
+        nearest = others[np.argsort(away, kind="stable")][:_MOST_LABELS]
+        title = f"{issue.score:.2f}: {_what_the_label_says(truth, found.boxes[d], issue)}"
+        marks = [_detection(test_set, d), *(_box(truth, g) for g in nearest if g != issue.gt)]
+        if issue.gt >= 0:
+            marks.insert(1, (*_box(truth, issue.gt)[:2], QUESTION_COLOUR))
+        scenes.append((image, title, marks))
+    return _drawn(scenes, truth)
+
+
+def _what_the_label_says(truth: GroundTruth, box: np.ndarray, issue: LabelIssue) -> str:
+    if issue.kind == IssueKind.OVERLOOKED:
+        return "no label"
+    name = truth.class_names[truth.classes[issue.gt]]
+    return f"labelled {name}, IoU {iou(box, truth.boxes[issue.gt]):.2f}"
+
+
+def _centres(boxes: np.ndarray) -> np.ndarray:
+    return boxes[..., :2] + boxes[..., 2:] / 2
 
 
 def _box(truth: GroundTruth, gt: int) -> _Mark:

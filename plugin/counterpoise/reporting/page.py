@@ -28,15 +28,18 @@ FILE_NAME = "report.html"
 PICTURES = 12
 
 
-def write_report(run_dir: Path, out: Path | None = None) -> Path:
+def write_report(
+    run_dir: Path, out: Path | None = None, known: Mapping[str, Evaluation] | None = None
+) -> Path:
     """Write the page of a run that has evaluated.
 
-    All scores are computed from the detections that the run keeps. Parts whose file is missing are
-    left out, and the page says so.
+    Scores that are not known yet are computed from the detections that the run keeps. Parts whose
+    file is missing are left out, and the page says so.
 
     Args:
         run_dir: OUTPUT_DIR of the run.
         out: file to write; None takes ``report.html`` in `run_dir`.
+        known: results by test set, of the evaluation that has just written these detections.
 
     Returns:
         the file.
@@ -47,7 +50,8 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     run = Run(run_dir)
     limit = max(PICTURES // len(run.test_set_names), 4)
     test_sets = map(run.test_set, run.test_set_names)
-    results = [(test_set, test_set.evaluate()) for test_set in test_sets]
+    known = known or {}
+    results = [(each, known.get(each.name) or each.evaluate()) for each in test_sets]
     lead, notes, sections = [], [], []
     for test_set, result in results:
         name = test_set.name

@@ -18,6 +18,7 @@ from torch import nn
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.errors import RunStopped, UserError, did_you_mean
+from counterpoise.evaluation import Evaluation
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.inference.evaluation import check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
@@ -80,6 +81,7 @@ class BalancedTrainer(DefaultTrainer):
         self.stop = StopRequest()
         self.writers: list[EventWriter] = []
         self._resumed: Mapping[str, Any] = {}
+        self.evaluations: dict[str, Evaluation] = {}  # the latest by test set, on the main process
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
         log_class_table(self.table)
@@ -193,7 +195,9 @@ class BalancedTrainer(DefaultTrainer):
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         try:
             with random_state_kept(), weights, self.stop.at_once():
-                self._last_eval_results = evaluate(self.cfg, self.model, self.table.counts)
+                self._last_eval_results, self.evaluations = evaluate(
+                    self.cfg, self.model, self.table.counts
+                )
         except Stopped:
             self.checkpoints.save()
             raise

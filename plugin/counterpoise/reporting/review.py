@@ -1,0 +1,105 @@
+"""The labels that a detector contradicts, as a page of pictures and as a COCO file."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from counterpoise.evaluation.label_issues import (
+    IssueKind,
+    LabelIssue,
+    find_label_issues,
+    issues_as_coco,
+)
+from counterpoise.evaluation.stored import TestSet
+from counterpoise.pages.rendering import render
+from counterpoise.pages.sections import Gallery, Part, Section, Text, parts_as_text
+from counterpoise.reporting.gallery import label_issues
+from counterpoise.utils.files import write_atomically, write_json
+from counterpoise.utils.table import Table
+from counterpoise.utils.text import counted
+
+_MEANINGS = {
+    IssueKind.OVERLOOKED: "Overlooked objects: detections where no label is",
+    IssueKind.BADLY_PLACED: "Badly placed boxes: labels with a detection beside them",
+    IssueKind.SWAPPED: "Swapped classes: labels in whose place another class is detected",
+}
+
+
+def write_review(
+    test_set: TestSet, out: Path, min_score: float, pictures: int
+) -> tuple[list[Path], str]:
+    """Write ``review.json`` with all issues, and ``review.html`` with those of highest score.
+
+    Args:
+        test_set: labels and detections.
+        out: folder to write to.
+        min_score: lowest score of a detection that counts.
+        pictures: of each kind of issue, at most.
+
+    Returns:
+        both files, and a summary for the terminal.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    truth, found = test_set.ground_truth, test_set.detections
+    issues = find_label_issues(truth, found, min_score)
+    lead = list(_lead(test_set, issues, min_score))
+    sections = [
+        Section(kind.name.lower(), meaning, list(_pictures(test_set, issues, kind, pictures)))
+        for kind, meaning in _MEANINGS.items()
+    ]
+    page = render(f"Labels of {test_set.name} to review", lead, sections)
+    written = [
+        write_json(out / "review.json", issues_as_coco(truth, found, issues)),
+        # A file name of another encoding holds what UTF-8 does not.
+        write_atomically(out / "review.html", page.encode(errors="replace")),
+    ]
+    return written, parts_as_text(lead)
+
+
+def _lead(test_set: TestSet, issues: Sequence[LabelIssue], min_score: float) -> Iterator[Part]:
+    truth, found = test_set.ground_truth, test_set.detections
+    yield Text(
+        f"{counted(len(issues), 'place')} in {counted(truth.num_images, 'image')} of "
+        f"{test_set.name} where its {counted(len(truth.boxes), 'label')} and the "
+        f"{counted(int((found.scores >= min_score).sum()), 'detection')} of score {min_score:g} "
+        "and above disagree."
+    )
+    rows = [
+        (name, *(str(_count(test_set, issues, k, kind)) for kind in _MEANINGS))
+        for k, name in enumerate(truth.class_names)
+    ]
+    yield Table(("detected class", *(kind.value for kind in _MEANINGS)), rows)
+    yield Text(
+        "The highest score comes first. It ranks: how many of the first are right is for the eye "
+        "to say.",
+        "note",
+    )
+
+
+def _count(test_set: TestSet, issues: Sequence[LabelIssue], k: int, kind: IssueKind) -> int:
+    classes = test_set.detections.classes
+    return sum(issue.kind == kind and classes[issue.detection] == k for issue in issues)
+
+
+def _pictures(
+    test_set: TestSet, issues: Sequence[LabelIssue], kind: IssueKind, limit: int
+) -> Iterator[Part]:
+    own = [issue for issue in issues if issue.kind == kind]
+    if not own:
+        yield Text("There are none.")
+        return
+    shown, unreadable = label_issues(test_set, own[:limit])
+    yield Text(
+        f"The first {len(shown)} of {len(own)}, the others being in `review.json`. Labels are "
+        "blue, the one in question is green, and the detection is orange.",
+        "note",
+    )
+    if shown:
+        yield Gallery(shown)
+    if unreadable:
+        yield Text(
+            f"Left out: {counted(len(unreadable), 'image')} that cannot be read, such as "
+            f"{unreadable[0]}.",
+            "note",
+        )
