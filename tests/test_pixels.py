@@ -11,7 +11,7 @@ from PIL import Image
 
 from counterpoise.config.keys import add_counterpoise_config
 from counterpoise.datasets.composer import UnusableImage
-from counterpoise.datasets.mapper import UNREADABLE, CheckedMapper
+from counterpoise.datasets.mapper import MOST_IN_A_ROW, UNREADABLE, CheckedMapper
 from counterpoise.datasets.reading import read_image
 from counterpoise.runtime.images import read_pixels
 from counterpoise.utils.images import UnreadableImageError, read_image_header, remarks_on_pixels
@@ -108,7 +108,15 @@ def test_a_damaged_image_is_left_out_of_a_training_and_named_once(tmp_path, capl
     mapper.skip_unusable = True
     with caplog.at_level(logging.WARNING, "counterpoise"):
         assert mapper(record) is None and mapper(record) is None
-    assert [r.getMessage().count(record["file_name"]) for r in caplog.records] == [1]
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1 and record["file_name"] in warnings[0]
+
+
+def test_a_training_without_a_usable_image_ends_in_a_sentence_instead_of_searching_on(tmp_path):
+    record, mapper = damaged(tmp_path / "a.png"), CheckedMapper(config(), is_train=True)
+    mapper.skip_unusable = True
+    with pytest.raises(UnusableImage, match="repair the image"):
+        [mapper(record) for _ in range(MOST_IN_A_ROW)]
 
 
 def test_a_damaged_image_is_evaluated_as_one_without_detections(tmp_path):

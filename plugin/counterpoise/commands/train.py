@@ -27,10 +27,12 @@ from counterpoise.commands.processes import (
 )
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
+from counterpoise.datasets import load_dataset
 from counterpoise.errors import UserError
 from counterpoise.evaluation import stored
 from counterpoise.inference import evaluator
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
+from counterpoise.inspection.duplicate_files import warn_of_shared_files
 from counterpoise.modeling import score_thresholds
 from counterpoise.reporting import metrics_file, page, write_report
 from counterpoise.training import class_loss_file, run_record
@@ -191,6 +193,7 @@ def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
             else:
                 record = RunRecord(args.typed, tuple(args.config_file), cfg.SEED)
                 trainer = BalancedTrainer(cfg, record)
+                _warn_of_trained_test_images(cfg)
         if not args.eval_only:
             trainer.resume_or_load(resume=args.resume, force=args.force)
     if args.eval_only:
@@ -202,6 +205,19 @@ def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
         logger.info("Report written to %s", write_report(out, known=evaluations))
         if args.eval_only:
             verify_results(cfg, results)
+
+
+def _warn_of_trained_test_images(cfg: CfgNode) -> None:
+    if not comm.is_main_process():
+        return
+    files = {
+        name: [record["file_name"] for record in load_dataset(name)[0]]
+        for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    }
+    training = [file for name in cfg.DATASETS.TRAIN for file in files[name]]
+    for name in cfg.DATASETS.TEST:
+        both = f"{', '.join(cfg.DATASETS.TRAIN)} and {name}"
+        warn_of_shared_files(training, files[name], both)
 
 
 def import_file(path: Path) -> None:

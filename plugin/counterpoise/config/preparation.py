@@ -112,7 +112,14 @@ def _check_dataset_names(
 ) -> None:
     custom = dataset_names(specs)
     for split in used:
-        for name in cfg.DATASETS[split]:
+        names = list(cfg.DATASETS[split])
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"DATASETS.{split} names '{twice}' twice: name it once; to show images more often, "
+                "use BALANCE.IMAGE_SAMPLER or a longer SOLVER.MAX_ITER"
+            )
+        for name in names:
             if name not in custom and name not in DatasetCatalog:
                 known = custom or DatasetCatalog.list()
                 raise UserError(f"DATASETS.{split} names '{name}', {did_you_mean(name, known)}")

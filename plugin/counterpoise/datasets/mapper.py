@@ -21,6 +21,9 @@ from counterpoise.utils.images import UnreadableImageError
 #: Set in what a model takes where the image could not be read and a blank one stands for it.
 UNREADABLE = "unreadable"
 
+#: Unusable images one after the other with which a data set is given up.
+MOST_IN_A_ROW = 50
+
 _logger = logging.getLogger("counterpoise.datasets")
 
 
@@ -48,6 +51,7 @@ class CheckedMapper(DatasetMapper):
         """
         super().__init__(cfg, is_train=is_train)
         self._said: set[str] = set()
+        self._in_a_row = 0
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
         """Read and transform one image, as :class:`DatasetMapper` does.
@@ -58,18 +62,21 @@ class CheckedMapper(DatasetMapper):
 
         Raises:
             UnusableImage: the image cannot be decoded or has another size than stated, and
-                :attr:`skip_unusable` is off.
+                :attr:`skip_unusable` is off or hardly any image can be used.
         """
         try:
-            return self._mapped(dataset_dict)
+            mapped = self._mapped(dataset_dict)
         except UnusableImage as error:
-            if not self.skip_unusable:
+            self._in_a_row += 1
+            if not self.skip_unusable or self._in_a_row == MOST_IN_A_ROW:
                 raise
             after = "left out of the training" if self.is_train else "taken to show nothing"
             if str(error) not in self._said:
                 self._said.add(str(error))
                 _logger.warning("%s; until then it is %s", error, after)
             return None if self.is_train else self._blank(dataset_dict)
+        self._in_a_row = 0
+        return mapped
 
     def _mapped(self, record: dict[str, Any]) -> dict[str, Any]:
         if self.compose is not None and PLAIN not in record:

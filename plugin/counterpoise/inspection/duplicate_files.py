@@ -1,14 +1,66 @@
 """Files that hold the same bytes, in two splits or twice in one."""
 
 import hashlib
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
 from counterpoise.inspection.results import DuplicateFiles, SharedFiles
+from counterpoise.utils.text import printable
+
+_HEAD = 4096  # bytes that tell most files of one size apart
+
+logger = logging.getLogger(__name__)
 
 Track = Callable[[Sequence[str]], Iterable[str]]
+
+
+def warn_of_shared_files(training: Iterable[str], test: Iterable[str], where: str) -> None:
+    """Log how many files of a test set are in the training set as well, by content.
+
+    Size and beginning tell most files apart, so that few are read as a whole.
+
+    Args:
+        training, test: files.
+        where: the names of both sets, for the message.
+    """
+    groups = [dict.fromkeys(training), dict.fromkeys(test)]
+    for digest in (_size, _head, _whole):
+        keys = [{path: digest(path) for path in group} for group in groups]
+        common = set(keys[0].values()) & set(keys[1].values()) - {None}
+        groups = [{path: None for path, key in known.items() if key in common} for known in keys]
+    shared = list(groups[1])
+    if shared:
+        logger.warning(
+            "%s share files with the same content: %d of the test set, such as %s, are trained on, "
+            "so that its results are too good; `counterpoise inspect` lists them",
+            where, len(shared), printable(shared[0], lines=False),
+        )  # fmt: skip
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _head(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HEAD)
+    except OSError:
+        return None
+
+
+def _whole(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def find_duplicate_files(
