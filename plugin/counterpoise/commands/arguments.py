@@ -28,8 +28,8 @@ def argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argum
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     builders = (
-        _train, _ablate, _inspect, _batches, _thresholds, _predict, _export, _report, _review,
-        _compare, _curves, _replay,
+        _train, _retrain_classifier, _ablate, _inspect, _batches, _calibrate, _thresholds,
+        _predict, _export, _report, _review, _compare, _curves, _replay,
     )  # fmt: skip
     for add in builders:
         add(commands)
@@ -99,6 +99,41 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
     _add_overrides(parser, "SOLVER.BASE_LR 0.01")
     parser.set_defaults(command="train")
     return parser
+
+
+def _retrain_classifier(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "retrain-classifier",
+        "train the last layer of a finished run again, balanced",
+        "Train the classification layer of a finished run for a tenth of its iterations on "
+        "balanced classes, while everything else stays as it is (cRT, arXiv:1910.09217). Writes "
+        "what a training writes, in a new folder.",
+        "counterpoise retrain-classifier --run output/aquarium\n"
+        "counterpoise retrain-classifier --run output/aquarium --balance images \\\n"
+        "    --out output/aquarium_images SOLVER.MAX_ITER 200\n"
+        "counterpoise compare output/aquarium output/aquarium_classifier\n",
+    )
+    parser.add_argument(
+        "--run", type=Path, dest="run_dir", metavar="DIR", required=True,
+        help="OUTPUT_DIR of a training: its config.yaml and model_final.pth",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="OUTPUT_DIR (default: that of --run + _classifier)"
+    )
+    parser.add_argument(
+        "--balance", choices=("weights", "images"), default="weights",
+        help="class weights by 1 / sqrt(boxes), or images drawn by a uniformly drawn class that "
+        "they show (default weights)",
+    )  # fmt: skip
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume", action="store_true", help="continue from the last checkpoint in --out"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
+    _add_import(parser)
+    _add_config_file(parser)
+    _add_overrides(parser, "SOLVER.BASE_LR 0.001")
 
 
 def _ablate(commands: Any) -> None:
@@ -213,6 +248,47 @@ def _inspect(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
     _add_config_file(parser)
     _add_overrides(parser, "INPUT.MIN_SIZE_TEST 480")
+
+
+def _calibrate(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "calibrate",
+        "choose how strongly scores follow the class counts, on DATASETS.VAL",
+        "Choose the exponent of NorCal or logit adjustment, which shift the logits of a trained "
+        "box head by the class counts of its training set, on DATASETS.VAL. The model runs once "
+        "over the images for all exponents. Prints AP by exponent with its difference from "
+        "exponent 0 and a 95 % interval, and the config keys to use.",
+        "counterpoise calibrate --run output/aquarium\n"
+        "counterpoise calibrate --run output/aquarium --method logit_adjustment --aim tail \\\n"
+        "    --exponents 0.25,0.5,1\n",
+    )
+    _add_run(parser)
+    parser.add_argument(
+        "--method", choices=("norcal", "logit_adjustment"), default="norcal",
+        help="value of BALANCE.CALIBRATION.NAME (default norcal)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exponents", type=_numbers, metavar="G,G,...",
+        default=[n / 10 for n in range(1, 11)],
+        help="to try beside 0 (default 0.1,0.2, ... 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--aim", choices=("AP", "tail"), default="AP",
+        help="choose the exponent of the highest AP, or of the highest AP of the half of the "
+        "classes with fewer training boxes (default AP)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_config_file(parser)
+    _add_overrides(parser, "DATASETS.VAL mine_val")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        message = f"is {text!r}, expected numbers with commas between, such as 0.25,0.5"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _batches(commands: Any) -> None:

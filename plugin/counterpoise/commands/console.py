@@ -57,7 +57,7 @@ def _execute(args: argparse.Namespace, program: str) -> int:
     try:
         if getattr(args, "model", None) is None:  # an exported model needs no Detectron2
             require_detectron2(program)
-        import_module(f"counterpoise.commands.{args.command}").run(args)
+        import_module(f"counterpoise.commands.{args.command.replace('-', '_')}").run(args)
         sys.stdout.flush()
     except (UserError, RunStopped) as error:
         # A loader or GPU process hands its error on with the traceback as text, the sentence last.

@@ -8,6 +8,7 @@ import copy
 
 from detectron2.config import CfgNode, get_cfg
 
+from counterpoise.balance.calibration import METHODS
 from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
 from counterpoise.balance.image_sampling import MEDIAN
 from counterpoise.balance.image_sampling import RULES as IMAGE_RULES
@@ -525,6 +526,31 @@ SECTIONS = (
         ),
     ),
     Section(
+        "BALANCE.CALIBRATION",
+        "Scores of a trained model, adjusted by the class counts of its training set (the heads of "
+        "`BALANCE.ROI_LOSS`). It acts wherever the model detects, and never on its training.",
+        (
+            Key(
+                "NAME",
+                "none",
+                "`norcal`: the exponential of a class's logit is divided by its number of training "
+                "boxes, in units of their geometric mean, to the power of `EXPONENT`. "
+                "`logit_adjustment`: `EXPONENT` times the logarithm of the class's share of the "
+                "boxes is subtracted from its logit. The background's logit stays.",
+                Choices(("none", *METHODS)),
+                "arXiv:2107.02170; arXiv:2007.07314, eq. 9",
+            ),
+            Key(
+                "EXPONENT",
+                0.0,
+                "How strongly; 0 changes nothing. `counterpoise calibrate` chooses it on "
+                "`DATASETS.VAL`.",
+                Interval(0),
+                "arXiv:2107.02170",
+            ),
+        ),
+    ),
+    Section(
         "BALANCE",
         "Thresholds of a trained model.",
         (
@@ -567,8 +593,9 @@ SECTIONS = (
             Key(
                 "VAL",
                 (),
-                "Datasets to choose score thresholds on (`counterpoise thresholds`); used for "
-                "nothing else.",
+                "Datasets to choose score thresholds (`counterpoise thresholds`) and "
+                "`BALANCE.CALIBRATION.EXPONENT` (`counterpoise calibrate`) on; used for nothing "
+                "else.",
             ),
         ),
     ),
@@ -682,6 +709,15 @@ LAUNCHER_SECTIONS = (
                 "0.00025 and does not see the scale of a loss.",
                 Choices(("SGD", "AdamW")),
                 "`AdamW`: arXiv:1711.05101",
+            ),
+            Key(
+                "TRAINABLE",
+                "all",
+                "What is trained: `all`, or the `classifier`, the last classification layer "
+                "(`cls_score`), while every other parameter and the statistics of batch norms stay "
+                "as `MODEL.WEIGHTS` has them. `counterpoise retrain-classifier` sets it.",
+                Choices(("all", "classifier")),
+                "`classifier`: arXiv:1910.09217, section 4 (cRT)",
             ),
             Key(
                 "NON_FINITE",

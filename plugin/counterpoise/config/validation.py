@@ -330,6 +330,7 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             "CLASSIFIER": "MODEL.ROI_HEADS.NAME",
             "PISA": "MODEL.ROI_HEADS.NAME",
             "SCORE_THRESHOLDS": "MODEL.ROI_HEADS.NAME",
+            "CALIBRATION": "MODEL.ROI_HEADS.NAME",
             "DENSE_LOSS": architecture,
         }
         balanced = DETECTRON2_COMPONENTS | {"PrecomputedProposals": "BalancedRPN"}
@@ -339,9 +340,12 @@ def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
             if value_at(cfg, key) in balanced
         }
     unread = dict.fromkeys(
-        ("ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER", "RPN_LOSS", "CLASSIFIER", "PISA"),
+        (
+            "ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER", "RPN_LOSS", "CLASSIFIER", "PISA",
+            "CALIBRATION",
+        ),
         (architecture, "GeneralizedRCNN"),
-    )
+    )  # fmt: skip
     dense = cfg.BALANCE.DENSE_LOSS
     if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
         unread |= dict.fromkeys(

@@ -180,7 +180,7 @@ def thresholds_of(model: nn.Module, num_classes: int) -> Tensor:
 def class_probabilities(predictor: FastRCNNOutputLayers, logits: Tensor) -> Tensor:
     """Probabilities (R, K + 1) as the predictor's own ``predict_probs`` gives them."""
     if isinstance(predictor, BalancedFastRCNNOutputLayers):
-        return predictor.cls_loss.loss.probabilities(logits)
+        return predictor.probabilities(logits)
     return logits.sigmoid() if predictor.use_sigmoid_ce else logits.softmax(dim=-1)
 
 

@@ -58,9 +58,9 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     for name in cfg.DATASETS.VAL:
         coco, found = detections_on(cfg, model, name)
         # Two datasets may number their images alike.
-        truth["images"] += _numbered(coco["images"], "id", name)
-        truth["annotations"] += _numbered(coco["annotations"], "image_id", name)
-        results += _numbered(found, "image_id", name)
+        truth["images"] += numbered(coco["images"], "id", name)
+        truth["annotations"] += numbered(coco["annotations"], "image_id", name)
+        results += numbered(found, "image_id", name)
         truth["categories"] = coco["categories"]
     parsed = parse_ground_truth(truth)
     if parsed.ignored.all():
@@ -102,7 +102,7 @@ def choose(
     return chosen
 
 
-def overlaps(cfg: CfgNode) -> list[str]:
+def overlaps(cfg: CfgNode, chosen: str = "thresholds") -> list[str]:
     """Warn of images of ``DATASETS.VAL`` that are in ``DATASETS.TEST`` or ``TRAIN`` too.
 
     A dataset that cannot be read is skipped: thresholds are also chosen where the training images
@@ -110,6 +110,7 @@ def overlaps(cfg: CfgNode) -> list[str]:
 
     Args:
         cfg: prepared with the split VAL.
+        chosen: what is chosen on these images, for the sentence.
 
     Returns:
         one sentence per split that shares images.
@@ -117,7 +118,7 @@ def overlaps(cfg: CfgNode) -> list[str]:
     own = {record["file_name"] for name in cfg.DATASETS.VAL for record in load_dataset(name)[0]}
     warnings = []
     for split, consequence in (
-        ("TEST", "thresholds chosen on test images make the test's precision and recall too good"),
+        ("TEST", f"{chosen} chosen on test images make the test's results too good"),
         ("TRAIN", "the model has learned from these images, so its scores there are too high"),
     ):
         other = set()
@@ -140,5 +141,6 @@ def default_threshold(cfg: CfgNode) -> float:
     return float(cfg.MODEL[head_section(cfg)].SCORE_THRESH_TEST)
 
 
-def _numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:
+def numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:
+    """Copies of records whose image numbers are told apart by dataset."""
     return [{**record, key: f"{dataset}/{record[key]}"} for record in records]

@@ -16,7 +16,9 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.calibration import Calibration
 from counterpoise.modeling.cosine_classifier import CosineClassifier
+from counterpoise.modeling.interfaces import ROILoss
 from counterpoise.modeling.prime_sample_attention import PrimeSampleAttention
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.roi_sampling import SampledROIHeads
@@ -38,6 +40,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         cls_loss: ClassificationLoss,
         cls_loss_weight: float = 1.0,
         score_thresholds: Tensor | None = None,
+        calibration: Calibration | None = None,
         cosine_scale: float | None = None,
         attention: PrimeSampleAttention | None = None,
         **kwargs: Any,
@@ -49,6 +52,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             cls_loss_weight: factor of the classification loss.
             score_thresholds: (K,), scores above which a detection is kept, before NMS, by class;
                 None keeps ``test_score_thresh``.
+            calibration: of the logits at inference; None leaves them as they are.
             cosine_scale: of a :class:`CosineClassifier` in place of the linear layer; None keeps
                 that.
             attention: PISA over the proposals; None for none.
@@ -61,6 +65,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         self.attention = attention
         self.cls_loss = cls_loss
         self.cls_loss_weight = cls_loss_weight
+        self.calibration = calibration
         if score_thresholds is not None:
             # Detectron2 compares scores (R, K) with it, which one number per class fits as well.
             del self.test_score_thresh
@@ -70,12 +75,15 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
         """Arguments of :class:`BalancedFastRCNNOutputLayers` from a config."""
         classifier = cfg.BALANCE.CLASSIFIER
+        cls_loss = ClassificationLoss.from_config(cfg)
+        refuse_calibration_of_sigmoids(cfg, cls_loss)
         return super().from_config(cfg, input_shape) | {
             "cosine_scale": float(classifier.SCALE) if classifier.NAME == "cosine" else None,
             "attention": PrimeSampleAttention.from_config(cfg),
-            "cls_loss": ClassificationLoss.from_config(cfg),
+            "cls_loss": cls_loss,
             "cls_loss_weight": float(cfg.BALANCE.ROI_LOSS.LOSS_WEIGHT),
             "score_thresholds": inference_thresholds(cfg, cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+            "calibration": Calibration.from_config(cfg),
         }
 
     def losses(
@@ -116,7 +124,13 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> list[Tensor]:
         """Class probabilities (R_i, K + 1) per image, of the kind that the loss trains."""
-        return list(self.cls_loss.loss.probabilities(predictions[0]).split([*map(len, proposals)]))
+        return list(self.probabilities(predictions[0]).split([*map(len, proposals)]))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated class probabilities (R, K + 1) of logits (R, K + 1)."""
+        if self.calibration is not None:
+            logits = self.calibration(logits)
+        return self.cls_loss.loss.probabilities(logits)
 
 
 class BalancedHeads(SampledROIHeads):
@@ -192,6 +206,23 @@ def refuse_other_losses(cfg: CfgNode) -> None:
                 f"MODEL.ROI_BOX_HEAD.{key} is True, but {cfg.MODEL.ROI_HEADS.NAME} takes its loss "
                 "from BALANCE.ROI_LOSS.NAME: set the key to False or use StandardROIHeads"
             )
+
+
+def refuse_calibration_of_sigmoids(cfg: CfgNode, cls_loss: ClassificationLoss) -> None:
+    """Refuse to calibrate scores of classes that do not compete.
+
+    A shift of one class's logit is then a monotone map of its scores, which keeps their order.
+
+    Raises:
+        UserError: the loss's probabilities are not those of a softmax.
+    """
+    is_softmax = type(cls_loss.loss).probabilities is ROILoss.probabilities
+    if cfg.BALANCE.CALIBRATION.NAME != "none" and not is_softmax:
+        raise UserError(
+            f"BALANCE.CALIBRATION.NAME is '{cfg.BALANCE.CALIBRATION.NAME}', but the scores of "
+            f"BALANCE.ROI_LOSS.NAME '{cfg.BALANCE.ROI_LOSS.NAME}' are no softmax: each class has "
+            "its own, whose order a shift of the logit keeps, so set the former to 'none'"
+        )
 
 
 def balanced_predictor(cfg: CfgNode, stock: FastRCNNOutputLayers) -> BalancedFastRCNNOutputLayers:

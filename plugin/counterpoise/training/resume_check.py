@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 FREE_KEYS = (
     "OUTPUT_DIR", "DATASETS", "DATALOADER.NUM_WORKERS", "MODEL.WEIGHTS", "TEST", "VIS_PERIOD",
     "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "SOLVER.NON_FINITE",
-    "BALANCE.SCORE_THRESHOLDS", "VERSION",
+    "BALANCE.SCORE_THRESHOLDS", "BALANCE.CALIBRATION", "VERSION",
 )  # fmt: skip
 
 #: The schedule whose rates up to an iteration do not depend on the last one.

@@ -27,6 +27,7 @@ from counterpoise.modeling.acceleration import (
     trains_in_bfloat16,
     without_amp_trainer,
 )
+from counterpoise.modeling.calibration import Calibration
 from counterpoise.modeling.checkpoint import (
     AVERAGE_KEY,
     RECORD_KEY,
@@ -46,6 +47,7 @@ from counterpoise.training.checkpoints import (
     read_checkpoint,
     remove_unfinished,
 )
+from counterpoise.training.freezing import FrozenStatistics, freeze_all_but_classifier
 from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
 from counterpoise.training.learning_watch import LearningWatch
 from counterpoise.training.loader import train_loader
@@ -100,6 +102,8 @@ class BalancedTrainer(DefaultTrainer):
         for module in self.model.modules():
             if isinstance(module, (ClassificationLoss, DenseClassificationLoss)):
                 module.use_table(self.table)
+            elif isinstance(module, Calibration):
+                module.use_counts(self.table.counts.boxes)
         log_last_iteration(self.model, self.max_iter - 1)
 
     @classmethod
@@ -107,6 +111,8 @@ class BalancedTrainer(DefaultTrainer):
         """Detectron2's model without ``BALANCE.SCORE_THRESHOLDS``: AP is over all detections."""
         model = super().build_model(without_score_thresholds(cfg))
         accelerate(model, cfg)
+        if cfg.SOLVER.TRAINABLE == "classifier":
+            freeze_all_but_classifier(model)
         return model
 
     @classmethod
@@ -158,6 +164,7 @@ class BalancedTrainer(DefaultTrainer):
         return [
             FolderGuard(out) if comm.is_main_process() else None,
             RunRecordWriter(out / run_record.FILE_NAME, self.record),
+            *([FrozenStatistics()] if self.cfg.SOLVER.TRAINABLE == "classifier" else []),
             *averaging,
             *built[:at],
             self.checkpoints,

@@ -1,0 +1,87 @@
+"""``counterpoise retrain-classifier``: the last layer alone learns, in a new folder."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from counterpoise.commands.console import main
+from counterpoise.commands.retrain_classifier import _overrides
+from counterpoise.training.freezing import freeze_all_but_classifier
+from models import build, quick_config
+from runs import NO_TEST, SMALL, train_net, write_dataset
+
+#: Of the retraining: the run's own three iterations leave a tenth of one.
+SHORT = ["SOLVER.MAX_ITER", "2", *SMALL[:2]]
+
+
+@pytest.mark.parametrize("balance", ["weights", "images"])
+def test_only_the_classifier_changes_and_the_rest_is_bit_identical(run, tmp_path, balance):
+    source, out = run[1], tmp_path / "out"
+    arguments = ["--run", str(source), "--out", str(out), "--balance", balance]
+    # An evaluation in the middle puts the whole model back into training mode.
+    arguments += [*SHORT, "TEST.EVAL_PERIOD", "1"]
+    assert main(["retrain-classifier", *arguments]) == 0
+    before, after = (
+        torch.load(folder / "model_final.pth", weights_only=False)["model"]
+        for folder in (source, out)
+    )
+    assert before.keys() == after.keys()
+    assert any(name.endswith("running_mean") for name in before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    predictor = "roi_heads.box_predictor.cls_score"
+    assert changed == {f"{predictor}.weight", f"{predictor}.bias"}
+    assert (out / "report.html").is_file()
+    assert "retrain-classifier" in json.loads((out / "run.json").read_text())["command"]
+
+
+def test_an_averaged_run_goes_on_from_the_averaged_weights_which_then_stay(tmp_path):
+    data, source, out = write_dataset(tmp_path / "shapes"), tmp_path / "run", tmp_path / "out"
+    assert train_net(data, source, "MODEL.EMA.ENABLED", "True", *NO_TEST) == 0
+    arguments = ["--run", str(source), "--out", str(out), *SHORT, *NO_TEST]
+    assert main(["retrain-classifier", *arguments]) == 0
+    first, second = (
+        torch.load(folder / "model_final.pth", weights_only=False) for folder in (source, out)
+    )
+    before = first["averaged"]["model"]
+    assert any(not torch.equal(before[name], first["model"][name]) for name in before)
+    for after in (second["model"], second["averaged"]["model"]):
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert {name.rpartition(".")[0] for name in changed} == {
+            "roi_heads.box_predictor.cls_score"
+        }
+
+
+def test_by_default_it_runs_a_tenth_of_the_schedule_beside_the_run(run):
+    cfg = quick_config(
+        "SOLVER.MAX_ITER", "900", "SOLVER.STEPS", "(600, 800)", "SOLVER.WARMUP_ITERS", "100",
+    )  # fmt: skip
+    keys = _overrides(cfg, run[1], run[1])
+    said = dict(zip(keys[::2], keys[1::2], strict=True))
+    assert said["SOLVER.MAX_ITER"] == "90" and said["SOLVER.STEPS"] == "(60, 80)"
+    assert said["SOLVER.WARMUP_ITERS"] == "10"
+
+
+def test_retinanets_classifier_learns_and_nothing_else():
+    model = nn.ModuleDict({"cls_score": nn.Conv2d(1, 1, 1), "cls_subnet": nn.Conv2d(1, 1, 1)})
+    freeze_all_but_classifier(model)
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {
+        "cls_score.weight",
+        "cls_score.bias",
+    }
+    heads = build(quick_config())
+    freeze_all_but_classifier(heads)
+    learning = {n for n, p in heads.named_parameters() if p.requires_grad}
+    assert learning == {
+        "roi_heads.box_predictor.cls_score.weight",
+        "roi_heads.box_predictor.cls_score.bias",
+    }
+
+
+def test_the_folder_of_the_run_and_a_run_without_end_are_refused(run, tmp_path, capsys):
+    source = str(run[1])
+    assert main(["retrain-classifier", "--run", source, "--out", source]) == 2
+    assert "is the folder of --run: give another one" in capsys.readouterr().err
+    assert main(["retrain-classifier", "--run", str(tmp_path)]) == 2
+    assert "has no config.yaml: give the OUTPUT_DIR of a finished" in capsys.readouterr().err
