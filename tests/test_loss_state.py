@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 
 import pytest
 import torch
@@ -101,6 +102,19 @@ def test_probabilities_of_half_logits_have_the_digits_of_float32(name):
     found = roi_loss(name).probabilities(logits)
     assert found.dtype == torch.float32
     assert_close(found, roi_loss(name).probabilities(logits.float()))
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_logits_that_are_not_finite_show_in_the_loss_and_not_in_the_state(name):
+    loss = roi_loss(name)
+    loss(*samples(0))
+    logits, targets = samples(1)
+    with torch.no_grad():
+        logits[3] = math.nan
+    assert loss(logits, targets)[3].isnan()
+    assert all(value.isfinite().all() for value in state(loss).values())
+    # SOLVER.NON_FINITE skip goes on with the next step.
+    assert loss(*samples(2)).isfinite().all()
 
 
 def test_seesaw_counts_the_foreground():

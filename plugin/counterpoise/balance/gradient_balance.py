@@ -56,7 +56,7 @@ def gradient_histogram(norms: Tensor, counted: Tensor, bins: int) -> Tensor:
     """Count gradient norms in equal bins of [0, 1].
 
     Args:
-        norms: any shape, in [0, 1].
+        norms: any shape, in [0, 1]; NaN is not counted.
         counted: bool, broadcastable to `norms`: which of them count.
         bins: >= 1.
 
@@ -64,13 +64,13 @@ def gradient_histogram(norms: Tensor, counted: Tensor, bins: int) -> Tensor:
         int64 (bins,).
     """
     index = bin_of(norms, bins).flatten()
-    ones = counted.expand_as(norms).flatten().long()
+    ones = (counted & ~norms.isnan()).flatten().long()
     return torch.zeros(bins, dtype=torch.long, device=norms.device).index_add_(0, index, ones)
 
 
 def bin_of(norms: Tensor, bins: int) -> Tensor:
-    """Index in [0, bins) of the bin that each gradient norm falls into."""
-    return (norms * bins).long().clamp(max=bins - 1)
+    """Index in [0, bins) of the bin that each gradient norm falls into; any for NaN."""
+    return (norms * bins).long().clamp(0, bins - 1)
 
 
 def moving_histogram(before: Tensor, counts: Tensor, momentum: float = 0.75) -> Tensor:

@@ -43,7 +43,8 @@ class EqualizationLossV2(nn.Module):
         if is_training_step(self):
             norms = (gradient_norm(logits, targets) * weight).masked_fill(~kept[:, None], 0.0)
             sums = torch.stack([(norms * targets).sum(0), (norms * ~targets).sum(0)])
-            sums = sum_over_processes(sums[:, :num_classes])
+            # One NaN that stayed would outlive its step, which SOLVER.NON_FINITE may skip.
+            sums = sum_over_processes(sums[:, :num_classes]).nan_to_num(nan=0.0)
             self.positive += sums[0]
             self.negative += sums[1]
         return weighted_bce(logits, targets, weight).masked_fill(~kept[:, None], 0.0)

@@ -107,11 +107,12 @@ class EquilibriumROILoss(ShiftedCrossEntropy):
             ]
         )
         total, count = sum_over_processes(sums)
-        moved = self.mean_scores.lerp(
-            (total / count.clamp(min=1)).to(self.mean_scores), 1 - self.momentum
-        )
-        # A score that has underflowed to 0 would have no logarithm.
-        self.mean_scores.copy_(torch.where(count > 0, moved, self.mean_scores).clamp(min=1e-6))
+        means = (total / count.clamp(min=1)).to(self.mean_scores)
+        moved = self.mean_scores.lerp(means, 1 - self.momentum)
+        # One NaN that stayed would outlive its step, which SOLVER.NON_FINITE may skip; and a score
+        # that has underflowed to 0 would have no logarithm.
+        moves = (count > 0) & moved.isfinite()
+        self.mean_scores.copy_(torch.where(moves, moved, self.mean_scores).clamp(min=1e-6))
 
     def shift(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Shift (K + 1,), the same for all proposals."""
