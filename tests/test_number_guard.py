@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from counterpoise.commands import console
+from counterpoise.errors import RunStopped
+from counterpoise.training.number_guard import NumberGuard
+from models import quick_config
 from runs import NO_TEST, train_net, write_dataset
 
 #: A loss that fails in its third call; `{failure}` makes the value or the gradient infinite.
@@ -67,12 +70,55 @@ def test_the_last_checkpoint_is_the_one_before_the_step_and_finite(tmp_path):
 def test_a_skipped_step_leaves_the_weights_as_they_were(tmp_path, capsys):
     code, out = broken_run(tmp_path, "gradient", "SOLVER.NON_FINITE", "skip")
     assert code == 0
-    assert "the step is left out, the 1. so far" in capsys.readouterr().out
+    assert "the step is left out, 1 so far" in capsys.readouterr().out
     before, after = (weights(out / f"model_000000{step}.pth") for step in (1, 2))
     for name, value in before.items():
         assert torch.equal(value, after[name]), name
     name = "backbone.fpn_lateral2.weight"
     assert not torch.equal(after[name], weights(out / "model_final.pth")[name])
+
+
+def guarded_layer(policy, out):
+    """A layer with gradients, its optimizer and its guard."""
+    layer = torch.nn.Linear(2, 1)
+    cfg = quick_config("SOLVER.NON_FINITE", policy, "OUTPUT_DIR", str(out))
+    return layer, torch.optim.SGD(layer.parameters(), 0.1), NumberGuard(cfg, layer, {})
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="this torch scales on GPUs alone")
+@pytest.mark.parametrize("factor", [1.0, float("nan")])
+def test_a_skipped_step_in_float16_is_one_that_the_scaler_leaves_out(tmp_path, factor):
+    layer, optimizer, guard = guarded_layer("skip", tmp_path)
+    scaler, before = torch.amp.GradScaler("cpu"), layer.weight.detach().clone()
+    loss = layer.weight.sum() * factor
+    scaler.scale(loss).backward()
+    assert not guard.allows({"loss_cls": loss * float("nan")}, optimizer, True, 0)
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(layer.weight, before)
+    optimizer.zero_grad()
+    scaler.scale(layer.weight.sum()).backward()
+    scaler.step(optimizer)
+    assert torch.allclose(layer.weight, before - 0.1)
+
+
+def given_up(rank, out):
+    _, optimizer, guard = guarded_layer("skip", out)
+    with pytest.raises(RunStopped) as stopped:
+        guard.refuse("the model gives up", optimizer, 3, together=False)
+    return str(stopped.value)
+
+
+def test_a_step_that_one_of_several_processes_gives_up_is_not_skipped(processes, tmp_path):
+    for said in processes.run(given_up, tmp_path):
+        assert "In iteration 3 the model gives up" in said
+        assert "SOLVER.NON_FINITE skip needs every process to reach the end of the step" in said
+
+
+def test_a_step_that_cannot_be_kept_still_ends_in_its_sentence(tmp_path):
+    _, optimizer, guard = guarded_layer("stop", tmp_path / "gone")
+    with pytest.raises(RunStopped, match=r"a loss is nan .* the step cannot be kept \(.*gone"):
+        guard.refuse("a loss is nan", optimizer, 0)
 
 
 def test_boxes_that_detectron2_finds_infinite_are_met_like_a_loss(tmp_path, capsys):

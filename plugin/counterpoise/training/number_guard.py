@@ -93,11 +93,19 @@ class NumberGuard:
         else:
             what = "another process met a loss or gradient that is not finite"
         self.refuse(what, optimizer, step, own=bool(bad))
-        optimizer.zero_grad(set_to_none=True)  # which leaves every parameter as it is
+        if scaled:
+            gradients[0].fill_(math.nan)  # the scaler skips by what it finds, and fails on nothing
+        else:
+            optimizer.zero_grad(set_to_none=True)  # which leaves every parameter as it is
         return False
 
     def refuse(
-        self, what: str, optimizer: torch.optim.Optimizer, step: int, own: bool = True
+        self,
+        what: str,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        own: bool = True,
+        together: bool = True,
     ) -> None:
         """Keep a step, and stop or warn by the policy.
 
@@ -106,9 +114,11 @@ class NumberGuard:
             optimizer: for the learning rate.
             step: the iteration, from 0.
             own: whether it is this process's step that failed.
+            together: whether all processes refuse the step. One that left it out alone would be a
+                step ahead of the others, which wait for its gradients.
 
         Raises:
-            RunStopped: the policy is ``stop``.
+            RunStopped: the policy is ``stop``, or the step cannot be skipped.
         """
         rate = max(group["lr"] for group in optimizer.param_groups)
         files = [str(image.get("file_name", "?")) for image in self._batch]
@@ -118,18 +128,27 @@ class NumberGuard:
             f"In iteration {step} {what} (learning rate {rate:.3g}, images {images}): {ADVICE}"
         )
         if self.policy == "skip":
-            self.skipped += 1
-            logger.warning("%s; the step is left out, the %d. so far", sentence, self.skipped)
-            return
+            if together or comm.get_world_size() == 1:
+                self.skipped += 1
+                logger.warning("%s; the step is left out, %d so far", sentence, self.skipped)
+                return
+            sentence += "; SOLVER.NON_FINITE skip needs every process to reach the end of the step"
         if own:
-            rank = f".rank{comm.get_rank()}" if comm.get_rank() else ""
-            path = self.folder / f"stopped_at_{step}{rank}.pth"
-            bare = self.model.module if hasattr(self.model, "module") else self.model
-            write_step(path, bare, self._batch, self._random_state, {RECORD_KEY: self.record})
-            sentence += f"; `counterpoise replay {path}` repeats the step"
+            sentence += f"; {self._keep(step)}"
         if (self.folder / "last_checkpoint").is_file():
             sentence += "; --resume goes on from the last checkpoint, which is finite"
         raise RunStopped(sentence)
+
+    def _keep(self, step: int) -> str:
+        """Write the step; what became of it, for the end of a sentence."""
+        rank = f".rank{comm.get_rank()}" if comm.get_rank() else ""
+        path = self.folder / f"stopped_at_{step}{rank}.pth"
+        bare = self.model.module if hasattr(self.model, "module") else self.model
+        try:
+            write_step(path, bare, self._batch, self._random_state, {RECORD_KEY: self.record})
+        except (OSError, RuntimeError) as error:  # torch raises either, by what is wrong
+            return f"the step cannot be kept ({error})"
+        return f"`counterpoise replay {path}` repeats the step"
 
 
 def _finite(value: float) -> bool:

@@ -183,13 +183,15 @@ class BalancedTrainer(DefaultTrainer):
         """Detectron2's step; its own finding that boxes are not finite is met like any other.
 
         Raises:
-            RunStopped: a number is not finite, and ``SOLVER.NON_FINITE`` is ``stop``.
+            RunStopped: a number is not finite, and ``SOLVER.NON_FINITE`` is ``stop``, or one of
+                several processes alone has found it.
         """
         try:
             super().run_step()
         except FloatingPointError as error:
             reason = str(error).splitlines()[0].rstrip(".")
-            self._guard.refuse(f"the model gives up ({reason})", self.optimizer, self.iter)
+            what = f"the model gives up ({reason})"
+            self._guard.refuse(what, self.optimizer, self.iter, together=False)
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``.
