@@ -12,6 +12,7 @@ from PIL import Image
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
+from counterpoise.datasets import pictures
 from counterpoise.datasets.composer import Composer, composer
 from counterpoise.datasets.last_phase import PLAIN, PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import ScaleJitter, training_mapper
@@ -128,6 +129,16 @@ def test_mixup_leaves_the_first_picture_where_the_second_does_not_reach():
     second = Picture(np.full((120, 160, 3), 200, np.uint8), *(np.zeros((0, 4)), np.zeros(0, int)))
     for rng in generators():
         assert set(np.unique(mixup(first, second, rng).pixels)) <= {101, 151}
+
+
+@pytest.mark.parametrize("scale, places", [(1.1, (-2, -1, 0)), (0.9, (0, 1, 2))])
+def test_the_second_picture_of_a_mixup_lies_at_every_place_as_often(monkeypatch, scale, places):
+    monkeypatch.setattr(pictures, "SCALES", (scale, scale))
+    second = picture(2, box=(5, 5, 15, 15), size=(20, 20))
+    boxes = [mixup(second, second, rng).boxes[1] for rng in generators(600)]
+    corners = np.round([box[0] - 5 * scale for box in boxes]).astype(int)
+    assert {*corners.tolist()} == {*places}
+    assert all(150 < (corners == place).sum() < 250 for place in places)
 
 
 def test_a_pasted_box_is_on_its_pixels():

@@ -96,10 +96,8 @@ def mixup(first: Picture, second: Picture, rng: np.random.Generator) -> Picture:
     """
     width, height = first.size
     size = _scaled(second, (width, height), rng)
-    corner = tuple(
-        int(rng.uniform(min(0, room), max(0, room) + 1))
-        for room in (width - size[0], height - size[1])
-    )
+    rooms = (width - size[0], height - size[1])
+    corner = tuple(int(rng.integers(min(0, room), max(0, room), endpoint=True)) for room in rooms)
     canvas = first.pixels.copy()
     boxes = _draw(canvas, second, size, corner, (0, 0, width, height))
     # What the second picture does not reach is the mean of two equal values.
