@@ -169,6 +169,17 @@ def test_ghmc_over_anchors_is_a_mean_once_divided_by_the_positives():
     assert_close(losses.sum() / 4, elements.sum() / (20 + 2) / 3)
 
 
+def test_ghmc_learns_from_a_batch_without_positives():
+    logits = samples(0, 24)[0].detach()[:, :3].requires_grad_()
+    labels = torch.full((2, 12), 3)
+    loss = dense_loss("ghmc").per_anchor(logits.view(2, 12, 3), labels, []).sum()
+    loss.backward()
+    no_target, kept = torch.zeros(24, 3, dtype=torch.bool), torch.ones(24, dtype=torch.bool)
+    # Detectron2 counts one positive where there is none.
+    assert_close(loss, dense_loss("ghmc").balanced(logits, no_target, kept).mean())
+    assert logits.grad.all()
+
+
 def step(rank, name, dense, parts):
     """A step of a process on its part: the losses' sum and the state afterwards, over two steps."""
     loss = dense_loss(name) if dense else roi_loss(name)

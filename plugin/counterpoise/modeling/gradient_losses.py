@@ -135,7 +135,8 @@ class GHMCDenseLoss(DenseLoss):
     """GHM-C over all anchors that are not ignored; alpha is not used.
 
     The loss of the paper is a mean over anchors and classes, while a one-stage detector divides by
-    the positive anchors: the factor here makes the one of the other.
+    its running mean of the positive anchors. Multiplied by those of the batch, at least one, the
+    mean stays one in a batch with as many positives as usual.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -150,8 +151,8 @@ class GHMCDenseLoss(DenseLoss):
         num_classes = logits.shape[-1]
         positives = ((labels >= 0) & (labels < num_classes)).sum().float()
         elements = (labels >= 0).sum().float() * num_classes
-        totals = mean_over_processes(torch.stack([positives, elements]))
-        return losses.view_as(labels) * (totals[0] / totals[1].clamp(min=1)).to(losses)
+        positives, elements = mean_over_processes(torch.stack([positives, elements]), min_total=1)
+        return losses.view_as(labels) * (positives / elements).to(losses)
 
 
 def equalization_loss(node: CfgNode, num_classes: int) -> EqualizationLossV2:
