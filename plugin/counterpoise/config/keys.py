@@ -36,6 +36,46 @@ GAMMA = Interval(0)
 IOU = Interval(0, 1, special=(-1, "is off"))
 NUM_CLASSES = Interval(1, special=(0, "takes as many as the data has"))
 
+#: Of the losses that weigh by gradients, in the box head and in one-stage detectors.
+GRADIENT_KEYS = (
+    Key(
+        "EQL_GAMMA",
+        12.0,
+        "`eqlv2`: steepness of the weights over the ratio of gradients.",
+        Interval(0, open_low=True),
+        "arXiv:2012.08548",
+    ),
+    Key(
+        "EQL_MU",
+        0.8,
+        "`eqlv2`: ratio of the gradients of positives to those of negatives at which a "
+        "class's negatives weigh 1/2.",
+        Interval(0),
+        "arXiv:2012.08548",
+    ),
+    Key(
+        "EQL_ALPHA",
+        4.0,
+        "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
+        Interval(0),
+        "arXiv:2012.08548",
+    ),
+    Key(
+        "GHM_BINS",
+        30,
+        "`ghmc`: bins of the gradient norm.",
+        Interval(1),
+        "arXiv:1811.05181",
+    ),
+    Key(
+        "GHM_MOMENTUM",
+        0.75,
+        "`ghmc`: share of what a bin held before a step in what it holds after.",
+        Interval(0, 1, open_high=True),
+        "arXiv:1811.05181",
+    ),
+)
+
 SECTIONS = (
     Section(
         "BALANCE.ROI_LOSS",
@@ -116,42 +156,7 @@ SECTIONS = (
                 "`equilibrium`: share of the mean score of a class before a step in that after it.",
                 Interval(0, 1, open_high=True),
             ),
-            Key(
-                "EQL_GAMMA",
-                12.0,
-                "`eqlv2`: steepness of the weights over the ratio of gradients.",
-                Interval(0, open_low=True),
-                "arXiv:2012.08548",
-            ),
-            Key(
-                "EQL_MU",
-                0.8,
-                "`eqlv2`: ratio of the gradients of positives to those of negatives at which a "
-                "class's negatives weigh 1/2.",
-                Interval(0),
-                "arXiv:2012.08548",
-            ),
-            Key(
-                "EQL_ALPHA",
-                4.0,
-                "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
-                Interval(0),
-                "arXiv:2012.08548",
-            ),
-            Key(
-                "GHM_BINS",
-                30,
-                "`ghmc`: bins of the gradient norm.",
-                Interval(1),
-                "arXiv:1811.05181",
-            ),
-            Key(
-                "GHM_MOMENTUM",
-                0.75,
-                "`ghmc`: share of what a bin held before a step in what it holds after.",
-                Interval(0, 1, open_high=True),
-                "arXiv:1811.05181",
-            ),
+            *GRADIENT_KEYS,
         ),
     ),
     Section(
@@ -224,42 +229,7 @@ SECTIONS = (
                 IOU,
                 "arXiv:1708.02002, table 1d",
             ),
-            Key(
-                "EQL_GAMMA",
-                12.0,
-                "`eqlv2`: steepness of the weights over the ratio of gradients.",
-                Interval(0, open_low=True),
-                "arXiv:2012.08548",
-            ),
-            Key(
-                "EQL_MU",
-                0.8,
-                "`eqlv2`: ratio of the gradients of positives to those of negatives at which a "
-                "class's negatives weigh 1/2.",
-                Interval(0),
-                "arXiv:2012.08548",
-            ),
-            Key(
-                "EQL_ALPHA",
-                4.0,
-                "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
-                Interval(0),
-                "arXiv:2012.08548",
-            ),
-            Key(
-                "GHM_BINS",
-                30,
-                "`ghmc`: bins of the gradient norm.",
-                Interval(1),
-                "arXiv:1811.05181",
-            ),
-            Key(
-                "GHM_MOMENTUM",
-                0.75,
-                "`ghmc`: share of what a bin held before a step in what it holds after.",
-                Interval(0, 1, open_high=True),
-                "arXiv:1811.05181",
-            ),
+            *GRADIENT_KEYS,
         ),
     ),
     Section(
@@ -812,7 +782,7 @@ LAUNCHER_SECTIONS = (
                 "Probability that a training image is four of them around a random point, each at "
                 "a random size and cut off. Boxes of which a quarter is left are kept.",
                 Interval(0, 1),
-                "arXiv:2004.10934, section 3.4",
+                "arXiv:2004.10934, section 3.3",
             ),
         ),
     ),
