@@ -16,7 +16,7 @@ from counterpoise.config.tree import flat_leaves
 from counterpoise.errors import UserError
 
 _KEY = re.compile(r"(?:^|\s)([A-Za-z_]\w*(?:\.\w+)+)=")
-_EXAMPLE = "BALANCE.ROI_LOSS.NAME=cross_entropy,softmax_focal BALANCE.ROI_LOSS.GAMMA=0.5,1,2"
+_EXAMPLE = "SOLVER.OPTIMIZER=AdamW SOLVER.BASE_LR=0.0001,0.00025"
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _parse_grid(grid: str) -> dict[str, list[Any]]:
         if not values:
             raise UserError(
                 f"--grid: the values of {key} are '{text}', expected YAML with commas between "
-                f"them, as {_EXAMPLE.split()[0]}"
+                f"them, as {_EXAMPLE.split()[-1]}"
             )
         if key in parsed:
             raise UserError(f"--grid names {key} twice: give all its values with commas between")
