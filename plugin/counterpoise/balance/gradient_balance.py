@@ -34,8 +34,9 @@ def eqlv2_weights(
 ) -> tuple[Tensor, Tensor]:
     r"""Weights of the positives and negatives of each class in the equalization loss v2.
 
-    Tan et al., "Equalization Loss v2" (arXiv:2012.08548, equations 4 to 7): with g the ratio of the
-    gradients that the positives and the negatives of a class have had so far, and
+    Tan et al., "Equalization Loss v2: A New Gradient Balance Approach for Long-tailed Object
+    Detection" (CVPR 2021, arXiv:2012.08548): with g the ratio of the gradients that the positives
+    and the negatives of a class have had so far, and
     ``f(g) = 1 / (1 + exp(-gamma (g - mu)))``, negatives weigh ``f(g)`` and positives
     ``1 + alpha (1 - f(g))``. A class drowned in negatives has fewer of them, and more of its own.
 
@@ -74,7 +75,7 @@ def bin_of(norms: Tensor, bins: int) -> Tensor:
 
 
 def moving_histogram(before: Tensor, counts: Tensor, momentum: float = 0.75) -> Tensor:
-    """Moving average of the numbers of gradient norms by bin (arXiv:1811.05181, equation 9).
+    """Moving average of the numbers of gradient norms by bin, see :func:`ghm_weights`.
 
     As in the authors' code, a bin that a step leaves empty stays as it is. A bin's first number is
     taken whole: an average that starts at 0 would weigh the first samples 1 / (1 - momentum) times.
@@ -95,15 +96,16 @@ def moving_histogram(before: Tensor, counts: Tensor, momentum: float = 0.75) -> 
 def ghm_weights(norms: Tensor, histogram: Tensor, counts: Tensor) -> Tensor:
     r"""Weights of GHM-C, the inverse of the density of gradient norms.
 
-    Li et al., "Gradient Harmonized Single-stage Detector" (arXiv:1811.05181, equations 4 to 9): the
-    harmonizing parameter is ``beta_i = N / GD(g_i)``, ``GD(g) = S_bin(g) * B``. As in the authors'
-    code, the number of bins that hold anything stands for B, so that the mean of beta is 1. Many
-    easy samples, and many outliers of gradient 1, together count as little as few others.
+    Li et al., "Gradient Harmonized Single-stage Detector" (AAAI 2019, arXiv:1811.05181): the
+    harmonizing parameter is ``beta_i = N / GD(g_i)``, ``GD(g) = S_bin(g) * B``, with S the moving
+    average over the B bins. As in the authors' code, the number of bins that hold anything stands
+    for B, so that the mean of beta is 1 without momentum. Many easy samples, and many outliers of
+    gradient 1, together count as little as few others.
 
     Args:
         norms: any shape, in [0, 1].
         histogram: (B,), moving average, > 0 in the bins of all counted norms.
-        counts: (B,), of this step; the sum is N.
+        counts: (B,), of this step; their sum is N.
 
     Returns:
         the shape of `norms`, float.

@@ -23,9 +23,9 @@ def image_factors(
       of the images has the factor r = max(1, sqrt(t / f)), an image the largest of its classes.
     - ``irfs`` (Yaman et al. 2023, arXiv:2305.08069): the same with f = sqrt(f_image * f_box), where
       f_box is the class's share of all boxes.
-    - ``eirfs`` (arXiv:2503.21893): r = exp(a * sqrt(t / f)) with that f. Images are drawn in
-      proportion to it, so that as many are drawn as there are.
-    - ``class_aware`` (Shen et al. 2016, arXiv:1512.05830, section 3.3): a class is drawn uniformly,
+    - ``eirfs`` (Ahmed et al. 2025, arXiv:2503.21893): r = exp(a * sqrt(t / f)) with that f. Images
+      are drawn in proportion to it, so that as many are drawn as there are.
+    - ``class_aware`` (Shen et al. 2016, arXiv:1512.05830): a class is drawn uniformly,
       then one of its images, so that image i has the probability mean over classes of 1 / n_c where
       it holds class c, and 0 elsewhere. Images without boxes are never drawn.
 

@@ -37,7 +37,7 @@ def seesaw_shift(
 ) -> Tensor:
     r"""Shift ``ln(S_yj) = ln(M_yj) + ln(C_yj)`` of the Seesaw loss.
 
-    Wang et al., "Seesaw Loss for Long-Tailed Instance Segmentation" (arXiv:2008.10032, section 3):
+    Wang et al., "Seesaw Loss for Long-Tailed Instance Segmentation" (CVPR 2021, arXiv:2008.10032):
     cross-entropy of ``z_j + ln(S_yj)`` with, for classes y (the target) and j,
 
     - mitigation ``M_yj = (N_j / N_y)^p`` where N_j < N_y, else 1: a frequent class pushes rare ones
@@ -75,7 +75,7 @@ def equilibrium_shift(mean_scores: Tensor, background_score: float = 0.01) -> Te
     r"""Shift ``ln(s_j)`` of the equilibrium loss, s_j the mean score of the samples of class j.
 
     Feng et al., "Exploring Classification Equilibrium in Long-Tailed Object Detection"
-    (arXiv:2108.07507, section 3.2): ``-ln(s_y exp(z_y) / sum_j s_j exp(z_j))``. A class that scores
+    (ICCV 2021, arXiv:2108.07507): ``-ln(s_y exp(z_y) / sum_j s_j exp(z_j))``. A class that scores
     high competes harder with the others, until all score alike.
 
     Args:

@@ -10,9 +10,10 @@ from counterpoise.balance.losses import at_least_float32
 class CosineClassifier(nn.Linear):
     """Linear layer ``z_c = s w_c . x / (|w_c| |x|)`` without bias.
 
-    Gidaris and Komodakis, "Dynamic Few-Shot Visual Learning without Forgetting" (arXiv:1804.09458,
-    section 3.2). In a linear layer the rows of frequent classes grow long and their biases high;
-    here neither can, and only the direction of a row tells its class.
+    Gidaris and Komodakis, "Dynamic Few-Shot Visual Learning without Forgetting" (CVPR 2018,
+    arXiv:1804.09458), with a scale s that is not learned. In a linear layer the rows of frequent
+    classes grow long and their biases high; here neither can, and only the direction of a row tells
+    its class.
     """
 
     def __init__(self, in_features: int, out_features: int, scale: float = 20.0) -> None:

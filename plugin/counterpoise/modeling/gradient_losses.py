@@ -61,7 +61,7 @@ class GradientHarmonizing(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor, kept: Tensor) -> Tensor:
         """Losses (N, C) of logits (N, C), bool targets (N, C) and bool (N,), which are not ignored.
 
-        Their weights have a mean of 1.
+        The weights have a mean of 1 while the histogram is that of the step.
         """
         logits = at_least_float32(logits)
         norms = gradient_norm(logits, targets)

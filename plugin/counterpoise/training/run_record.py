@@ -102,5 +102,5 @@ class RunRecord:
             except ValueError as error:
                 raise UserError(
                     f"{path}.{name}: {moment!r:.40} is not an ISO 8601 time: {fix}"
-                ) from (error)
+                ) from error
         return record
