@@ -30,6 +30,12 @@ from runs import NO_TEST, train_net, write_dataset
          "IMAGE_SAMPLER.EXPONENT is 1, but NAME is 'irfs', which does not read it"),
         (["BALANCE.IMAGE_SAMPLER.NAME", "irfs", "BALANCE.IMAGE_SAMPLER.THRESHOLD", "0.0"],
          r"THRESHOLD is 0.0, expected a number in \(0, 1\]; -1 takes the median of f"),
+        (["BALANCE.CALIBRATION.EXPONENT", "0.5"],
+         "CALIBRATION.EXPONENT is 0.5, but BALANCE.CALIBRATION.NAME is 'none', with which nothing "
+         "reads it: set that to 'norcal', or this back to 0.0"),
+        (["BALANCE.PISA.CARL", "True"], "PISA.CARL is True, but BALANCE.PISA.ENABLED is 'False'"),
+        (["BALANCE.PISA.POWER", "1.0"], "or this back to 2.0"),
+        (["BALANCE.CLASSIFIER.SCALE", "16.0"], "CLASSIFIER.NAME is 'linear', with which nothing"),
         (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], "which finds boxes without classes"),
         (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "which needs a label for every pixel"),
         (["MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"], "which makes rotated boxes"),

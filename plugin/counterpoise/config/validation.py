@@ -62,6 +62,13 @@ IMAGE_SAMPLER_READERS = {
     "EXPONENT": ("eirfs",),
 }
 
+#: Switch of a section -> its value that turns the section off, and one that turns it on.
+SWITCHES = {
+    "BALANCE.CALIBRATION.NAME": ("none", "norcal"),
+    "BALANCE.CLASSIFIER.NAME": ("linear", "cosine"),
+    "BALANCE.PISA.ENABLED": (False, True),
+}
+
 
 def check_config(cfg: CfgNode) -> None:
     """Refuse values that no part of the program could use, and those that none would read.
@@ -88,6 +95,7 @@ def check_config(cfg: CfgNode) -> None:
     _check_dense_loss(cfg)
     _check_classifier(cfg)
     _check_balance_is_read(cfg)
+    _check_switches(cfg)
 
 
 def _check_value(key: str, value: object, allowed: Choices | Interval | Numbers | None) -> None:
@@ -315,6 +323,22 @@ def _check_balance_is_read(cfg: CfgNode) -> None:
                 f"BALANCE.{changed[0]} is set, but {key} is '{value_at(cfg, key)}', which "
                 f"does not read it: set {key} to '{reader}'"
             )
+
+
+def _check_switches(cfg: CfgNode) -> None:
+    """Refuse keys that were changed in a section that is turned off."""
+    defaults = training_config()
+    for switch, (off, on) in SWITCHES.items():
+        if value_at(cfg, switch) != off:
+            continue
+        section = switch.rpartition(".")[0]
+        default = value_at(defaults, section)
+        for key, value in value_at(cfg, section).items():
+            if f"{section}.{key}" != switch and value != default[key]:
+                raise UserError(
+                    f"{section}.{key} is {value}, but {switch} is '{off}', with which nothing "
+                    f"reads it: set that to '{on}', or this back to {default[key]}"
+                )
 
 
 def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
