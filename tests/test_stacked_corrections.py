@@ -67,6 +67,14 @@ def test_stacked_corrections_are_named_with_their_product_per_class(caplog):
     assert rows["plate"] == ["10", "4", "40", "2", "320"]
 
 
+def test_calibrated_scores_are_corrected_once_more(caplog):
+    norcal = ("BALANCE.CALIBRATION.NAME", "norcal", "BALANCE.CALIBRATION.EXPONENT", "0.5")
+    text = warned(caplog, quick_config(*NEUTRAL, *WEIGHTS, *norcal), WEIGHTED)
+    assert "2 corrections" in text and "BALANCE.CALIBRATION" in text
+    # Weight 4; (400 / 10)^0.5.
+    assert "plate" in text and text.split("plate")[1].split() == ["10", "4", "6.32", "25.3"]
+
+
 def test_what_adapts_in_training_is_named_without_a_factor(caplog):
     text = warned(caplog, quick_config(*NEUTRAL, *WEIGHTS, *loss("eqlv2")), WEIGHTED)
     assert "in training" in text and "eqlv2" in text

@@ -27,7 +27,7 @@ class Correction:
         name: short, heads a column.
         keys: config keys that set it.
         factors: one per class, of any common scale: by how much it raises the odds that the trained
-            model gives to the class. None where that is found in training.
+            model gives to the class in the end. None where that is found in training.
     """
 
     name: str
@@ -104,6 +104,15 @@ def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
     return Correction("image sampling", key, tuple(seen.tolist()))
 
 
+def calibration(cfg: CfgNode, table: ClassTable) -> Correction | None:
+    """Scores that are adjusted by the class counts, whichever method says in what unit."""
+    node = cfg.BALANCE.CALIBRATION
+    if "CALIBRATION" in unread_sections(cfg) or node.NAME == "none":
+        return None
+    factors = tuple(max(n, 1) ** -float(node.EXPONENT) for n in table.counts.boxes)
+    return Correction("calibration", "BALANCE.CALIBRATION", factors)
+
+
 #: All that can favour a class; each looks at the config and says what it does, or None.
 CORRECTIONS: list[Callable[[CfgNode, ClassTable], Correction | None]] = [
     class_weights,
@@ -111,6 +120,7 @@ CORRECTIONS: list[Callable[[CfgNode, ClassTable], Correction | None]] = [
     roi_alpha,
     loss_of_its_own,
     image_sampling,
+    calibration,
 ]
 
 
