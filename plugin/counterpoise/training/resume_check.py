@@ -34,7 +34,7 @@ def differences(
     rank: int,
     world_size: int,
     data: Mapping[str, Any] | None,
-) -> list[str]:
+) -> Iterator[str]:
     """Say in what a checkpoint differs from the run that would go on from it, and what that means.
 
     Args:
@@ -44,20 +44,9 @@ def differences(
         rank, world_size: of this process.
         data: state of its loader before the first batch; None for one without.
 
-    Returns:
+    Yields:
         phrases; none where the run would go on as if it had never stopped.
     """
-    return list(_differences(content, cfg, table, rank, world_size, data))
-
-
-def _differences(
-    content: Mapping[str, Any],
-    cfg: CfgNode,
-    table: ClassTable,
-    rank: int,
-    world_size: int,
-    data: Mapping[str, Any] | None,
-) -> Iterator[str]:
     record, state = content.get(RECORD_KEY), content.get(STATE_KEY)
     counts = counts_of(record) if isinstance(record, dict) else table.counts
     if other := describe_difference(counts, table.counts):

@@ -235,10 +235,8 @@ class BalancedTrainer(DefaultTrainer):
         content = found[1] if found else read_checkpoint(Path(chosen))
         if isinstance(content, str):
             raise UserError(f"{chosen} cannot be read by process {comm.get_rank()}: {content}")
-        data = self.data_loader.state_dict()
-        others = differences(
-            content, self.cfg, self.table, comm.get_rank(), comm.get_world_size(), data
-        )
+        own = comm.get_rank(), comm.get_world_size(), self.data_loader.state_dict()
+        others = list(differences(content, self.cfg, self.table, *own))
         check_resumable(chosen, content, others, self.model, self.max_iter, force)
         self._resumed = content.get(STATE_KEY, {})
         self.checkpointer.load(chosen)
