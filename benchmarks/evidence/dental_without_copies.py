@@ -2,8 +2,8 @@
 
 Of the export's validation and test images about four in five are such copies of training images,
 so that a score on them says nothing. Its `valid` and `test` are pooled and divided into two halves
-with rare classes in both; then the validation half loses what looks like a test image, and the training
-set what looks like either. Nothing is drawn at random. Usage:
+with rare classes in both; then the validation half loses what looks like a test image, and the
+training set what looks like either. Nothing is drawn at random. Usage:
 
     .venv/bin/python benchmarks/evidence/dental_without_copies.py [DENTAL] [--out DIR]
 
