@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,12 @@ from counterpoise.training.early_stopping import (
     check_early_stopping,
 )
 from counterpoise.training.freezing import FrozenStatistics, freeze_all_but_classifier
-from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
+from counterpoise.training.hooks import (
+    BalanceMetricPrinter,
+    ClassLossWriter,
+    ProgressPrinter,
+    RunRecordWriter,
+)
 from counterpoise.training.learning_watch import LearningWatch
 from counterpoise.training.loader import train_loader
 from counterpoise.training.log_files import rewind_logs
@@ -93,6 +99,7 @@ class BalancedTrainer(DefaultTrainer):
         self._resumed: Mapping[str, Any] = {}
         self._resumed_from = Path()
         self._ends_early = False
+        self._evaluation_seconds: list[float] = []
         self.evaluations: dict[str, Evaluation] = {}  # the latest by test set, on the main process
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
@@ -194,8 +201,15 @@ class BalancedTrainer(DefaultTrainer):
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers and a terminal line of this project's metrics."""
-        self.writers = [*super().build_writers(), BalanceMetricPrinter()]
+        """Detectron2's writers and terminal lines of the progress and this project's metrics."""
+        progress = ProgressPrinter(
+            self.cfg.SOLVER.IMS_PER_BATCH,
+            self.cfg.TEST.EVAL_PERIOD,
+            bool(self.cfg.DATASETS.TEST),
+            lambda: self.max_iter,
+            self._evaluation_seconds,
+        )
+        self.writers = [*super().build_writers(), progress, BalanceMetricPrinter()]
         return self.writers
 
     def run_step(self) -> None:
@@ -223,10 +237,12 @@ class BalancedTrainer(DefaultTrainer):
             return self._last_eval_results
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         try:
+            started = time.perf_counter()
             with random_state_kept(), weights, self.stop.at_once():
                 self._last_eval_results, self.evaluations = evaluate(
                     self.cfg, self.model, self.table.counts
                 )
+            self._evaluation_seconds.append(time.perf_counter() - started)
         except Stopped:
             self.checkpoints.save()
             raise
