@@ -50,6 +50,11 @@ from counterpoise.training.checkpoints import (
     read_checkpoint,
     remove_unfinished,
 )
+from counterpoise.training.disk_use import (
+    checkpoint_bytes,
+    checkpoints_at_most,
+    say_disk_use,
+)
 from counterpoise.training.early_stopping import (
     EarlyStopping,
     StoppedEarly,
@@ -283,6 +288,9 @@ class BalancedTrainer(DefaultTrainer):
 
     def before_train(self) -> None:
         """Begin, or go on just where a checkpoint was written."""
+        if comm.is_main_process():
+            size = checkpoint_bytes(self.model, self.optimizer, self.average is not None)
+            say_disk_use(Path(self.cfg.OUTPUT_DIR), checkpoints_at_most(self.cfg), size)
         super().before_train()
         if not self._resumed:
             return
