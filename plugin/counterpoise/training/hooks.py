@@ -121,7 +121,7 @@ class ClassLossWriter(HookBase):
         Args:
             path: of the file.
             class_names: K names.
-            period: iterations per record.
+            period: iterations per record, a multiple of 20.
         """
         self.path = path
         self.class_names = tuple(class_names)

@@ -69,7 +69,13 @@ from counterpoise.training.hooks import (
 )
 from counterpoise.training.learning_watch import LearningWatch
 from counterpoise.training.loader import train_loader
-from counterpoise.training.log_files import rewind_logs
+from counterpoise.training.log_files import (
+    CLASS_BYTES,
+    METRICS_BYTES,
+    LogRotation,
+    record_period,
+    rewind_logs,
+)
 from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.random_state import random_state_kept
@@ -190,6 +196,12 @@ class BalancedTrainer(DefaultTrainer):
             for hook in super().build_hooks()
             if not isinstance(hook, hooks.PeriodicCheckpointer)
         ]
+        for hook in built:
+            if isinstance(hook, hooks.PeriodicWriter):
+                hook._period = record_period(self.max_iter, METRICS_BYTES)
+        names = self.table.counts.names
+        class_period = record_period(self.max_iter, CLASS_BYTES * (len(names) + 1))
+        rank = comm.get_rank()
         at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
         out = Path(self.cfg.OUTPUT_DIR)
         return [
@@ -201,7 +213,8 @@ class BalancedTrainer(DefaultTrainer):
             self.checkpoints,
             *evaluation,
             LearningWatch(),
-            ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
+            ClassLossWriter(out / class_loss_file.FILE_NAME, names, class_period),
+            LogRotation(out / (f"log.txt.rank{rank}" if rank else "log.txt")),
             *built[at + 1 :],
         ]
 
