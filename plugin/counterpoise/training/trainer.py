@@ -253,6 +253,8 @@ class BalancedTrainer(DefaultTrainer):
         """
         if self._ends_early:
             return self._last_eval_results
+        if isinstance(sys.exc_info()[1], RunStopped):  # in the last iteration
+            return {}
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         try:
             started = time.perf_counter()
@@ -353,6 +355,7 @@ class BalancedTrainer(DefaultTrainer):
 
         Raises:
             Stopped: the run was told to stop; it is saved.
+            RunStopped: a number is not finite.
             UserError: a file cannot be used.
         """
         loop = logging.getLogger("detectron2.engine.train_loop")
