@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from fvcore.common.history_buffer import HistoryBuffer
 from torch import nn
 
 from counterpoise.config.tree import value_at
@@ -67,7 +69,7 @@ from counterpoise.training.hooks import (
     ProgressPrinter,
     RunRecordWriter,
 )
-from counterpoise.training.learning_watch import LearningWatch
+from counterpoise.training.learning_watch import LearningWatch, kept_values
 from counterpoise.training.loader import train_loader
 from counterpoise.training.log_files import (
     CLASS_BYTES,
@@ -306,6 +308,8 @@ class BalancedTrainer(DefaultTrainer):
         if comm.is_main_process():
             size = checkpoint_bytes(self.model, self.optimizer, self.average is not None)
             say_disk_use(Path(self.cfg.OUTPUT_DIR), checkpoints_at_most(self.cfg), size)
+        # Detectron2 keeps a million values of each scalar, some 100 MB each.
+        self.storage._history = defaultdict(partial(HistoryBuffer, kept_values(self.max_iter)))
         super().before_train()
         if not self._resumed:
             return
