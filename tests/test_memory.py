@@ -8,8 +8,8 @@ from interruptions import train_until
 from models import CONFIGS
 from runs import NO_TEST, write_dataset
 
-#: A network of one convolution, and a line with the memory every 50 iterations: what is private to
-#: the main process and to its worker, in KB.
+#: A network of one convolution, and a line with the memory every 50 iterations: of the main
+#: process and of its worker, in KB, without files, which other processes may share or not.
 OWN = """
 import json, multiprocessing, os
 from pathlib import Path
@@ -32,9 +32,9 @@ class Tiny(Backbone):
 def build_tiny(cfg, shape):
     return Tiny()
 
-def private(pid):
+def memory(pid):
     lines = Path(f"/proc/{{pid}}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous"))
 
 timed = hooks.IterationTimer.after_step
 def measured(self):
@@ -42,7 +42,7 @@ def measured(self):
     if self.trainer.iter % 50 == 49:
         (worker,) = multiprocessing.active_children()
         with open({file!r}, "a") as file:
-            print(json.dumps([private(os.getpid()), private(worker.pid)]), file=file)
+            print(json.dumps([memory(os.getpid()), memory(worker.pid)]), file=file)
 hooks.IterationTimer.after_step = measured
 """
 TINY = [
