@@ -101,13 +101,15 @@ class Ended:
     """What it wrote to the terminal."""
 
 
-def train_until(arguments: list[str], output: Path, moment: Moment | None = None) -> Ended:
-    """Run a training until it ends, at `moment` if it gets there."""
+def train_until(
+    arguments: list[str], output: Path, moment: Moment | None = None, seconds: float = 180
+) -> Ended:
+    """Run a training until it ends, at `moment` if it gets there, and for some seconds at most."""
     process = _CONTEXT.Process(target=_main, args=(arguments, output, moment))
     # Before Python 3.12 the server does not get sys.path otherwise.
     with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
         process.start()
-    process.join(180)
+    process.join(seconds)
     if process.exitcode is None:
         process.kill()
         raise AssertionError(f"the training hangs: {output.read_text()[-2000:]}")

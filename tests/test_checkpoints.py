@@ -10,8 +10,8 @@ import torch
 from detectron2.engine import hooks
 from torch import nn
 
-from counterpoise.errors import UserError
-from counterpoise.modeling.checkpoint import BalancedCheckpointer
+from counterpoise.errors import RunStopped, UserError
+from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer, not_finite
 from counterpoise.training.checkpoints import (
     CheckpointWriter,
     newest_checkpoint,
@@ -19,6 +19,8 @@ from counterpoise.training.checkpoints import (
     remove_unfinished,
 )
 from counterpoise.training.stopping import StopRequest
+from counterpoise.training.weight_average import WeightAverage
+from runs import train_net, write_dataset
 
 
 class Poison:
@@ -81,6 +83,78 @@ def test_the_last_checkpoint_that_cannot_be_written_ends_the_training(tmp_path):
     saving.trainer.max_iter = 1
     with pytest.raises(UserError, match=r"model_final\.pth cannot be written"):
         saving.after_step()
+
+
+def poisoned(folder, value, name="weight", **parts):
+    saver = checkpointer(folder, **parts)
+    with torch.no_grad():
+        saver.model.get_parameter(name)[-1] = value
+    return saver
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_end_the_training_and_the_checkpoint_before_stays(
+    tmp_path, value
+):
+    checkpointer(tmp_path).save("model_0000001")
+    saving = writer(tmp_path, saver=poisoned(tmp_path, value, "bias"))
+    saving.trainer.iter = 2
+    with pytest.raises(RunStopped, match=r"1 of 2 weights are not finite, such as bias, so .*0002"):
+        saving.after_step()
+    assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
+    assert newest_checkpoint(tmp_path)[0].name == "model_0000001.pth"
+
+
+def test_averaged_weights_that_are_not_finite_are_named_as_such(tmp_path):
+    average = WeightAverage(nn.Linear(100, 100), 0.9)
+    average.weights["weight"][0, 0] = float("nan")
+    saver = checkpointer(tmp_path, **{AVERAGE_KEY: average})
+    with pytest.raises(RunStopped, match="1 of 4 weights are not finite, such as averaged weight"):
+        saver.save("model_best")
+    broken = poisoned(tmp_path, float("nan"), **{AVERAGE_KEY: WeightAverage(nn.Linear(1, 1), 0.9)})
+    with pytest.raises(RunStopped, match="such as weight, so"):
+        broken.save("model_best")
+    assert names(tmp_path) == []
+
+
+def test_tensors_that_are_not_finite_are_found_among_all_kinds():
+    state = {
+        "whole": torch.tensor([1, 2]),
+        "empty": torch.zeros(0),
+        "half": torch.tensor([1.0, float("inf")], dtype=torch.float16),
+        "fine": torch.full((3,), 3e38),
+        "brain": torch.tensor(float("nan"), dtype=torch.bfloat16),
+        "flag": torch.tensor(True),
+    }
+    assert not_finite(state) == ["half", "brain"]
+    assert not_finite({}) == []
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_training_whose_step_leads_to_infinity_ends_in_one_sentence(tmp_path, capsys, last):
+    """A step that is too long from finite gradients, as at the largest rate that a float holds."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import torch\n"
+        "from detectron2.engine import hooks\n"
+        "timed = hooks.IterationTimer.after_step\n"
+        "def spoil(self):\n"
+        "    timed(self)\n"
+        "    if self.trainer.iter == 1:\n"
+        "        next(self.trainer.model.parameters()).data.fill_(float('inf'))\n"
+        "hooks.IterationTimer.after_step = spoil\n"
+    )
+    keys = ("SOLVER.MAX_ITER", "2" if last else "3", "SOLVER.CHECKPOINT_PERIOD", "1")
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hooks.IterationTimer, "after_step", hooks.IterationTimer.after_step)
+        code = train_net(write_dataset(tmp_path / "shapes"), out, f"--import={own}", *keys)
+    captured = capsys.readouterr()
+    assert code == 1 and "Traceback" not in captured.out + captured.err
+    assert "weights are not finite, such as backbone." in captured.err
+    assert [path.name for path in out.glob("*.pth")] == ["model_0000000.pth"]
+    assert (out / "last_checkpoint").read_text() == "model_0000000.pth"
+    assert not (out / "evaluation.json").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from detectron2.utils.events import EventStorage
 
-from counterpoise.training.learning_watch import LearningWatch
+from counterpoise.training.learning_watch import LearningWatch, kept_values
 from runs import train_net, write_dataset
 
 
@@ -40,6 +40,13 @@ def test_a_part_that_has_not_learned_is_named_halfway_and_at_the_end(caplog, don
 )
 def test_nothing_is_said_of_a_part_that_learns_or_between_the_checks(caplog, metrics, done):
     assert not warnings_of(caplog, metrics, done=done)
+
+
+@pytest.mark.parametrize("max_iter", [400, 90_000, 1_000_001])
+def test_what_it_looks_at_is_kept(max_iter):
+    done = max_iter
+    since = done - max_iter // 4
+    assert len([at for at in range(19, done, 20) if at >= since]) <= kept_values(max_iter)
 
 
 def test_only_the_last_quarter_counts(caplog):

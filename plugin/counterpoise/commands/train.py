@@ -36,6 +36,7 @@ from counterpoise.inspection.duplicate_files import warn_of_shared_files
 from counterpoise.modeling import score_thresholds
 from counterpoise.reporting import metrics_file, page, write_report
 from counterpoise.training import class_loss_file, run_record
+from counterpoise.training.log_files import TEXT
 from counterpoise.training.run_lock import RunLock
 from counterpoise.training.run_record import RunRecord
 from counterpoise.training.trainer import BalancedTrainer, training_table
@@ -278,8 +279,10 @@ def _remove_run(cfg: CfgNode) -> None:
     if comm.is_main_process():
         for path in files:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path in folder.glob("log.txt.rank*"):  # of more processes than there are now
-            if int(path.name.rpartition("rank")[2]) >= comm.get_world_size():
+        for path in folder.glob("log.txt.*"):
+            name = TEXT.fullmatch(path.name)
+            # What was moved away, and what is of more processes than there are now.
+            if name and (name["part"] or int(name["rank"]) >= comm.get_world_size()):
                 path.unlink()
     comm.synchronize()
 

@@ -713,6 +713,32 @@ LAUNCHER_SECTIONS = (
         ),
     ),
     Section(
+        "SOLVER.EARLY_STOPPING",
+        "",
+        (
+            Key(
+                "PATIENCE",
+                0,
+                "Evaluations in a row without improvement on the first test set that end the "
+                "training; needs `TEST.EVAL_PERIOD` > 0. The last checkpoint, evaluation and "
+                "report are made as ever; more patience and `--resume` train on.",
+                Interval(1, special=(0, "is off")),
+            ),
+            Key(
+                "METRIC",
+                "",
+                "What has to improve, named as in `TEST.BEST_METRIC`; empty takes that one.",
+            ),
+            Key(
+                "MIN_DELTA",
+                0.0,
+                "An improvement is above the best value so far by more than this, in points of AP "
+                "(0 to 100).",
+                Interval(0),
+            ),
+        ),
+    ),
+    Section(
         "SOLVER.AMP",
         "",
         (

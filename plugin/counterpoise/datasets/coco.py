@@ -4,7 +4,6 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from counterpoise.datasets.files import is_found_by_a_walk, read_text, require_folder
+from counterpoise.datasets.files import Boundary, is_found_by_a_walk, read_text, require_folder
 from counterpoise.datasets.invalid_annotations import InvalidAnnotationError, InvalidKind
 from counterpoise.datasets.json_fields import (
     get_bbox,
@@ -104,8 +103,8 @@ def read_coco(spec: DatasetSpec) -> RecordSet:
     twice = [name for name, n in Counter(categories.values()).items() if n > 1]
     if twice:
         records.notes.append(f"categories of the same name are one class: {', '.join(twice)}")
-    folders = () if spec.outside_files else (root, str(spec.annotations.parent))
-    index_of = _read_images(content, file, root, folders, records)
+    boundary = Boundary(() if spec.outside_files else (spec.images, spec.annotations.parent))
+    index_of = _read_images(content, file, root, boundary, records)
     _read_annotations(content, categories, index_of, records)
     _sort_by_id(records)
     return records
@@ -182,7 +181,7 @@ def _id_order(key: int | str) -> tuple[bool, int | str]:
 
 
 def _read_images(
-    content: _File, file: str, root: str, folders: Sequence[str], records: RecordSet
+    content: _File, file: str, root: str, boundary: Boundary, records: RecordSet
 ) -> dict[int | str, int]:
     """Append the readable images; return their indices by id.
 
@@ -207,7 +206,7 @@ def _read_images(
         # Of two images with one id, the second is invalid: it gets no objects.
         index_of.setdefault(record_id, len(records.images))
         where = f"{file}, image id {record_id!r}"
-        outside = _why_outside(path, folders)
+        outside = boundary.why_outside(path)
         records.images.append(ImageRecord(path, record_id, where, size, outside=outside))
     return index_of
 
@@ -236,18 +235,6 @@ def _image_path(root: str, file_name: str) -> str:
     posix = file_name.replace("\\", "/")
     tried = [os.path.join(root, name) for name in (posix, posix.rsplit("/", 1)[-1])]
     return next(filter(os.path.isfile, tried), tried[0])
-
-
-def _why_outside(path: str, folders: Sequence[str]) -> str:
-    """Say that a path leads out of all folders as it is written; links in them are followed."""
-    written = os.path.normpath(path)
-    inside = (Path(written).is_relative_to(os.path.normpath(folder)) for folder in folders)
-    if not folders or any(inside):
-        return ""
-    return (
-        f"{written} is outside of {' and of '.join(dict.fromkeys(folders))}: set OUTSIDE_FILES "
-        "True for the dataset if that is meant"
-    )
 
 
 def _read_annotations(

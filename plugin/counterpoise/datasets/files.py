@@ -121,6 +121,43 @@ def find_by_trailing_part(
     return None
 
 
+class Boundary:
+    """Whether files lie in the folders of a dataset, once all links in their paths are followed.
+
+    Args:
+        folders: of the dataset, themselves links or not; none sets no boundary.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._folders = list(dict.fromkeys(map(str, folders)))
+        self._written = [os.path.normpath(folder) for folder in self._folders]
+        self._real = [os.path.realpath(folder) for folder in self._folders]
+        self._real_of: dict[str, str] = {}
+
+    def why_outside(self, path: str) -> str:
+        """Say that a file, which need not exist, is not in the folders; empty where it is."""
+        if not self._folders:
+            return ""
+        folder, name = os.path.split(path)
+        if folder not in self._real_of:  # looked up once, as most files share theirs
+            self._real_of[folder] = os.path.realpath(folder)
+        real = os.path.join(self._real_of[folder], name)
+        if name in ("", ".", "..") or os.path.islink(real):
+            real = os.path.realpath(real)
+        if _is_below(real, self._real):
+            return ""
+        written = os.path.normpath(path)
+        leads = f" leads by a link to {real}, which" if _is_below(written, self._written) else ""
+        return (
+            f"{written}{leads} is outside of {' and of '.join(self._folders)}: set OUTSIDE_FILES "
+            "True for the dataset if that is meant"
+        )
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path.startswith(os.path.join(folder, "")) for folder in folders)
+
+
 class ImageIndex:
     """All images under a folder, by file name and by stem, from one walk of it.
 

@@ -25,7 +25,7 @@ class InvalidKind(str, Enum):
     NO_ANNOTATION_FILE = "no annotation file"
     DUPLICATE_IMAGE = "duplicate image id"
     NO_IMAGE = "image missing"
-    OUTSIDE_FILE = "image outside of the dataset's folders"
+    OUTSIDE_FILE = "file outside of the dataset's folders"
     AMBIGUOUS_IMAGE = "several images fit"
     UNREADABLE_IMAGE = "unreadable image"
     TOO_MANY_BOXES = "image with too many boxes"

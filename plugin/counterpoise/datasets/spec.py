@@ -29,10 +29,10 @@ PATH_KEYS = ("IMAGES", "ANNOTATIONS", "SPLIT_FILE", "DATA_YAML")
 # Per format: the keys it needs and the further ones it reads. YOLO has two forms: a data.yaml
 # that names everything, or plain folders.
 _KEYS = {
-    "voc": (("IMAGES", "ANNOTATIONS"), ("SPLIT_FILE",)),
+    "voc": (("IMAGES", "ANNOTATIONS"), ("SPLIT_FILE", "OUTSIDE_FILES")),
     "coco": (("IMAGES", "ANNOTATIONS"), ("OUTSIDE_FILES",)),
-    "yolo with DATA_YAML": (("DATA_YAML", "SPLIT"), ()),
-    "yolo": (("IMAGES", "ANNOTATIONS"), ()),
+    "yolo with DATA_YAML": (("DATA_YAML", "SPLIT"), ("OUTSIDE_FILES",)),
+    "yolo": (("IMAGES", "ANNOTATIONS"), ("OUTSIDE_FILES",)),
 }
 _ALWAYS_USED = {"FORMAT", "CLASSES", "HOLDOUT"}
 
@@ -52,7 +52,8 @@ class DatasetSpec:
         classes: class names in order; empty takes those that the dataset itself defines.
         holdout: fraction of images put into ``<name>_val``; 0 keeps the dataset in one piece.
         cache: folder in which what was read is kept; None reads it at every start.
-        outside_files: COCO images may lie outside of `images` and of the annotation file's folder.
+        outside_files: images and label files may lie outside of the folders that these keys name,
+            by ``..``, an absolute path or a link.
     """
 
     name: str

@@ -13,6 +13,7 @@ from defusedxml.ElementTree import fromstring as defused_fromstring
 
 from counterpoise.datasets.files import (
     MAX_IMAGE_BYTES,
+    Boundary,
     ImageIndex,
     find_files,
     read_text,
@@ -49,9 +50,13 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
     root = require_folder(spec.annotations, f"{key}.ANNOTATIONS")
     source = str(root) if spec.split_file is None else f"{root}, split {spec.split_file}"
     records = RecordSet(source, Coordinates.PIXELS_FROM_1, place=_place)
+    boundary = Boundary(() if spec.outside_files else (images.root, root))
     renamed = 0
     for path in _split_xmls(spec, root, images, records):
         where = path.relative_to(root).as_posix()
+        if outside := boundary.why_outside(str(path)):
+            records.reject(InvalidKind.OUTSIDE_FILE, where, outside)
+            continue
         try:
             tree = _parse_xml(path)
             size, found_objects = _content(tree, where, records)
@@ -74,7 +79,8 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
         for number, name, box, difficult in found_objects:
             records.objects.add(len(records.images), name, box, number)
             records.objects.difficult.append(difficult)
-        records.images.append(ImageRecord(str(image), path.stem, where, size))
+        outside = boundary.why_outside(str(image))
+        records.images.append(ImageRecord(str(image), path.stem, where, size, outside=outside))
     if renamed:
         records.notes.append(
             "XML files whose <filename> names another existing image than the one of their own "

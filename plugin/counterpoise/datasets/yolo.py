@@ -3,7 +3,7 @@
 import math
 import os
 
-from counterpoise.datasets.files import MAX_IMAGE_BYTES
+from counterpoise.datasets.files import MAX_IMAGE_BYTES, Boundary
 from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
@@ -20,6 +20,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
     """
     names = yolo_class_names(spec)
     layout = find_layout(spec)
+    boundary = Boundary(() if spec.outside_files else layout.folders)
     records = RecordSet(
         source=", ".join(map(str, layout.places)),
         coordinates=Coordinates.FRACTIONS,
@@ -32,8 +33,13 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
     for image, label in layout.pairs:
         image_id = os.path.splitext(os.path.relpath(image, layout.root))[0].replace(os.sep, "/")
         record = ImageRecord(str(image), image_id, os.path.relpath(image, message_root))
-        if label is not None:
+        if os.path.isfile(image):  # else it is missing
+            record.outside = boundary.why_outside(str(image))
+        if label is not None and not record.outside:
             where = os.path.relpath(label, message_root)
+            if outside := boundary.why_outside(str(label)):
+                records.reject(InvalidKind.OUTSIDE_FILE, where, outside)
+                continue
             try:
                 check_is_file(label, MAX_IMAGE_BYTES)
                 text = label.read_text(encoding="utf-8-sig")

@@ -26,6 +26,8 @@ class Layout:
     Attributes:
         root: folder to which image ids are relative.
         places: the folders and lists that were searched.
+        folders: in which all files should be: those that the config or ``data.yaml`` names or
+            follow from it.
         pairs: (image, its label file or None), in order of discovery.
         orphans: label files without an image.
         notes: what a user should know though nothing is wrong.
@@ -33,6 +35,7 @@ class Layout:
 
     root: Path
     places: list[Path]
+    folders: list[Path]
     pairs: list[tuple[Path, Path | None]] = field(default_factory=list)
     orphans: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,7 +52,7 @@ def find_layout(spec: DatasetSpec) -> Layout:
     places, notes = split_places(spec)
     only_folder = len(places) == 1 and os.path.isdir(places[0])
     root = places[0] if only_folder else spec.data_yaml.parent
-    layout = Layout(root=root, places=places, notes=notes)
+    layout = Layout(root, places, [spec.data_yaml.parent, *_folders_of(places)], notes=notes)
     for place in places:
         if os.path.isdir(place):
             _add_folder(layout, place)
@@ -87,11 +90,20 @@ def yolo_files(spec: DatasetSpec) -> Iterator[str]:
             yield str(label)
 
 
+def _folders_of(places: list[Path]) -> Iterator[Path]:
+    """The folder of each place, and that of its labels."""
+    for place in places:
+        folder = place if os.path.isdir(place) else place.parent
+        yield folder
+        if labels := _beside_images(folder):
+            yield labels
+
+
 def _from_folders(spec: DatasetSpec) -> Layout:
     key = f"DATASETS.CUSTOM.{spec.name}"
     images = require_folder(spec.images, f"{key}.IMAGES")
     labels = require_folder(spec.annotations, f"{key}.ANNOTATIONS")
-    layout = Layout(root=images, places=[images])
+    layout = Layout(images, [images], [images, labels])
     txts = _label_files(labels)
     for image in find_files(images, image_suffixes().__contains__):
         label = labels / image.relative_to(images).with_suffix(".txt")

@@ -24,7 +24,12 @@ from counterpoise.inference.batches import batched_loader
 from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
 from counterpoise.modeling.acceleration import accelerate
-from counterpoise.modeling.checkpoint import RECORD_KEY, BalancedCheckpointer, counts_of
+from counterpoise.modeling.checkpoint import (
+    RECORD_KEY,
+    BalancedCheckpointer,
+    counts_of,
+    not_finite,
+)
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
 
 #: Average recall, 0-100, below which proposals are said to fail: a trained RPN reaches 25 to 60.
@@ -165,7 +170,7 @@ def load_for_evaluation(
     checkpointer.require_all = True
     checkpointer.use_average = cfg.MODEL.EMA.ENABLED
     record = checkpointer.load(cfg.MODEL.WEIGHTS).get(RECORD_KEY)
-    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    broken = not_finite(model.state_dict())
     if broken:
         raise UserError(
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} holds numbers that are not finite, in "

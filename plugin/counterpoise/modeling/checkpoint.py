@@ -10,9 +10,10 @@ from typing import Any, BinaryIO
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
+from torch import Tensor
 
 from counterpoise.balance.class_counts import ClassCounts
-from counterpoise.errors import UserError
+from counterpoise.errors import RunStopped, UserError
 from counterpoise.modeling.safe_loading import check_pickle, load_tensors, refused_by_name
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.utils.files import durable_file
@@ -113,6 +114,28 @@ def local_checkpoint(path: str) -> str:
     return local
 
 
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that hold NaN or infinity; it waits for each device once.
+
+    Args:
+        state: tensors of any type by name, such as the ``state_dict`` of a model.
+    """
+    names: dict[torch.device, list[str]] = {}
+    for name, value in state.items():
+        if value.numel() and (value.is_floating_point() or value.is_complex()):
+            names.setdefault(value.device, []).append(name)
+    return [
+        name
+        for on_device in names.values()
+        for name, finite in zip(
+            on_device,
+            torch.stack([state[name].isfinite().all() for name in on_device]).tolist(),
+            strict=True,
+        )
+        if not finite
+    ]
+
+
 class BalancedCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that never starts from random weights without saying so."""
 
@@ -141,15 +164,27 @@ class BalancedCheckpointer(DetectionCheckpointer):
 
         Raises:
             UserError: the file cannot be written; those that were there stay as they are.
+            RunStopped: a weight is not finite; as above.
         """
         if not self.save_dir or not self.save_to_disk:
             return
         path = Path(self.save_dir, f"{name}.pth")
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        model = self.model.state_dict()
+        averaged = parts.get(AVERAGE_KEY, {}).get("model", {})
+        weights = model | {f"{AVERAGE_KEY} {name}": value for name, value in averaged.items()}
+        if broken := not_finite(weights):
+            # Finite gradients can still lead there, where a step is too long for the type.
+            raise RunStopped(
+                f"{len(broken)} of {len(weights)} weights are not finite, such as {broken[0]}, so "
+                f"{path} is not written, and the checkpoints before it are as they were: lower "
+                "SOLVER.BASE_LR, or set SOLVER.CLIP_GRADIENTS.ENABLED True, in a new run that "
+                "starts from one of them"
+            )
         self.logger.info("Saving checkpoint to %s", path)
         try:
             with durable_file(path) as file:
-                _torch_save({"model": self.model.state_dict(), **parts, **kwargs}, file)
+                _torch_save({"model": model, **parts, **kwargs}, file)
             if name != BEST:
                 self.tag_last_checkpoint(path.name)
         except Exception as error:  # what a state holds can fail in any way when it is pickled

@@ -98,6 +98,25 @@ class CheckpointWriter(HookBase):
             for path in numbered(Path(self.checkpointer.save_dir))[: -self.keep]:
                 path.unlink(missing_ok=True)
 
+    def go_on(self, path: Path, state: dict[str, Any]) -> None:
+        """Know the checkpoint of this iteration, from which a resumed run goes on.
+
+        Args:
+            path: of the checkpoint.
+            state: of the run, as it holds it.
+        """
+        self.saved, self._state = path, state
+
+    def finish(self) -> None:
+        """Write the last checkpoint of a training that ends before its last iteration.
+
+        It is of this iteration as it stood in this hook.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._write(FINAL)
+
     def report(self, error: UserError) -> None:
         """Log that a checkpoint cannot be written, once for each reason."""
         reason = repr(error.__cause__)
@@ -120,6 +139,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
             metric: by its name in Detectron2's event storage; the larger the better.
         """
         super().__init__(writer.eval_period, writer.checkpointer, metric)
+        self.metric = metric
+        self.folder = writer.checkpointer.save_dir
         self._report = writer.report
 
     def _best_checking(self) -> None:

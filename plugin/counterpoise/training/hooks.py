@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from counterpoise.modeling.distributed import sum_over_processes
 from counterpoise.modeling.metric_log import PERIOD
 from counterpoise.training.class_loss_file import append_class_losses
 from counterpoise.training.run_record import RunRecord, now
+from counterpoise.utils.text import counted, duration
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,68 @@ class BalanceMetricPrinter(EventWriter):
             logger.info("  ".join(parts))
 
 
+class ProgressPrinter(EventWriter):
+    """Prints images per second, and the time left with the evaluations that are to come.
+
+    Detectron2's line has the time of an iteration and of the iterations left.
+    """
+
+    #: Iterations of which the median time counts: of the images per second, and of those left, as
+    #: many as in Detectron2's own estimate.
+    RECENT, LONG = 20, 1000
+
+    def __init__(
+        self,
+        images: int,
+        eval_period: int,
+        evaluates: bool,
+        max_iter: Callable[[], int],
+        evaluation_seconds: Sequence[float],
+    ) -> None:
+        """
+        Args:
+            images: of an iteration, over all processes.
+            eval_period: iterations from one evaluation to the next, 0 for one at the end.
+            evaluates: whether there is a test set.
+            max_iter: says how many iterations the training has.
+            evaluation_seconds: of the evaluations so far; it grows.
+        """
+        self.images = images
+        self.eval_period = eval_period
+        self.evaluates = evaluates
+        self.max_iter = max_iter
+        self.evaluation_seconds = evaluation_seconds
+
+    def write(self) -> None:
+        """Log them, once iterations are timed and until the last one is done."""
+        storage = get_event_storage()
+        done, last = storage.iter + 1, self.max_iter()
+        times = storage.histories().get("time")
+        if times is None or done > last:
+            return
+        logger.info(
+            "%.3g images/s  left: %s",
+            self.images / times.median(self.RECENT),
+            self._left(times.median(self.LONG) * (last - done), self._evaluations(done, last)),
+        )
+
+    def _evaluations(self, done: int, last: int) -> int:
+        """How many are to come: by period, and the one behind the last iteration."""
+        if not self.evaluates:
+            return 0
+        period = self.eval_period
+        return 1 + ((last - 1) // period - done // period if period and done < last else 0)
+
+    def _left(self, seconds: float, evaluations: int) -> str:
+        if not evaluations:
+            return duration(seconds)
+        if not self.evaluation_seconds:
+            return f"{duration(seconds)} and {counted(evaluations, 'evaluation')}"
+        each = median(self.evaluation_seconds)
+        total = duration(seconds + evaluations * each)
+        return f"{total} with {counted(evaluations, 'evaluation')} of {duration(each)}"
+
+
 class ClassLossWriter(HookBase):
     """Appends the classification loss by target class to a file, summed over all processes.
 
@@ -57,7 +121,7 @@ class ClassLossWriter(HookBase):
         Args:
             path: of the file.
             class_names: K names.
-            period: iterations per record.
+            period: iterations per record, a multiple of 20.
         """
         self.path = path
         self.class_names = tuple(class_names)

@@ -5,6 +5,8 @@ import logging
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from counterpoise.modeling.metric_log import PERIOD
+
 logger = logging.getLogger(__name__)
 
 #: Metric -> the value below which a part has not learned; what that means; what helps.
@@ -24,6 +26,18 @@ SIGNS = {
         "BALANCE.ROI_LOSS.NORMALIZER weight_sum",
     ),
 }
+
+
+def kept_values(max_iter: int) -> int:
+    """How many values of each scalar have to be kept in a training.
+
+    They are those of the last quarter, which :class:`LearningWatch` looks at, of a metric that
+    comes every 20 iterations, and the 1,000 of Detectron2's estimate of the time left.
+
+    Args:
+        max_iter: iterations of the training.
+    """
+    return max(1000, max_iter // (4 * PERIOD) + 1)
 
 
 class LearningWatch(HookBase):

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 #: Keys, or nodes of them, that change nothing in how weights come about. Data is compared itself.
 FREE_KEYS = (
     "OUTPUT_DIR", "DATASETS", "DATALOADER.NUM_WORKERS", "MODEL.WEIGHTS", "TEST", "VIS_PERIOD",
-    "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "SOLVER.NON_FINITE",
-    "BALANCE.SCORE_THRESHOLDS", "BALANCE.CALIBRATION", "VERSION",
+    "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "SOLVER.EARLY_STOPPING",
+    "SOLVER.NON_FINITE", "BALANCE.SCORE_THRESHOLDS", "BALANCE.CALIBRATION", "VERSION",
 )  # fmt: skip
 
 #: The schedule whose rates up to an iteration do not depend on the last one.

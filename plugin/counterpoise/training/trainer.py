@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from fvcore.common.history_buffer import HistoryBuffer
 from torch import nn
 
+from counterpoise.config.tree import value_at
 from counterpoise.config.validation import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.errors import RunStopped, UserError, did_you_mean
@@ -47,11 +52,32 @@ from counterpoise.training.checkpoints import (
     read_checkpoint,
     remove_unfinished,
 )
+from counterpoise.training.disk_use import (
+    checkpoint_bytes,
+    checkpoints_at_most,
+    say_disk_use,
+)
+from counterpoise.training.early_stopping import (
+    EarlyStopping,
+    StoppedEarly,
+    check_early_stopping,
+)
 from counterpoise.training.freezing import FrozenStatistics, freeze_all_but_classifier
-from counterpoise.training.hooks import BalanceMetricPrinter, ClassLossWriter, RunRecordWriter
-from counterpoise.training.learning_watch import LearningWatch
+from counterpoise.training.hooks import (
+    BalanceMetricPrinter,
+    ClassLossWriter,
+    ProgressPrinter,
+    RunRecordWriter,
+)
+from counterpoise.training.learning_watch import LearningWatch, kept_values
 from counterpoise.training.loader import train_loader
-from counterpoise.training.log_files import rewind_logs
+from counterpoise.training.log_files import (
+    CLASS_BYTES,
+    METRICS_BYTES,
+    LogRotation,
+    record_period,
+    rewind_logs,
+)
 from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.random_state import random_state_kept
@@ -79,10 +105,14 @@ class BalancedTrainer(DefaultTrainer):
         Raises:
             UserError: the training set or a key does not allow to train.
         """
+        check_early_stopping(cfg)
         self.average: WeightAverage | None = None
         self.stop = StopRequest()
         self.writers: list[EventWriter] = []
         self._resumed: Mapping[str, Any] = {}
+        self._resumed_from = Path()
+        self._ends_early = False
+        self._evaluation_seconds: list[float] = []
         self.evaluations: dict[str, Evaluation] = {}  # the latest by test set, on the main process
         self.record = record or RunRecord(command_line(), (), cfg.SEED)
         self.table = training_table(cfg)
@@ -151,14 +181,29 @@ class BalancedTrainer(DefaultTrainer):
             lambda: run_state(self, self.writers),
         )
         evaluation: list[HookBase] = [hooks.EvalHook(period, self.evaluate)]
+        best = None
         if period > 0 and comm.is_main_process():
-            metric = _best_metric(self.cfg, self.table.counts)
-            evaluation.append(BestCheckpointer(self.checkpoints, metric))
+            metric = _stored_metric("TEST.BEST_METRIC", self.cfg, self.table.counts)
+            best = BestCheckpointer(self.checkpoints, metric)
+            evaluation.append(best)
+        stopping = self.cfg.SOLVER.EARLY_STOPPING
+        if stopping.PATIENCE:
+            key = "SOLVER.EARLY_STOPPING.METRIC" if stopping.METRIC else "TEST.BEST_METRIC"
+            metric = _stored_metric(key, self.cfg, self.table.counts)
+            evaluation.append(
+                EarlyStopping(period, metric, stopping.PATIENCE, stopping.MIN_DELTA, best)
+            )
         built = [
             hook
             for hook in super().build_hooks()
             if not isinstance(hook, hooks.PeriodicCheckpointer)
         ]
+        for hook in built:
+            if isinstance(hook, hooks.PeriodicWriter):
+                hook._period = record_period(self.max_iter, METRICS_BYTES)
+        names = self.table.counts.names
+        class_period = record_period(self.max_iter, CLASS_BYTES * (len(names) + 1))
+        rank = comm.get_rank()
         at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
         out = Path(self.cfg.OUTPUT_DIR)
         return [
@@ -170,13 +215,21 @@ class BalancedTrainer(DefaultTrainer):
             self.checkpoints,
             *evaluation,
             LearningWatch(),
-            ClassLossWriter(out / class_loss_file.FILE_NAME, self.table.counts.names),
+            ClassLossWriter(out / class_loss_file.FILE_NAME, names, class_period),
+            LogRotation(out / (f"log.txt.rank{rank}" if rank else "log.txt")),
             *built[at + 1 :],
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers and a terminal line of this project's metrics."""
-        self.writers = [*super().build_writers(), BalanceMetricPrinter()]
+        """Detectron2's writers and terminal lines of the progress and this project's metrics."""
+        progress = ProgressPrinter(
+            self.cfg.SOLVER.IMS_PER_BATCH,
+            self.cfg.TEST.EVAL_PERIOD,
+            bool(self.cfg.DATASETS.TEST),
+            lambda: self.max_iter,
+            self._evaluation_seconds,
+        )
+        self.writers = [*super().build_writers(), progress, BalanceMetricPrinter()]
         return self.writers
 
     def run_step(self) -> None:
@@ -196,17 +249,24 @@ class BalancedTrainer(DefaultTrainer):
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``.
 
-        The training draws the same random numbers afterwards as without an evaluation.
+        The training draws the same random numbers afterwards as without an evaluation. One that has
+        stopped early has just been evaluated, and the results stay.
 
         Raises:
             Stopped: the run was told to stop; it is saved as it was before the evaluation.
         """
+        if self._ends_early:
+            return self._last_eval_results
+        if isinstance(sys.exc_info()[1], RunStopped):  # in the last iteration
+            return {}
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         try:
+            started = time.perf_counter()
             with random_state_kept(), weights, self.stop.at_once():
                 self._last_eval_results, self.evaluations = evaluate(
                     self.cfg, self.model, self.table.counts
                 )
+            self._evaluation_seconds.append(time.perf_counter() - started)
         except Stopped:
             self.checkpoints.save()
             raise
@@ -239,22 +299,53 @@ class BalancedTrainer(DefaultTrainer):
         others = list(differences(content, self.cfg, self.table, *own))
         check_resumable(chosen, content, others, self.model, self.max_iter, force)
         self._resumed = content.get(STATE_KEY, {})
+        self._resumed_from = Path(chosen)
         self.checkpointer.load(chosen)
         self.start_iter = content.get("iteration", -1) + 1
 
     def before_train(self) -> None:
         """Begin, or go on just where a checkpoint was written."""
+        if comm.is_main_process():
+            size = checkpoint_bytes(self.model, self.optimizer, self.average is not None)
+            say_disk_use(Path(self.cfg.OUTPUT_DIR), checkpoints_at_most(self.cfg), size)
+        # Detectron2 keeps a million values of each scalar, some 100 MB each.
+        self.storage._history = defaultdict(partial(HistoryBuffer, kept_values(self.max_iter)))
         super().before_train()
         if not self._resumed:
             return
         if comm.is_main_process():
             rewind_logs(Path(self.cfg.OUTPUT_DIR), self._resumed["logs"])
         go_on(self, self.writers, self._resumed)
+        self.checkpoints.go_on(self._resumed_from, self._resumed)
         self._resumed = {}
         # What the hooks behind the checkpoint do in its iteration, such as to evaluate, is to come.
         self.iter = self.storage.iter = self.start_iter - 1
         for hook in self._hooks[self._hooks.index(self.checkpoints) + 1 :]:
             hook.after_step()
+        self._end_if_early()
+
+    def after_step(self) -> None:
+        """Run the hooks, and end where one of them has ended the training early.
+
+        Raises:
+            StoppedEarly: it has.
+        """
+        super().after_step()
+        self._end_if_early()
+
+    def end_early(self) -> None:
+        """Let this iteration be the last one, for a hook between the evaluation and the writers."""
+        self.checkpoints.finish()
+        self._ends_early = True
+        self.max_iter = self.iter + 1
+        for writer in self.writers:
+            if isinstance(writer, CommonMetricPrinter):
+                writer._max_iter = self.max_iter  # which tells it when the training is over
+
+    def _end_if_early(self) -> None:
+        if self._ends_early:
+            self.iter += 1  # as behind the last iteration
+            raise StoppedEarly
 
     def after_train(self) -> None:
         """End as Detectron2 does, where the run was not told to stop and its folder is there."""
@@ -262,12 +353,13 @@ class BalancedTrainer(DefaultTrainer):
             super().after_train()
 
     def train(self) -> Any:
-        """Train as Detectron2 does, to the end or until SIGTERM or Ctrl-C.
+        """Train as Detectron2 does, to the end, until SIGTERM or Ctrl-C, or until it stops early.
 
         An end that is put in one sentence is logged without a traceback.
 
         Raises:
             Stopped: the run was told to stop; it is saved.
+            RunStopped: a number is not finite.
             UserError: a file cannot be used.
         """
         loop = logging.getLogger("detectron2.engine.train_loop")
@@ -275,6 +367,11 @@ class BalancedTrainer(DefaultTrainer):
         with self.stop:
             try:
                 return super().train()
+            except StoppedEarly:
+                if not (self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process()):
+                    return None
+                verify_results(self.cfg, self._last_eval_results)
+                return self._last_eval_results
             except Stopped as stopped:
                 saved = self.checkpoints.saved
                 command = self.record.command.replace(" --overwrite", "").replace(" --resume", "")
@@ -308,7 +405,9 @@ def _wrapped_for(device: str) -> Iterator[None]:
 
 
 def _has_no_sentence(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], (UserError, RunStopped)))
+    return not (
+        record.exc_info and isinstance(record.exc_info[1], (UserError, RunStopped, StoppedEarly))
+    )
 
 
 def training_table(cfg: CfgNode) -> ClassTable:
@@ -323,12 +422,13 @@ def training_table(cfg: CfgNode) -> ClassTable:
     return class_table(cfg, weighted="CLASS_WEIGHTS" not in unread_sections(cfg))
 
 
-def _best_metric(cfg: CfgNode, counts: ClassCounts) -> str:
-    metric = cfg.TEST.BEST_METRIC
+def _stored_metric(key: str, cfg: CfgNode, counts: ClassCounts) -> str:
+    """Name in Detectron2's event storage of the metric that a key names."""
+    metric = value_at(cfg, key)
     groups = [group.name for group in frequency_groups(counts.images, counts.boxes)]
     known = ["AP", "AP50", "AP75", *(f"AP-{name}" for name in (*groups, *counts.names))]
     if metric not in known:
-        raise UserError(f"TEST.BEST_METRIC is '{metric}', {did_you_mean(metric, known)}")
+        raise UserError(f"{key} is '{metric}', {did_you_mean(metric, known)}")
     several = len(cfg.DATASETS.TEST) > 1
     return f"{cfg.DATASETS.TEST[0]}/bbox/{metric}" if several else f"bbox/{metric}"
 
