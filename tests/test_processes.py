@@ -42,11 +42,30 @@ def run(launcher: str, data: Path, out: Path, *overrides: str) -> subprocess.Com
     )  # fmt: skip
 
 
+#: Writes at the end of a program, before Python is torn down, which threads there are.
+THREADS_AT_EXIT = """
+import atexit, os
+from pathlib import Path
+
+def write():
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    Path({folder!r}, "threads" + os.environ.get("RANK", "")).write_text(" ".join(names))
+
+atexit.register(write)
+"""
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_train_together_and_the_first_one_writes(tmp_path, launcher):
     data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
-    done = run(launcher, data, out)
+    own = tmp_path / "own.py"
+    own.write_text(THREADS_AT_EXIT.format(folder=str(tmp_path)))
+    done = run(launcher, data, out, f"--import={own}")
     assert done.returncode == 0, done.stderr
+    if launcher == "torchrun":  # of the program's own processes Python is not torn down
+        # A thread of gloo that wants Python while that is torn down aborts the process.
+        for rank in range(2):
+            assert "gloo" not in (tmp_path / f"threads{rank}").read_text()
     lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines if "total_loss" in line] == [2]
     assert (out / "log.txt.rank1").is_file()
