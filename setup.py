@@ -69,7 +69,7 @@ setup(
     ],
     entry_points={"console_scripts": ["counterpoise = counterpoise.commands.console:main"]},
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.9", "onnx>=1.16", "onnxruntime>=1.18"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "onnx>=1.16", "onnxruntime>=1.18"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
     },
 )
