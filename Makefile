@@ -27,8 +27,9 @@ install: ## only complete the environment
 demo: install ## train and evaluate on a small task
 	@$(RUN) -W ignore::FutureWarning demo/run.py $(ARGS)
 
+# Each process takes whole files: their fixtures are trainings.
 test: install ## run the tests
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist loadfile)
 
 test-slow: install ## run the slow tests
 	@$(RUN) -m pytest -m slow $(ARGS)
