@@ -62,7 +62,9 @@ atexit.register(write)
 """
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+# Of the processes that the program starts, two other tests here show in less time that they train
+# and that they evaluate.
+@pytest.mark.parametrize("launcher", [pytest.param("program", marks=pytest.mark.slow), "torchrun"])
 def test_processes_train_together_and_the_first_one_writes(tmp_path, launcher):
     data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
     own = tmp_path / "own.py"
