@@ -8,6 +8,8 @@ ARGS ?=
 
 override VENV := $(patsubst ~/%,$(HOME)/%,$(VENV))
 RUN := "$(VENV)/bin/python"
+# a process per core, each with one thread: models this small do not fill two
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 # the first of the candidates that the set-up script can run on
 BASE = $(shell for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3); do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; \
@@ -27,12 +29,11 @@ install: ## only complete the environment
 demo: install ## train and evaluate on a small task
 	@$(RUN) -W ignore::FutureWarning demo/run.py $(ARGS)
 
-# Each process takes whole files: their fixtures are trainings.
 test: install ## run the tests
-	@$(RUN) -m pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist loadfile)
+	@$(PYTEST) $(ARGS)
 
 test-slow: install ## run the slow tests
-	@$(RUN) -m pytest -m slow $(ARGS)
+	@$(PYTEST) -m slow $(ARGS)
 
 docs: install ## render docs/ and the API reference into output/docs
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \

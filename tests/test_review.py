@@ -9,9 +9,9 @@ from PIL import Image
 from browser import open_page
 from counterpoise.commands.console import main
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
-from counterpoise.evaluation.label_issues import find_label_issues
+from counterpoise.evaluation.label_issues import find_label_issues, with_earlier
 from counterpoise.evaluation.stored import write_inference
-from runs import SMALL
+from runs import SMALL, train_net, write_dataset
 from scenes import crowded_scene
 
 NAMES = ("cat", "dog")
@@ -117,6 +117,32 @@ def test_every_detection_and_label_is_in_one_issue_at_most():
     assert len(kinds) == 3
 
 
+def test_what_earlier_models_contradict_in_the_same_way_comes_first():
+    coco = {
+        "images": [{"id": 7, "width": 200, "height": 200}],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES)],
+        "annotations": [],
+    }
+
+    def detected(*boxes):
+        results = [
+            {"image_id": 7, "category_id": k, "bbox": box, "score": score}
+            for k, box, score in boxes
+        ]
+        return parse_detections(results, coco, truth)
+
+    truth = parse_ground_truth(coco)
+    final = detected((0, PLACE, 0.9), (1, ELSEWHERE, 0.7))
+    earlier = [
+        detected((1, [122, 120, 40, 40], 0.6), (1, PLACE, 0.9)),  # of another class in the place
+        detected((1, ELSEWHERE, 0.5), (0, [40, 10, 40, 40], 0.9)),  # IoU 1/7 with the place
+        detected((1, ELSEWHERE, 0.4), (0, PLACE, 0.8)),  # the first one is not confident
+    ]
+    issues = with_earlier(truth, final, earlier)
+    assert [(i.detection, i.earlier) for i in issues] == [(1, 2), (0, 1)]
+    assert with_earlier(truth, final, []) == find_label_issues(truth, final)
+
+
 @pytest.fixture
 def kept(tmp_path):
     """A run that keeps an evaluation with one issue of each kind; the last image is gone."""
@@ -190,9 +216,29 @@ def test_the_model_runs_over_a_dataset_that_the_run_was_not_evaluated_on(run, tm
     assert all(i["file_name"].endswith(".png") for i in coco["images"])
 
 
+def test_the_earlier_checkpoints_of_a_run_are_asked_too(tmp_path, capsys):
+    data = write_dataset(tmp_path / "shapes")
+    out = tmp_path / "out"
+    assert train_net(data, out, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2") == 0
+    names = sorted(path.name for path in out.glob("model_0*.pth"))
+    assert names == ["model_0000001.pth", "model_0000003.pth"]  # the second is the final one
+    arguments = ["review", str(out), "--dataset", "shapes_train", "--min-score", "0.01"]
+    assert main([*arguments, "--through-training"]) == 0
+    assert "there the earlier checkpoints (1) disagree, too" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    coco = json.loads((out / "review" / "shapes_train" / "review.json").read_text())
+    counts = [a["earlier_models"] for a in coco["annotations"]]
+    assert set(counts) <= {0, 1} and counts == sorted(counts, reverse=True)
+    (out / names[0]).unlink()
+    assert main([*arguments, "--through-training"]) == 2
+    assert "has no earlier checkpoints for --through-training" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
+        (["--through-training"], "--through-training runs the earlier checkpoints over a dataset"),
         (["--min-score", "1.5"], "--min-score is 1.5, expected a number in (0, 1]"),
         (["--dataset", "pets_train"], "has no config.yaml: give the OUTPUT_DIR of a finished"),
     ],

@@ -433,7 +433,8 @@ def _review(commands: Any) -> None:
         "Writes DATASET/review.html with pictures and DATASET/review.json, a COCO dataset of "
         "suggestions.",
         "counterpoise review output/bccd\n"
-        "counterpoise review output/bccd --dataset bccd_train --min-score 0.8\n",
+        "counterpoise review output/bccd --dataset bccd_train --min-score 0.8\n"
+        "counterpoise review output/bccd --dataset bccd_train --through-training\n",
     )
     parser.add_argument(
         "run_dir", type=Path, metavar="RUN", help="OUTPUT_DIR of a run that has evaluated"
@@ -441,6 +442,11 @@ def _review(commands: Any) -> None:
     parser.add_argument(
         "--dataset", metavar="NAME",
         help="dataset of the config to run the model over, such as its training set",
+    )  # fmt: skip
+    parser.add_argument(
+        "--through-training", action="store_true",
+        help="with --dataset: also run the checkpoints that the run keeps by their iteration, and "
+        "put first what all of them contradict",
     )  # fmt: skip
     parser.add_argument(
         "--min-score", type=float, default=0.5, metavar="S",

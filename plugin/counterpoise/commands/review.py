@@ -2,15 +2,17 @@
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.datasets import cache_folder, dataset_names, load_dataset, parse_specs
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
+from counterpoise.evaluation.inputs import Detections, parse_detections, parse_ground_truth
 from counterpoise.evaluation.stored import TestSet
 from counterpoise.inference.dataset import detections_on
 from counterpoise.inference.evaluation import load_for_evaluation
@@ -26,23 +28,46 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 < args.min_score <= 1:
         raise UserError(f"--min-score is {args.min_score:g}, expected a number in (0, 1]")
-    for test_set in _test_sets(args):
+    if args.through_training and args.dataset is None:
+        raise UserError(
+            "--through-training runs the earlier checkpoints over a dataset: name it with --dataset"
+        )
+    for test_set, earlier in _reviewed(args):
         # As evaluation.stored names the folders of inference/.
         out = (args.out or args.run_dir / "review") / quote(test_set.name, safe=" ")
-        written, summary = write_review(test_set, out, args.min_score, args.pictures)
+        written, summary = write_review(test_set, out, args.min_score, args.pictures, earlier)
         print(summary, "\n".join(map(str, written)), sep="\n\n", end="\n\n")
 
 
-def _test_sets(args: argparse.Namespace) -> Iterator[TestSet]:
-    """What the run keeps of its evaluation; the model runs over any other dataset."""
+def _reviewed(args: argparse.Namespace) -> Iterator[tuple[TestSet, list[Detections]]]:
+    """What the run keeps of its evaluation; the model runs over any other dataset.
+
+    With ``--through-training`` the detections of the run's earlier checkpoints are beside it.
+    """
     finished = Run(args.run_dir)
     if args.dataset is None:
-        yield from map(finished.test_set, finished.test_set_names)
-    else:
-        yield _detected(args)
+        yield from ((finished.test_set(name), []) for name in finished.test_set_names)
+        return
+    cfg = _prepared(args)
+    earlier = _earlier_checkpoints(args.run_dir, cfg) if args.through_training else []
+    final, *others = (_detected(cfg, path) for path in (cfg.MODEL.WEIGHTS, *earlier))
+    yield final, [test_set.detections for test_set in others]
 
 
-def _detected(args: argparse.Namespace) -> TestSet:
+def _earlier_checkpoints(folder: Path, cfg: CfgNode) -> list[str]:
+    """Checkpoints of a run that are named by their iteration, but the one after its last."""
+    last = f"model_{cfg.SOLVER.MAX_ITER - 1:07d}.pth"
+    found = [str(p) for p in sorted(folder.glob("model_[0-9]*.pth")) if p.name != last]
+    if not found:
+        raise UserError(
+            f"{folder} has no earlier checkpoints for --through-training: train with a shorter "
+            "SOLVER.CHECKPOINT_PERIOD, and with a SOLVER.CHECKPOINTS_KEPT that keeps them"
+        )
+    return found
+
+
+def _prepared(args: argparse.Namespace) -> CfgNode:
+    """Config of the run with ``--dataset`` as the one dataset to detect on."""
     cfg = config_of(args)
     name = args.dataset
     known = dataset_names(parse_specs(cfg.DATASETS.CUSTOM, cache_folder(cfg.DATASETS.CACHE)))
@@ -60,6 +85,15 @@ def _detected(args: argparse.Namespace) -> TestSet:
             f"--dataset {name} has the classes [{', '.join(own)}], but the model was trained on "
             f"[{', '.join(classes)}]: name a dataset with the same list"
         )
+    return cfg
+
+
+def _detected(cfg: CfgNode, weights: str) -> TestSet:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = weights
+    cfg.freeze()
+    (name,) = cfg.DATASETS.VAL
     coco, results = detections_on(cfg, load_for_evaluation(cfg)[0], name)
     truth = parse_ground_truth(coco)
     return TestSet(name, truth, parse_detections(results, coco, truth))

@@ -14,8 +14,8 @@ Each is the probability that the detector is right and the label is not, were it
 probabilities and their errors independent.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -50,12 +50,14 @@ class LabelIssue:
         detection: index into :class:`Detections`, the suggested box and class.
         gt: index into :class:`GroundTruth` of the label in question; -1 of an overlooked object.
         score: in [0, 1], to rank by.
+        earlier: models of the same training before this one that contradict the label, too.
     """
 
     kind: IssueKind
     detection: int
     gt: int
     score: float
+    earlier: int = 0
 
 
 def find_label_issues(
@@ -85,6 +87,42 @@ def find_label_issues(
         labels = gt_order[gt_ends[i] : gt_ends[i + 1]]
         issues += _in_image(truth, found, own, labels, min_score)
     return sorted(issues, key=lambda issue: -issue.score)
+
+
+def with_earlier(
+    truth: GroundTruth, found: Detections, earlier: Sequence[Detections], min_score: float = 0.5
+) -> list[LabelIssue]:
+    """Find label issues, and how many earlier models of the same training agree on each.
+
+    What every model contradicts stays hard for all of the training, which wrong labels do and most
+    hard objects do not.
+
+    Args:
+        truth, found, min_score: as :func:`find_label_issues` takes them.
+        earlier: detections of the earlier models.
+
+    Returns:
+        by descending number of models, then by descending score. An earlier model agrees where it
+        has an issue of that kind and class whose box has an IoU of at least 0.5 with this one's.
+    """
+    issues = find_label_issues(truth, found, min_score)
+    agreeing = np.zeros(len(issues), dtype=int)
+    for other in earlier:
+        known: dict[tuple[IssueKind, int, int], list[np.ndarray]] = {}
+        for issue in find_label_issues(truth, other, min_score):
+            known.setdefault(_place(issue, other), []).append(other.boxes[issue.detection])
+        for n, issue in enumerate(issues):
+            boxes = known.get(_place(issue, found), ())
+            overlaps = (iou(found.boxes[issue.detection], box) for box in boxes)
+            agreeing[n] += any(overlap >= FOREGROUND_IOU for overlap in overlaps)
+    counted = [replace(i, earlier=int(n)) for i, n in zip(issues, agreeing, strict=True)]
+    return sorted(counted, key=lambda issue: (-issue.earlier, -issue.score))
+
+
+def _place(issue: LabelIssue, found: Detections) -> tuple[IssueKind, int, int]:
+    """Kind, image and detected class of an issue."""
+    d = issue.detection
+    return issue.kind, int(found.images[d]), int(found.classes[d])
 
 
 def _in_image(
@@ -148,8 +186,8 @@ def issues_as_coco(
     Returns:
         ``images`` (those with an issue), ``categories`` (ids in class order from 0) and
         ``annotations``: each has the suggested ``bbox`` (XYWH, pixels) and ``category_id``, the
-        ``kind``, the ``score``, and in ``label`` the ``bbox`` and ``category_id`` as they stand, or
-        null for an overlooked object.
+        ``kind``, the ``score``, the number of ``earlier_models`` that agree, and in ``label`` the
+        ``bbox`` and ``category_id`` as they stand, or null for an overlooked object.
     """
     images: dict[int, dict[str, Any]] = {}
     annotations = []
@@ -171,6 +209,7 @@ def issues_as_coco(
                 "iscrowd": 0,
                 "kind": issue.kind.value,
                 "score": issue.score,
+                "earlier_models": issue.earlier,
                 "label": label if g >= 0 else None,
             }
         )

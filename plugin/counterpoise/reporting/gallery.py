@@ -16,6 +16,7 @@ from counterpoise.pages.drawing import draw_boxes
 from counterpoise.pages.figures import COLOURS, image_uri
 from counterpoise.pages.sections import Picture
 from counterpoise.utils.images import UnreadableImageError
+from counterpoise.utils.text import counted
 
 #: Pictures, and the image files that could not be read.
 Found = tuple[list[Picture], list[str]]
@@ -109,6 +110,8 @@ def label_issues(test_set: TestSet, issues: Sequence[LabelIssue]) -> Found:
         away = np.abs(_centres(truth.boxes[others]) - _centres(found.boxes[d])).max(axis=1)
         nearest = others[np.argsort(away, kind="stable")][:_MOST_LABELS]
         title = f"{issue.score:.2f}: {_what_the_label_says(truth, found.boxes[d], issue)}"
+        if issue.earlier:
+            title += f", also at {counted(issue.earlier, 'earlier checkpoint')}"
         marks = [_detection(test_set, d), *(_box(truth, g) for g in nearest if g != issue.gt)]
         if issue.gt >= 0:
             marks.insert(1, (*_box(truth, issue.gt)[:2], QUESTION_COLOUR))

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from counterpoise.evaluation.inputs import Detections
 from counterpoise.evaluation.label_issues import (
     IssueKind,
     LabelIssue,
-    find_label_issues,
     issues_as_coco,
+    with_earlier,
 )
 from counterpoise.evaluation.stored import TestSet
 from counterpoise.pages.rendering import render
@@ -25,7 +26,11 @@ _MEANINGS = {
 
 
 def write_review(
-    test_set: TestSet, out: Path, min_score: float, pictures: int
+    test_set: TestSet,
+    out: Path,
+    min_score: float,
+    pictures: int,
+    earlier: Sequence[Detections] = (),
 ) -> tuple[list[Path], str]:
     """Write ``review.json`` with all issues, and ``review.html`` with those of highest score.
 
@@ -34,6 +39,8 @@ def write_review(
         out: folder to write to.
         min_score: lowest score of a detection that counts.
         pictures: of each kind of issue, at most.
+        earlier: detections of earlier models of the same training; what more of them contradict
+            comes first.
 
     Returns:
         both files, and a summary for the terminal.
@@ -42,8 +49,8 @@ def write_review(
         UserError: a file cannot be written.
     """
     truth, found = test_set.ground_truth, test_set.detections
-    issues = find_label_issues(truth, found, min_score)
-    lead = list(_lead(test_set, issues, min_score))
+    issues = with_earlier(truth, found, earlier, min_score)
+    lead = list(_lead(test_set, issues, min_score, len(earlier)))
     sections = [
         Section(kind.name.lower(), meaning, list(_pictures(test_set, issues, kind, pictures)))
         for kind, meaning in _MEANINGS.items()
@@ -57,7 +64,9 @@ def write_review(
     return written, parts_as_text(lead)
 
 
-def _lead(test_set: TestSet, issues: Sequence[LabelIssue], min_score: float) -> Iterator[Part]:
+def _lead(
+    test_set: TestSet, issues: Sequence[LabelIssue], min_score: float, earlier: int
+) -> Iterator[Part]:
     truth, found = test_set.ground_truth, test_set.detections
     yield Text(
         f"{counted(len(issues), 'place')} in {counted(truth.num_images, 'image')} of "
@@ -70,9 +79,15 @@ def _lead(test_set: TestSet, issues: Sequence[LabelIssue], min_score: float) -> 
         for k, name in enumerate(truth.class_names)
     ]
     yield Table(("detected class", *(kind.value for kind in _MEANINGS)), rows)
+    if earlier:
+        throughout = sum(issue.earlier == earlier for issue in issues)
+        yield Text(
+            f"{throughout} of them stay hard over the training and come first: there the earlier "
+            f"checkpoints ({earlier}) disagree, too."
+        )
     yield Text(
-        "The highest score comes first. It ranks: how many of the first are right is for the eye "
-        "to say.",
+        f"{'Then the' if earlier else 'The'} highest score comes first. It ranks: how many of the "
+        "first are right is for the eye to say.",
         "note",
     )
 
