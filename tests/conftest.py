@@ -5,16 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from detectron2.utils import logger
 
 from processes import training_processes
 from runs import train_net, write_dataset
-
-# Of the small models here a second thread does nothing but wait; the processes of the tests share
-# the cores instead. Those that the tests start read the variable.
-torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
