@@ -79,13 +79,16 @@ def classified(draw, largest=ORDINARY, dtypes=DTYPES):
 
 
 def literal_focal(logits, targets, gamma, weight):
-    """The formula as it is written, in float64; 1 - p_t as the sum of the other probabilities."""
+    """The formula in float64; where p_t is near 1, 1 - p_t and log(p_t) have no digits of it.
+
+    They come from the sum q of the other probabilities: log(p_t) = -log(1 + q / p_t).
+    """
     logits = logits.double()
     kept = targets != IGNORED
     index = targets.clamp(min=0).unsqueeze(1)
     p = logits.softmax(dim=1)
     others = p.scatter(1, index, 0.0).sum(dim=1)
-    loss = -(others**gamma) * logits.log_softmax(dim=1).gather(1, index).squeeze(1)
+    loss = others**gamma * torch.log1p(others / p.gather(1, index).squeeze(1))
     if weight is not None:
         loss = loss * weight.double()[targets.clamp(min=0)]
     return torch.where(kept, loss, 0.0)
