@@ -143,11 +143,11 @@ def test_softmax_focal_is_finite_with_gradients_that_cancel_at_any_logits(case, 
     assert value.isfinite().all() and (value >= 0).all()
     assert gradient.isfinite().all()
     assert (gradient.movedim(1, -1)[targets == IGNORED] == 0).all()
-    # A constant that is added to all logits of a sample changes nothing.
-    most = (
-        ROUNDING[logits.dtype] * gradient.abs().sum(dim=1)
-        + 40 * torch.finfo(logits.dtype).smallest_normal
-    )
+    # A constant that is added to all logits of a sample changes nothing. Each may lack what the
+    # dtype cannot tell from 0, times its weight.
+    least = 40 * torch.finfo(logits.dtype).smallest_normal
+    heaviest = 1.0 if weight is None else max(weight.max().item(), 1.0)
+    most = ROUNDING[logits.dtype] * gradient.abs().sum(dim=1) + least * heaviest
     assert (gradient.sum(dim=1).abs() <= most).all()
 
 
