@@ -69,7 +69,14 @@ setup(
     ],
     entry_points={"console_scripts": ["counterpoise = counterpoise.commands.console:main"]},
     extras_require={
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "onnx>=1.16", "onnxruntime>=1.18"],
+        "dev": [
+            "hypothesis>=6.100",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+        ],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
     },
 )

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context, set_start_method, util
@@ -114,6 +115,30 @@ def train_until(
         process.kill()
         raise AssertionError(f"the training hangs: {output.read_text()[-2000:]}")
     return Ended(process.exitcode, output.read_text())
+
+
+def killed_while_writing(action: Callable[[], Any], share: float) -> None:
+    """Run an action in a process that is killed while it writes its first file.
+
+    Args:
+        action: writes the file with ``write_atomically``.
+        share: of the file's bytes that are written by then.
+    """
+    process = get_context("fork").Process(target=_write_and_die, args=(action, share))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _write_and_die(action: Callable[[], Any], share: float) -> None:
+    write = Path.write_bytes
+
+    def poisoned(path: Path, data: bytes) -> None:
+        write(path, data[: int(share * len(data))])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with patch.object(Path, "write_bytes", poisoned):
+        action()
 
 
 def results(out: Path) -> dict[str, Any]:

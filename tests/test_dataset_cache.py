@@ -17,6 +17,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.datasets import cache_folder, fingerprint, loading, parse_specs
 from counterpoise.datasets.loading import Source, read_class_names
 from counterpoise.errors import UserError
+from interruptions import killed_while_writing
 from runs import NO_TEST, train_net, write_dataset
 
 FORMATS = ("coco", "voc", "yolo", "yolo yaml", "yolo list")
@@ -286,6 +287,17 @@ def test_a_damaged_file_is_read_past_and_written_anew(readings, damage, request)
     assert content(readings.parts()) == fresh and readings.count == 2
     if request.node.callspec.id != "a folder":
         assert not readings.is_fresh()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_process_that_is_killed_while_it_writes_the_cache_leaves_nothing_to_read(readings, share):
+    killed_while_writing(readings.parts, share)
+    written = list(readings.folder.iterdir())
+    assert len(written) == 1 and written[0].name.endswith(".tmp")
+    after = content(readings.parts())
+    assert readings.count == 1 and not readings.is_fresh()
+    uncached = Source(parse_specs({"set": readings.node})["set"], None, "skip")
+    assert after == content(uncached.parts)
 
 
 def test_a_pickle_in_a_cache_file_is_never_run(readings, tmp_path):

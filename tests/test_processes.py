@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +15,13 @@ import torch
 
 from counterpoise.commands.processes import TORCHRUN, place_by_launcher
 from counterpoise.errors import UserError
+from interruptions import different, results
 from models import CONFIGS, ROOT
 from runs import NO_TEST, SMALL, train_net, write_dataset
+from test_resume import SHORT
 
+#: Of either launcher.
+KILLS = 5
 #: What torchrun tells the second of four processes on two machines.
 SECOND = dict(zip(TORCHRUN, ("1", "1", "4", "2", "localhost", "29500"), strict=True))
 LAUNCHERS = {
@@ -32,7 +38,8 @@ def command(launcher: str, data: Path, out: Path, *overrides: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "plugin")}
+    path = os.pathsep.join([str(ROOT / "plugin"), str(ROOT / "tests")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def run(launcher: str, data: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess:
@@ -42,11 +49,32 @@ def run(launcher: str, data: Path, out: Path, *overrides: str) -> subprocess.Com
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+#: Writes at the end of a program, before Python is torn down, which threads there are.
+THREADS_AT_EXIT = """
+import atexit, os
+from pathlib import Path
+
+def write():
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    Path({folder!r}, "threads" + os.environ.get("RANK", "")).write_text(" ".join(names))
+
+atexit.register(write)
+"""
+
+
+# Of the processes that the program starts, two other tests here show in less time that they train
+# and that they evaluate.
+@pytest.mark.parametrize("launcher", [pytest.param("program", marks=pytest.mark.slow), "torchrun"])
 def test_processes_train_together_and_the_first_one_writes(tmp_path, launcher):
     data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
-    done = run(launcher, data, out)
+    own = tmp_path / "own.py"
+    own.write_text(THREADS_AT_EXIT.format(folder=str(tmp_path)))
+    done = run(launcher, data, out, f"--import={own}")
     assert done.returncode == 0, done.stderr
+    if launcher == "torchrun":  # of the program's own processes Python is not torn down
+        # A thread of gloo that wants Python while that is torn down aborts the process.
+        for rank in range(2):
+            assert "gloo" not in (tmp_path / f"threads{rank}").read_text()
     lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines if "total_loss" in line] == [2]
     assert (out / "log.txt.rank1").is_file()
@@ -88,6 +116,49 @@ def test_a_process_that_is_killed_ends_the_run_with_its_number(tmp_path):
     assert started.returncode == 1 and time.monotonic() - killed_at < 60
     last = error.strip().splitlines()[-1]
     assert "process 1 was ended from outside by SIGKILL" in last and "--resume" in last
+
+
+#: Lets a process of a training be killed at a call of a Python function, or counts the calls.
+ENDED_AT_A_CALL = """
+import os
+from detectron2.utils import comm
+from interruptions import Moment
+rank, call = map(int, os.environ["ENDED_AT"].split(":"))
+if comm.get_rank() == rank:
+    Moment(call=call).arm()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_of_which_one_is_killed_at_random_end_as_if_none_had_been(
+    tmp_path, launcher, monkeypatch
+):
+    data, own = write_dataset(tmp_path / "shapes"), tmp_path / "own.py"
+    own.write_text(ENDED_AT_A_CALL)
+
+    def train(out, rank, call, *flags):
+        monkeypatch.setenv("ENDED_AT", f"{rank}:{call}")
+        return run(launcher, data, tmp_path / out, f"--import={own}", *flags, *SHORT)
+
+    never, calls = -1, []
+    for rank in range(2):
+        done = train(f"whole{rank}", rank, never)
+        assert done.returncode == 0, done.stderr
+        calls.append(int(re.findall(r"(\d+) calls", done.stdout)[-1]))
+    expected = results(tmp_path / "whole0")
+    assert different(expected, results(tmp_path / "whole1")) == []
+    draw, kills, ends = random.Random(0), 0, 0
+    while kills < KILLS:
+        out, flags, code = f"out{ends}", [], 1
+        while code:
+            rank = draw.randrange(2)
+            done = train(out, rank, draw.randrange(calls[rank]), *flags)
+            code, flags = done.returncode, ["--resume"]
+            kills += code != 0
+            assert not code or "SIGKILL" in done.stderr, done.stderr
+        ends += 1
+        assert different(expected, results(tmp_path / out)) == []
 
 
 def children_of(pid: int) -> list[int]:

@@ -31,6 +31,7 @@ from counterpoise.reporting.metrics_file import read_metrics
 from counterpoise.reporting.training_figures import class_loss_areas, rolling_median
 from counterpoise.training.class_loss_file import ClassLosses, append_class_losses
 from counterpoise.training.run_record import RunRecord
+from interruptions import killed_while_writing
 from models import CONFIGS
 from runs import train_net
 
@@ -442,6 +443,17 @@ def test_command_writes_the_page_and_prints_its_path(shapes, tmp_path, capsys):
     assert capsys.readouterr().out == f"{out}\n"
     assert "Report of shapes run" in out.read_text()
     assert not (shapes / "report.html").exists()
+
+
+def test_a_process_that_is_killed_while_it_writes_the_page_leaves_the_earlier_one(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[1], folder, ignore=shutil.ignore_patterns("*.pth"))
+    page = folder / "report.html"
+    page.write_text("earlier")
+    killed_while_writing(lambda: write_report(folder), share=0.5)
+    assert page.read_text() == "earlier"
+    write_report(folder)
+    assert page.read_text().rstrip().endswith("</html>")
 
 
 def test_command_refuses_a_folder_without_a_run(tmp_path, capsys):

@@ -105,6 +105,20 @@ def test_a_run_that_is_told_to_stop_saves_says_how_to_continue_and_does(
     assert different(whole, results(tmp_path / "out")) == []
 
 
+def test_a_run_that_is_stopped_in_its_evaluation_time_and_again_keeps_its_state(
+    data, whole, tmp_path
+):
+    stopped = at(IMAGE, 0, signal.SIGTERM)
+    for flags in ([], ["--resume"], ["--resume"]):
+        again = command(data, tmp_path / "out", *flags, *SHORT)
+        ended = train_until(again, tmp_path / "log", stopped)
+        assert ended.code == 143, ended.output
+        assert "after 3 iterations, saved in " in ended.output
+    ended = train_until(command(data, tmp_path / "out", "--resume", *SHORT), tmp_path / "log")
+    assert ended.code == 0, ended.output
+    assert different(whole, results(tmp_path / "out")) == []
+
+
 def test_a_second_ctrl_c_stops_at_once(data, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(

@@ -43,7 +43,13 @@ OLDEST_PYTHON = (3, 10)  # python_requires of setup.py
 DISK_GB = 9 if sys.platform == "linux" else 3
 
 # Packages whose module has another name.
-MODULES = {"hydra-core": "hydra", "opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+MODULES = {
+    "hydra-core": "hydra",
+    "opencv-python": "cv2",
+    "pillow": "PIL",
+    "pytest-xdist": "xdist",
+    "pyyaml": "yaml",
+}
 HEADLESS = "opencv-python-headless"
 
 # What a failed command prints, and the cause with its fix; the first that matches is reported.

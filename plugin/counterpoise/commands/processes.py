@@ -5,14 +5,17 @@ trainings that write into one folder.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -116,6 +119,9 @@ def joined(place: Place, on_gpu: bool) -> Iterator[None]:
         torch.cuda.set_device(place.local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max((os.cpu_count() or 1) // place.local_size, 1))
+    # Imported within a group, as DistributedDataParallel does, its functions keep that group as the
+    # default of their arguments for as long as Python lives.
+    import_module("torch.distributed.nn")
     try:
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
@@ -133,17 +139,44 @@ def joined(place: Place, on_gpu: bool) -> Iterator[None]:
     comm.synchronize()
     try:
         yield
-    except RuntimeError as error:
-        # torch gives the errors of gloo and NCCL no class of their own on every version.
-        words = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl")
-        if isinstance(error, RunStopped) or not any(w in str(error).lower() for w in words):
+    except BaseException as error:
+        _forget_values(error)
+        if not _tells_of_another(error):
             raise
         raise RunStopped(
             f"process {place.rank} of {place.size} {LOST} ({_first_line(error)}): see "
             "what that one says, and go on with --resume"
         ) from error
     finally:
-        dist.destroy_process_group()
+        _leave()
+
+
+def _forget_values(error: BaseException | None) -> None:
+    """Let go of what the functions that an error has ended still hold, the model among it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _tells_of_another(error: BaseException) -> bool:
+    """Whether an error says that another process has ended, or does not answer."""
+    # torch gives the errors of gloo and NCCL no class of their own on every version.
+    words = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl")
+    lost = isinstance(error, RuntimeError) and not isinstance(error, RunStopped)
+    return lost and any(word in str(error).lower() for word in words)
+
+
+def _leave() -> None:
+    """End the group and its threads, which live for as long as anything refers to it.
+
+    Where they outlive the program, one of them may want Python while that is torn down, and the
+    process is aborted after all its work.
+    """
+    dist.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    for keeper in (comm.create_local_process_group, comm._get_global_gloo_group):
+        keeper.cache_clear()
+    gc.collect()  # a trainer and its model, which refers to the group, are in a circle
 
 
 def start_processes(

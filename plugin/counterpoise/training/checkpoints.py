@@ -55,7 +55,7 @@ class CheckpointWriter(HookBase):
         self.stop = stop
         self.run_state = run_state
         self.saved: Path | None = None
-        """The newest checkpoint that this process has written."""
+        """The newest checkpoint that this process has written, or that it goes on from."""
         self._state: dict[str, Any] = {}
         self._reasons: set[str] = set()
 
