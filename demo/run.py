@@ -1,7 +1,7 @@
 """Show on synthetic parts what the plugin does to rare classes, from data to table.
 
-Draws a long-tailed dataset, trains Detectron2's baseline and focal loss with class weights and OHEM
-on the same budget, evaluates and compares both, draws their detections, and ends with a table.
+Draws a long-tailed dataset, trains Detectron2's baseline and the recommended configuration on the
+same budget, evaluates and compares both, draws their detections, and ends with a table.
 Nothing is downloaded. Usage: ``make demo`` or ``python demo/run.py [--out DIR]``.
 """
 
@@ -31,7 +31,7 @@ from counterpoise.utils.files import write_atomically
 from make_dataset import DatasetPaths, make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ("baseline", "focal_weights_ohem")
+CONFIGS = ("baseline", "recommended")
 STEPS = 450  # 3 epochs; two trainings of two minutes on two CPU cores
 SCHEDULE = ["SOLVER.MAX_ITER", str(STEPS), "SOLVER.STEPS", "(300, 405)"]
 
@@ -181,10 +181,10 @@ def main() -> int:
     print(f"Took {minutes:.1f} minutes. In {out}:")
     print(f"  {picture.name}: detections beside ground truth")
     print("  compare.html: what became of each class and each error type")
-    print("  baseline/, focal_weights_ohem/: report.html, evaluation.json, checkpoints, logs")
+    print("  baseline/, recommended/: report.html, evaluation.json, checkpoints, logs")
     print(f"  {data.name}, parts/: the dataset and the config that names it\n")
     print("Train on your own data: describe it as that file does, then")
-    print("  .venv/bin/python train_net.py --config-file configs/quick/focal_weights.yaml \\")
+    print("  .venv/bin/python train_net.py --config-file configs/quick/recommended.yaml \\")
     print("      --config-file my_data.yaml OUTPUT_DIR output/mine")
     return 0
 

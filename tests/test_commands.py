@@ -100,7 +100,7 @@ def test_overrides_may_stand_on_both_sides_of_options(capsys):
 def test_without_detectron2_a_command_says_what_is_missing(name, capsys, monkeypatch):
     monkeypatch.setattr(counterpoise, "find_spec", lambda name: None)
     needed = {"inspect": ["x"], "predict": ["x"], "report": ["x"], "compare": ["x"]}
-    needed |= {"replay": ["x"], "review": ["x"], "retrain-classifier": []}
+    needed |= {"replay": ["x"], "review": ["x"], "retrain-classifier": ["--run", "x"]}
     assert main([name, *needed.get(name, [])]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"counterpoise {name}: error: counterpoise {name} needs Detectron2")

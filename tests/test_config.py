@@ -18,7 +18,9 @@ from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from models import CONFIGS, quick_config
 
-LEAVES = ["baseline", "ohem", "focal", "focal_weights", "focal_weights_ohem", "documents"]
+LEAVES = [
+    "baseline", "recommended", "ohem", "focal", "focal_weights", "focal_weights_ohem", "documents",
+]  # fmt: skip
 
 
 def write(folder: Path, name: str, content: dict) -> Path:

@@ -454,41 +454,48 @@ def test_balanced_data_gets_the_baseline(tmp_path):
     assert balance == {"ROI_LOSS": {"NAME": "cross_entropy"}, "CLASS_WEIGHTS": {"SOURCE": "none"}}
 
 
-def test_skewed_data_gets_focal_loss_and_weights_but_never_ohem(tmp_path):
+def test_skewed_data_gets_what_the_results_recommend(tmp_path):
     write_coco(tmp_path, "train", SKEWED)
     inspection = inspected(tmp_path)
-    balance = loss_of(inspection)
-    assert balance["ROI_LOSS"]["NAME"] == "softmax_focal"
-    assert balance["CLASS_WEIGHTS"] == {"SOURCE": "dataset", "RULE": "log"}
-    assert balance["ANCHOR_SAMPLER"] == {"NAME": "random"}
-    assert "4.0 to 1" in advice(inspection, "focal loss").reason
-    assert "can cost recall" in advice(inspection, "hard negative mining").reason
+    found = advice(inspection, "EQL v2")
+    assert "4.0 to 1" in found.reason and "docs/results.md" in found.reason
+    recommended = load_config(["quick/recommended.yaml"])
+    cfg = load_config(["quick/base.yaml"])
+    cfg.merge_from_other_cfg(type(cfg)(yaml.safe_load(inspection.config)))
+    assert cfg.BALANCE == recommended.BALANCE
 
 
-@pytest.mark.parametrize("classes, mean", [(6, False), (7, True)])
-def test_more_than_six_classes_get_a_background_of_mean_weight(tmp_path, classes, mean):
-    write_coco(tmp_path, "train", {f"c{k}": 40 if k == 0 else 10 for k in range(classes)})
-    weights = loss_of(inspected(tmp_path))["CLASS_WEIGHTS"]
-    assert weights.get("BACKGROUND") == ("mean" if mean else None)
-
-
-def test_a_long_tail_gets_inv_sqrt_or_repeat_factors_as_an_alternative(tmp_path):
+def test_a_long_tail_gets_repeat_factors_as_an_alternative(tmp_path):
     write_coco(tmp_path, "train", TAIL, per_image=3)
     inspection = inspected(tmp_path)
-    assert loss_of(inspection)["CLASS_WEIGHTS"]["RULE"] == "inv_sqrt"
     repeat = advice(inspection, "repeat the images")
     assert repeat.optional and "SAMPLER_TRAIN" not in inspection.config
     threshold = repeat.settings["DATALOADER"]["REPEAT_THRESHOLD"]
     (result,) = [r for r in inspection.repeat_factors if r.threshold == threshold]
     assert result.imbalance < inspection.subject.imbalance and 1 < result.epoch_growth <= 2
-    assert repeat.settings["BALANCE"]["CLASS_WEIGHTS"]["SOURCE"] == "none"
+    assert repeat.settings["BALANCE"] == {
+        "ROI_LOSS": {"NAME": "cross_entropy"},
+        "CLASS_WEIGHTS": {"SOURCE": "none"},
+    }
 
 
-@pytest.mark.parametrize("in_test, rule", [(0, "inv_sqrt"), (5, "log")])
-def test_a_long_tail_with_an_untrained_class_gets_a_rule_that_can_weigh_it(tmp_path, in_test, rule):
-    write_coco(tmp_path, "train", {**TAIL, "none": 0})
-    write_coco(tmp_path, "test", {**TAIL, "none": in_test})
-    assert loss_of(inspected(tmp_path))["CLASS_WEIGHTS"]["RULE"] == rule
+def test_one_stage_detectors_get_an_alpha_per_class(tmp_path):
+    write_coco(tmp_path, "train", SKEWED)
+    inspection = inspected(tmp_path, RETINANET)
+    balance = loss_of(inspection)
+    assert balance["DENSE_LOSS"] == {"NAME": "sigmoid_focal", "ALPHA_SOURCE": "dataset"}
+    assert balance["CLASS_WEIGHTS"] == {"SOURCE": "dataset", "RULE": "log"}
+    assert "span 2." in advice(inspection, "an alpha per class").reason
+
+
+@pytest.mark.parametrize("untrained, in_test, rule", [
+    (False, 0, "inv_sqrt"), (True, 0, "inv_sqrt"), (True, 5, "log"),
+])  # fmt: skip
+def test_a_long_tail_gets_a_rule_that_can_weigh_every_class(tmp_path, untrained, in_test, rule):
+    none = {"none": 0} if untrained else {}
+    write_coco(tmp_path, "train", {**TAIL, **none})
+    write_coco(tmp_path, "test", {**TAIL, **dict.fromkeys(none, in_test)})
+    assert loss_of(inspected(tmp_path, RETINANET))["CLASS_WEIGHTS"]["RULE"] == rule
 
 
 @pytest.mark.parametrize("empty, filtered", [(2, False), (40, True)])
@@ -737,7 +744,6 @@ def test_the_aquarium_folder_gives_its_three_splits_and_known_invalid_annotation
     assert inspection.subject.imbalance == pytest.approx(1961 / 78)
     assert not inspection.duplicate_files.shared and inspection.duplicate_files.hashed < 100
     assert [r.epoch_growth > 1 for r in inspection.repeat_factors] == [False] * 2 + [True] * 4
-    assert loss_of(inspection)["CLASS_WEIGHTS"]["BACKGROUND"] == "mean"
     assert {sample.class_name for sample in inspection.samples} == {
         "starfish",
         "stingray",

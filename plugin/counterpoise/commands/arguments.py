@@ -57,7 +57,7 @@ def _train_help(program: str) -> dict[str, Any]:
     return _help(
         "Train Faster R-CNN or RetinaNet on class-imbalanced data and evaluate it per class. "
         "Writes checkpoints, evaluation.json and report.html to OUTPUT_DIR.",
-        f"{program} --config-file quick/focal_weights.yaml --config-file my_data.yaml \\\n"
+        f"{program} --config-file quick/recommended.yaml --config-file my_data.yaml \\\n"
         "    OUTPUT_DIR output/mine\n"
         f"{program} --eval-only --config-file output/mine/config.yaml \\\n"
         "    MODEL.WEIGHTS output/mine/model_final.pth\n",
@@ -233,7 +233,7 @@ def _inspect(commands: Any) -> None:
         "factors, and a recommendation with the config lines to copy. The anchors are those of the "
         "config's model, or of R50-FPN without a config. Writes inspect.json and inspect.html.",
         "counterpoise inspect path/to/dataset\n"
-        "counterpoise inspect bccd_train --config-file quick/focal_weights.yaml \\\n"
+        "counterpoise inspect bccd_train --config-file quick/recommended.yaml \\\n"
         "    --config-file datasets/bccd.yaml --out output/inspect/bccd\n",
     )
     parser.add_argument(
@@ -471,7 +471,7 @@ def _compare(commands: Any) -> None:
         "Compare runs with the first one on the same test images: AP and AP50 per class and group "
         "with 95 % intervals by paired bootstrap, error types, false positives at matched recall, "
         "time, and settings that differ. Writes compare.json and compare.html.",
-        "counterpoise compare output/bccd/baseline output/bccd/focal_weights_ohem\n"
+        "counterpoise compare output/bccd/baseline output/bccd/recommended\n"
         "counterpoise compare output/baseline output/focal output/ohem --test-set mine_test \\\n"
         "    --out output/compare/mine\n"
         "counterpoise compare --over-seeds output/baseline-seed* output/focal-seed*\n",

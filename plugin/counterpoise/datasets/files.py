@@ -148,9 +148,14 @@ class Boundary:
             return ""
         written = os.path.normpath(path)
         leads = f" leads by a link to {real}, which" if _is_below(written, self._written) else ""
+        outermost = [
+            folder
+            for folder, normal in zip(self._folders, self._written, strict=True)
+            if not _is_below(normal, self._written)
+        ]
         return (
-            f"{written}{leads} is outside of {' and of '.join(self._folders)}: set OUTSIDE_FILES "
-            "True for the dataset if that is meant"
+            f"{written}{leads} is outside of {' and of '.join(outermost)}: set OUTSIDE_FILES True "
+            "for the dataset if that is meant"
         )
 
 

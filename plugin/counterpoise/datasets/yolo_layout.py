@@ -113,6 +113,11 @@ def _from_folders(spec: DatasetSpec) -> Layout:
 
 
 def _add_folder(layout: Layout, folder: Path) -> None:
+    if os.path.realpath(folder) == folder.anchor:  # too many `..`
+        raise UserError(
+            f"{folder} is the root of the file system, not a folder of images: mend its path in "
+            "the data.yaml"
+        )
     labels = _beside_images(folder)
     txts = _label_files(folder)
     if labels is not None and os.path.isdir(labels):

@@ -17,7 +17,6 @@ from counterpoise.utils.text import listed, percent
 # The rules' thresholds are judgement, and stand in every reason that they lead to.
 BALANCED = 3  # boxes of the most over those of the least frequent class
 LONG_TAIL = 60  # from here on inv_sqrt, sqrt(60) to 1, spreads wider than log, 7.8 to 1 at most
-MANY_CLASSES = 6  # from here on sum_div3 is more than twice the mean weight
 FEW_BOXES = 10
 MOST_GROWTH = 2.0  # of an epoch by repeat-factor sampling
 
@@ -196,62 +195,60 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
         yield Recommendation("Train the baseline", reason, _loss_settings(cfg, balanced=True))
         return
     most, least = present[0], present[-1]
-    spread = {weights.rule: weights.spread for weights in inspection.weights}
-    nowhere = _without_boxes_anywhere(inspection)
-    # inv_sqrt has no weight for a class without training boxes that stays in the class list.
-    stays = any(not counts[i] and not (removable and i in nowhere) for i in range(len(names)))
-    long_tail = ratio > LONG_TAIL and not stays
-    rule = "inv_sqrt" if long_tail else "log"
-    reason = (
+    skew = (
         f"'{names[most]}' has {counts[most]} boxes and '{names[least]}' {counts[least]}, which is "
         f"{ratio:.1f} to 1. "
     )
-    if long_tail:
-        reason += (
-            f"The rule log never weighs a class more than 7.8 times another; inv_sqrt spans "
-            f"{ratio**0.5:.1f} to 1 here. effective_num is the other rule for a long tail. "
+    doubt = (
+        "Whether it helps depends on the data and on how long you train: compare both runs with "
+        "`counterpoise compare` before you decide."
+    )
+    if cfg.MODEL.META_ARCHITECTURE in RETINANETS:
+        # inv_sqrt has no weight for a class without training boxes that stays in the class list.
+        nowhere = _without_boxes_anywhere(inspection)
+        stays = any(not counts[i] and not (removable and i in nowhere) for i in range(len(names)))
+        rule = "inv_sqrt" if ratio > LONG_TAIL and not stays else "log"
+        yield Recommendation(
+            "Use focal loss with an alpha per class, and train the baseline beside it",
+            f"{skew}{_spread_of(rule, ratio, inspection)}{doubt}",
+            _loss_settings(cfg, rule=rule),
         )
     else:
-        reason += f"The weights of the rule log span {spread['log']:.1f} to 1. "
-    yield Recommendation(
-        "Use focal loss with class weights, and train the baseline beside it",
-        reason + "Whether it helps depends on the data and on how long you train: compare both "
-        "runs with `counterpoise compare` before you decide.",
-        _loss_settings(cfg, rule=rule),
-    )
-    if cfg.MODEL.META_ARCHITECTURE not in RETINANETS:
-        if len(names) > MANY_CLASSES:
-            yield Recommendation(
-                "Give the background the mean weight",
-                f"With {len(names)} classes sum_div3 would make the background weigh "
-                f"{len(names) / 3:.1f} times the mean class.",
-                {"BALANCE": {"CLASS_WEIGHTS": {"BACKGROUND": "mean"}}},
-            )
         yield Recommendation(
-            "Leave hard negative mining in the RPN off",
-            "It trains the RPN on few anchors, which can cost recall of large objects; look at the "
-            "results in the README before you turn it on.",
-            {"BALANCE": {"ANCHOR_SAMPLER": {"NAME": "random"}}},
+            "Use EQL v2 with prime sample attention, and train the baseline beside it",
+            f"{skew}Of the methods that docs/results.md compares these did best, while focal loss "
+            f"and class weights lowered rare classes, too. {doubt}",
+            _loss_settings(cfg),
         )
     if ratio > LONG_TAIL:
         yield from _repeat_factor_sampling(inspection, cfg)
 
 
+def _spread_of(rule: str, ratio: float, inspection: Inspection) -> str:
+    if rule == "inv_sqrt":
+        return (
+            "The rule log never weighs a class more than 7.8 times another; inv_sqrt spans "
+            f"{ratio**0.5:.1f} to 1 here. effective_num is the other rule for a long tail. "
+        )
+    (log,) = (weights.spread for weights in inspection.weights if weights.rule == "log")
+    return f"The weights of the rule log span {log:.1f} to 1. "
+
+
 def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> dict[str, Any]:
-    """Loss and class weights, with the components that read them."""
+    """Losses and class weights, with the components that read them."""
     architecture = cfg.MODEL.META_ARCHITECTURE
-    loss, name = (
-        ("DENSE_LOSS", "sigmoid_focal")
-        if architecture in RETINANETS
-        else ("ROI_LOSS", "cross_entropy" if balanced else "softmax_focal")
-    )
-    balance: dict[str, Any] = {loss: {"NAME": name}}
-    if balanced:
-        deep_merge(balance, _without_weights(cfg))
+    balance: dict[str, Any]
+    if architecture in RETINANETS:
+        balance = {"DENSE_LOSS": {"NAME": "sigmoid_focal"}}
+        if not balanced:
+            balance["DENSE_LOSS"]["ALPHA_SOURCE"] = "dataset"
+            balance["CLASS_WEIGHTS"] = {"SOURCE": "dataset", "RULE": rule}
+    elif balanced:
+        balance = {"ROI_LOSS": {"NAME": "cross_entropy"}}
     else:
-        balance["CLASS_WEIGHTS"] = {"SOURCE": "dataset", "RULE": rule}
-        if loss == "DENSE_LOSS":
-            balance[loss]["ALPHA_SOURCE"] = "dataset"
+        balance = {"ROI_LOSS": {"NAME": "eqlv2"}, "PISA": {"ENABLED": True}}
+    if balanced or architecture not in RETINANETS:
+        deep_merge(balance, _without_weights(cfg))
     if architecture == "RetinaNet":
         stock: dict[str, Any] = {"META_ARCHITECTURE": "BalancedRetinaNet"}
     else:
@@ -279,17 +276,17 @@ def _repeat_factor_sampling(inspection: Inspection, cfg: CfgNode) -> Iterator[Re
         return
     best = min(fitting, key=lambda r: (r.imbalance, r.threshold))
     yield Recommendation(
-        "Or repeat the images of rare classes instead of weighing the classes",
+        "Or repeat the images of rare classes instead of balancing the loss",
         f"Repeat-factor sampling at {best.threshold:g} lowers the imbalance of the boxes from "
         f"{inspection.subject.imbalance:.0f} to {best.imbalance:.0f} and makes an epoch "
-        f"{best.epoch_growth:.2f} times as long. Together with class weights, rarity would count "
-        "twice.",
+        f"{best.epoch_growth:.2f} times as long. Together with a balancing loss or class weights, "
+        "rarity would count twice.",
         {
             "DATALOADER": {
                 "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
                 "REPEAT_THRESHOLD": best.threshold,
             },
-            "BALANCE": _without_weights(cfg),
+            "BALANCE": _loss_settings(cfg, balanced=True)["BALANCE"],
         },
         optional=True,
     )
