@@ -18,6 +18,7 @@ import numpy as np
 from detectron2.data import DatasetFromList, build_detection_train_loader
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from counterpoise.datasets.last_phase import TwiceOver
 from counterpoise.datasets.packed import PackedRecords
 from counterpoise.errors import UserError
 from counterpoise.training.random_state import seeded
@@ -174,6 +175,8 @@ def resumable_loader(
 
 def _wide(records: Dataset | Sequence[Record]) -> bytes:
     """A byte per image, 1 where it is wider than high."""
+    if isinstance(records, TwiceOver):
+        return 2 * _wide(records.records)
     if isinstance(records, PackedRecords):
         heights, widths = records.sizes.T
         return (widths > heights).tobytes()
@@ -190,6 +193,8 @@ def _wide(records: Dataset | Sequence[Record]) -> bytes:
 
 def _digest(records: Dataset | Sequence[Record]) -> str:
     """Mark of names, sizes and boxes of all images, by which a changed dataset is noticed."""
+    if isinstance(records, TwiceOver):
+        records = records.records
     digest = hashlib.blake2b(digest_size=16)
     for record in map(records.__getitem__, range(len(records))):
         boxes = [(a["category_id"], *map(float, a["bbox"])) for a in record.get("annotations", ())]
