@@ -6,7 +6,8 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from counterpoise.config.validation import check_config
+from counterpoise import ROI_LOSS_REGISTRY
+from counterpoise.config.validation import ROI_LOSS_READERS, check_config, unread_loss_keys
 from counterpoise.errors import UserError
 from models import quick_config
 from runs import NO_TEST, train_net, write_dataset
@@ -58,6 +59,27 @@ from runs import NO_TEST, train_net, write_dataset
 def test_what_nothing_would_read_is_refused(overrides, said):
     with pytest.raises(UserError, match=said):
         check_config(quick_config(*overrides))
+
+
+def test_a_key_of_another_loss_is_named_but_not_one_of_the_loss_itself():
+    eqlv2 = ["BALANCE.ROI_LOSS.NAME", "eqlv2", "BALANCE.ROI_LOSS.EQL_MU", "0.5"]
+    (said,) = unread_loss_keys(quick_config(*eqlv2, "BALANCE.ROI_LOSS.GAMMA", "1.0"))
+    assert said == (
+        "BALANCE.ROI_LOSS.GAMMA is 1.0, but the loss 'eqlv2' does not read it: it belongs to "
+        "softmax_focal and sigmoid_focal"
+    )
+    assert list(unread_loss_keys(quick_config(*eqlv2))) == []
+    cfg = quick_config("BALANCE.ROI_LOSS.NAME", "cross_entropy", "BALANCE.ROI_LOSS.TAU", "0.5")
+    assert len(list(unread_loss_keys(cfg))) == 1
+    readers = {name for names in ROI_LOSS_READERS.values() for name in names}
+    assert all(name in ROI_LOSS_REGISTRY for name in readers)
+
+
+def test_a_loss_of_the_users_own_may_read_every_key():
+    cfg = quick_config("BALANCE.ROI_LOSS.TAU", "0.5")
+    cfg.defrost()
+    cfg.BALANCE.ROI_LOSS.NAME = "mine"
+    assert list(unread_loss_keys(cfg)) == []
 
 
 def test_a_sampler_whose_key_this_detectron2_defines_is_taken():

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from counterpoise.config.validation import check_config
+from counterpoise.config.validation import check_config, unread_loss_keys
 from counterpoise.datasets import (
     DatasetSpec,
     cache_folder,
@@ -102,6 +102,8 @@ def prepare(
         cfg.MODEL.DEVICE = "cpu"
     choose_speed(cfg)
     if not eval_only:
+        for said in unread_loss_keys(cfg):
+            logger.warning(said)
         _check_half_precision(cfg)
         _check_annotations(cfg)
     return tuple(classes)

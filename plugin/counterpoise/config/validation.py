@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -60,6 +61,21 @@ SAMPLER_KEYS = {
 IMAGE_SAMPLER_READERS = {
     "THRESHOLD": ("repeat_factor", "irfs", "eirfs"),
     "EXPONENT": ("eirfs",),
+}
+
+#: Keys of BALANCE.ROI_LOSS that single losses read -> these losses.
+ROI_LOSS_READERS = {
+    "GAMMA": ("softmax_focal", "sigmoid_focal"),
+    "ALPHA": ("sigmoid_focal",),
+    "TAU": ("logit_adjusted",),
+    "SEESAW_P": ("seesaw",),
+    "SEESAW_Q": ("seesaw",),
+    "SCORE_MOMENTUM": ("equilibrium",),
+    "EQL_GAMMA": ("eqlv2",),
+    "EQL_MU": ("eqlv2",),
+    "EQL_ALPHA": ("eqlv2",),
+    "GHM_BINS": ("ghmc",),
+    "GHM_MOMENTUM": ("ghmc",),
 }
 
 #: Switch of a section -> its value that turns the section off, and one that turns it on.
@@ -198,6 +214,25 @@ def _check_sampler(cfg: CfgNode) -> None:
             raise UserError(
                 f"BALANCE.IMAGE_SAMPLER.{key} is {node[key]:g}, but NAME is '{node.NAME}', which "
                 f"does not read it: set NAME to '{readers[0]}'"
+            )
+
+
+def unread_loss_keys(cfg: CfgNode) -> Iterator[str]:
+    """Say which keys of ``BALANCE.ROI_LOSS`` are set though the chosen loss does not read them.
+
+    They are not refused, so that a config can be set up for several losses. A loss of the user's
+    own may read any of them.
+    """
+    node, default = cfg.BALANCE.ROI_LOSS, training_config().BALANCE.ROI_LOSS
+    if node.NAME != "cross_entropy" and not any(
+        node.NAME in readers for readers in ROI_LOSS_READERS.values()
+    ):
+        return
+    for key, readers in ROI_LOSS_READERS.items():
+        if node[key] != default[key] and node.NAME not in readers:
+            yield (
+                f"BALANCE.ROI_LOSS.{key} is {node[key]}, but the loss '{node.NAME}' does not read "
+                f"it: it belongs to {' and '.join(readers)}"
             )
 
 
