@@ -9,7 +9,7 @@ from torch import nn
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.inference.batches import EqualSizeBatches
-from counterpoise.inference.evaluation import test_loader as loader_of
+from counterpoise.inference.evaluation import loader_of
 from counterpoise.inference.prediction import predict
 from counterpoise.modeling.acceleration import accelerate
 from counterpoise.runtime.images import find_images

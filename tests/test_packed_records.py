@@ -20,7 +20,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.datasets import count_classes, load_dataset, packed
 from counterpoise.datasets.counting import loader_dataset
 from counterpoise.datasets.packed import PackedRecords, pack_texts
-from counterpoise.inference.evaluation import test_loader as loader_of_test_set
+from counterpoise.inference.evaluation import loader_of as loader_of_test_set
 from counterpoise.training.trainer import BalancedTrainer
 from runs import SMALL, write_dataset
 

@@ -18,7 +18,7 @@ from counterpoise.evaluation.coco_metrics import coco_metrics
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import match
-from counterpoise.inference.evaluation import load_for_evaluation, test_loader
+from counterpoise.inference.evaluation import load_for_evaluation, loader_of
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.inference.loop import infer
@@ -125,7 +125,7 @@ def _detect(
         evaluators = [PerClassEvaluator(name) for _ in exponents]
         coco = evaluators[0].ground_truth
         with ProposalTap(model) as proposals:
-            for inputs, _ in infer(model, test_loader(cfg, name, model), len(coco["images"]), name):
+            for inputs, _ in infer(model, loader_of(cfg, name, model), len(coco["images"]), name):
                 for exponent, evaluator in zip(exponents, evaluators, strict=True):
                     predictor.calibration.exponent = exponent
                     found = predictor.inference(predictions[-1], proposals.latest)[0]

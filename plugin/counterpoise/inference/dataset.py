@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from counterpoise.inference.augmentation import with_augmentation
-from counterpoise.inference.evaluation import test_loader
+from counterpoise.inference.evaluation import loader_of
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.loop import infer
 
@@ -29,7 +29,7 @@ def detections_on(
     """
     evaluator = PerClassEvaluator(name)
     model = with_augmentation(cfg, model)
-    loader = test_loader(cfg, name, model)
+    loader = loader_of(cfg, name, model)
     for inputs, outputs in infer(model, loader, len(evaluator.ground_truth["images"]), name):
         evaluator.process(inputs, outputs)
     return evaluator.ground_truth, evaluator.detections

@@ -65,7 +65,7 @@ def evaluate(
     for name in cfg.DATASETS.TEST:
         check_test_classes(name, training)
     for name in cfg.DATASETS.TEST:
-        loader = test_loader(cfg, name, model)
+        loader = loader_of(cfg, name, model)
         with ProposalTap(model) as proposals, InferenceClock(model) as clock:
             evaluator = PerClassEvaluator(name, training, chosen, proposals)
             metrics[name] = inference_on_dataset(model, loader, evaluator)
@@ -100,7 +100,7 @@ def _warn_of_proposals(name: str, proposals: ProposalResult | None) -> None:
         )  # fmt: skip
 
 
-def test_loader(cfg: CfgNode, name: str, model: nn.Module) -> Any:
+def loader_of(cfg: CfgNode, name: str, model: nn.Module) -> Any:
     """Detectron2's loader of a test set, with :class:`CheckedMapper`.
 
     Args:
