@@ -191,8 +191,8 @@ def test_the_rpn_labels_as_stock_on_every_device(settings, monkeypatch):
     theirs, ours = rpns(*settings)
     anchors, images = inputs(ours)
     expected = theirs.label_and_sample_anchors(anchors, images)
-    for devices in (BalancedRPN.sparse_labelling_devices, ()):
-        monkeypatch.setattr(BalancedRPN, "sparse_labelling_devices", devices)
+    for devices in (BalancedRPN.sparse_devices, ()):
+        monkeypatch.setattr(BalancedRPN, "sparse_devices", devices)
         for actual, reference in zip(
             ours.label_and_sample_anchors(anchors, images), expected, strict=True
         ):
@@ -212,7 +212,7 @@ def test_only_a_cpu_waits_for_the_blocks_of_every_box(monkeypatch):
     original = RPN.label_and_sample_anchors
     monkeypatch.setattr(RPN, "label_and_sample_anchors", recorded)
     ours.label_and_sample_anchors(anchors, images)
-    assert not called and BalancedRPN.sparse_labelling_devices == ("cpu",)
+    assert not called and BalancedRPN.sparse_devices == ("cpu",)
     elsewhere = [Boxes(boxes.tensor.to("meta")) for boxes in anchors]
     ours.label_and_sample_anchors(elsewhere, [])
     assert called == [ours]

@@ -22,7 +22,7 @@ SIGMOID = (*FOCAL, "BALANCE.ROI_LOSS.NAME", "sigmoid_focal")
 @pytest.fixture(autouse=True)
 def labels_as_on_a_gpu(monkeypatch):
     """The labelling for the CPU reads numbers that cost it nothing; on a GPU it does not run."""
-    monkeypatch.setattr(BalancedRPN, "sparse_labelling_devices", ())
+    monkeypatch.setattr(BalancedRPN, "sparse_devices", ())
 
 
 def synchronisations(cfg, iteration=0, boxes=(5, 2)):

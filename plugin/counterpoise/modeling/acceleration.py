@@ -2,8 +2,9 @@
 
 ``MODEL.SPEED: stock`` computes as Detectron2 does, bit for bit. ``auto`` sets the keys that are
 faster on this machine and change results by rounding only: ``MODEL.CHANNELS_LAST``,
-``MODEL.ROI_ALIGN`` and, where the hardware multiplies bfloat16, ``SOLVER.AMP``. Inference stays in
-float32 unless ``TEST.PRECISION`` says otherwise.
+``MODEL.ROI_ALIGN``, ``SOLVER.FUSED``, ``MODEL.RPN.HEAD_NAME`` on a CPU and, where the hardware
+multiplies bfloat16, ``SOLVER.AMP``. Inference stays in float32 unless ``TEST.PRECISION`` says
+otherwise.
 """
 
 import logging
@@ -16,6 +17,7 @@ from detectron2.modeling.poolers import ROIPooler
 from torch import nn
 
 from counterpoise.modeling.roi_align import use_gathered_roi_align
+from counterpoise.modeling.rpn_head import SparseGradientRPNHead
 
 SPEEDS = ("stock", "auto")
 ROI_ALIGNS = ("torchvision", "gather")
@@ -39,11 +41,16 @@ def choose_speed(cfg: CfgNode) -> None:
     device = torch.device(cfg.MODEL.DEVICE)
     cfg.MODEL.CHANNELS_LAST = True
     cfg.MODEL.ROI_ALIGN = "gather"
+    cfg.SOLVER.FUSED = True
+    sampled = cfg.BALANCE.ANCHOR_SAMPLER.NAME != "all"
+    if device.type == "cpu" and sampled and cfg.MODEL.RPN.HEAD_NAME == "StandardRPNHead":
+        cfg.MODEL.RPN.HEAD_NAME = SparseGradientRPNHead.__name__
     if not cfg.SOLVER.AMP.ENABLED:  # a precision that is asked for stays
         cfg.SOLVER.AMP.ENABLED = multiplies_bfloat16(device)
         cfg.SOLVER.AMP.PRECISION = "bfloat16"
     logger.info(
-        "MODEL.SPEED auto on this machine: channels last, gathered ROIAlign, training in %s",
+        "MODEL.SPEED auto on this machine: channels last, gathered ROIAlign, fused optimizer, %s%s",
+        "sparse gradients in the RPN, " if "Sparse" in cfg.MODEL.RPN.HEAD_NAME else "",
         cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32",
     )
 
@@ -108,6 +115,10 @@ def train_in_bfloat16(model: nn.Module, device: torch.device) -> None:
         device: that it is on.
     """
     _autocast_where(model, device, training=True)
+    if device.type == "cpu":
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride != (1, 1):
+                _keep_in_float32(module)
 
 
 def infer_in_bfloat16(model: nn.Module, device: torch.device) -> None:
@@ -120,6 +131,25 @@ def infer_in_bfloat16(model: nn.Module, device: torch.device) -> None:
         device: that it is on.
     """
     _autocast_where(model, device, training=False)
+
+
+def _keep_in_float32(convolution: nn.Conv2d) -> None:
+    """Exempt a strided depthwise convolution, whose gradient in bfloat16 takes ten times as long.
+
+    oneDNN has no other than its reference code for it, see docs/performance.md.
+    """
+    contexts: list[torch.autocast] = []
+
+    def enter(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        contexts.append(torch.autocast("cpu", enabled=False))
+        contexts[-1].__enter__()
+        return (inputs[0].float(),)
+
+    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        contexts.pop().__exit__(None, None, None)
+
+    convolution.register_forward_pre_hook(enter)
+    convolution.register_forward_hook(leave, always_call=True)
 
 
 def _autocast_where(model: nn.Module, device: torch.device, training: bool) -> None:

@@ -3,14 +3,18 @@
 torchvision's kernel walks through the boxes one by one, and its gradient runs on one thread. With a
 stated sampling ratio s, a bin is the mean of s x s bilinear samples, each a weighted sum of four
 pixels: a sum of 4 s^2 rows of the feature map in channels-last order, which is what
-:func:`torch.nn.functional.embedding_bag` computes, with its gradient, on all threads.
+:func:`torch.nn.functional.embedding_bag` computes on all threads. The gradient of a pixel is a sum
+of rows in the same way, over the bins that it is in.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class GatheredROIAlign(ROIAlign):
@@ -92,14 +96,34 @@ def gathered_roi_align(
     flat = features.permute(0, 2, 3, 1).reshape(images * height * width, channels)
     bags, taps = len(rois) * output_size[0] * output_size[1], 4 * sampling_ratio**2
     with torch.autocast(features.device.type, enabled=False):
-        pooled = F.embedding_bag(
-            pixels.reshape(bags, taps),
-            flat.float(),
-            per_sample_weights=weights.reshape(bags, taps),
-            mode="sum",
+        pooled = _WeightedRows.apply(
+            flat.float(), pixels.reshape(bags, taps), weights.reshape(bags, taps)
         )
     pooled = pooled.view(len(rois), *output_size, channels).permute(0, 3, 1, 2)
     return pooled.to(features.dtype)
+
+
+class _WeightedRows(torch.autograd.Function):
+    """Sums (B, C) of rows of a matrix (R, C), by indices (B, T) and weights (B, T).
+
+    The gradient of :func:`torch.nn.functional.embedding_bag` is the same, in five times the time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(indices, weights)
+        ctx.num_rows = len(matrix)
+        return F.embedding_bag(indices, matrix, per_sample_weights=weights, mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        indices, weights = ctx.saved_tensors
+        rows, order = indices.flatten().int().sort(stable=True)  # int32 takes half the time
+        first = torch.searchsorted(rows, torch.arange(ctx.num_rows, dtype=torch.int32))
+        bag = order // indices.shape[1]
+        weights = weights.flatten()[order]
+        return F.embedding_bag(bag, grad, first, per_sample_weights=weights, mode="sum"), None, None
 
 
 def _sample_positions(

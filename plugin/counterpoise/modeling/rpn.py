@@ -22,6 +22,7 @@ from counterpoise.modeling.anchor_labelling import label_anchors
 from counterpoise.modeling.distributed import mean_over_processes
 from counterpoise.modeling.interfaces import AnchorSampler
 from counterpoise.modeling.metric_log import MetricLog
+from counterpoise.modeling.proposals import find_top_proposals
 from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
 from counterpoise.modeling.rpn_loss import RPNLoss, rpn_loss
 
@@ -149,9 +150,9 @@ class BalancedRPN(RPN):
     or as the best anchor of a ground truth, negative below 0.3, ignored between.
     """
 
-    #: Device types on which :func:`label_anchors` finds the labels; on others Detectron2's own code
-    #: does, since a GPU would make the host wait for every box.
-    sparse_labelling_devices: tuple[str, ...] = ("cpu",)
+    #: Device types on which :func:`label_anchors` and :func:`find_top_proposals` work; on others
+    #: Detectron2's own code does, since a GPU would make the host wait for every box.
+    sparse_devices: tuple[str, ...] = ("cpu",)
 
     @configurable
     def __init__(
@@ -210,7 +211,7 @@ class BalancedRPN(RPN):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Labels (A,) and matched boxes (A, 4) per image, equal to those of :class:`RPN`."""
         matcher = self.anchor_matcher
-        sparse = anchors[0].device.type in self.sparse_labelling_devices
+        sparse = anchors[0].device.type in self.sparse_devices
         if not sparse or type(matcher) is not Matcher:
             return super().label_and_sample_anchors(anchors, gt_instances)
         boxes = [instances.gt_boxes.tensor for instances in gt_instances]
@@ -222,6 +223,31 @@ class BalancedRPN(RPN):
                 labels.masked_fill_(~inside, -1)
         sampled = [self._subsample_labels(labels) for labels, _ in labelled]
         return sampled, [matched for _, matched in labelled]
+
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Proposals per image, equal to those of :class:`RPN`; arguments as there."""
+        if anchors[0].device.type not in self.sparse_devices:
+            return super().predict_proposals(
+                anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
+            )
+        return find_top_proposals(
+            anchors,
+            pred_objectness_logits,
+            pred_anchor_deltas,
+            self.box2box_transform,
+            image_sizes,
+            self.nms_thresh,
+            self.pre_nms_topk[self.training],
+            self.post_nms_topk[self.training],
+            self.min_box_size,
+            self.training,
+        )
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
         # Deferred to losses(), the first place that holds both the labels and the logits.

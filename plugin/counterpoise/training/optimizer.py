@@ -1,5 +1,8 @@
 """Optimizers beyond Detectron2's SGD, with Detectron2's rules for single parameters."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import (
@@ -18,14 +21,17 @@ def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that ``SOLVER.OPTIMIZER`` names.
 
     The rates and weight decays of biases and normalisations, and the clipping of gradients, are
-    those of Detectron2's keys. AdamW is arXiv:1711.05101, with torch's betas.
+    those of Detectron2's keys. AdamW is arXiv:1711.05101, with torch's betas. ``SOLVER.FUSED``
+    changes how the step is computed, to rounding; a float16 scaler keeps the step as it is, since
+    it would leave its factor on the gradients that are clipped.
 
     Args:
         cfg: with the keys of the launcher.
         model: whose trainable parameters are optimized.
     """
     solver = cfg.SOLVER
-    if solver.OPTIMIZER == "SGD" and solver.BACKBONE_MULTIPLIER == 1:
+    fused = solver.FUSED and not (solver.AMP.ENABLED and solver.AMP.PRECISION == "float16")
+    if solver.OPTIMIZER == "SGD" and solver.BACKBONE_MULTIPLIER == 1 and not fused:
         return build_optimizer(cfg, model)
     parameters = get_default_optimizer_params(
         model,
@@ -37,11 +43,29 @@ def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             solver.BACKBONE_MULTIPLIER if name.startswith(PRETRAINED) else 1.0
         ),
     )
-    shared = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "foreach": True}
+    shared = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+    shared["fused" if fused else "foreach"] = True
     if solver.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(
             parameters, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **shared
         )
     else:
         optimizer = torch.optim.AdamW(parameters, **shared)
-    return maybe_add_gradient_clipping(cfg, optimizer)
+    if not fused:
+        return maybe_add_gradient_clipping(cfg, optimizer)
+    if solver.CLIP_GRADIENTS.ENABLED:
+        optimizer.register_step_pre_hook(partial(_clip_gradients, solver.CLIP_GRADIENTS))
+    return optimizer
+
+
+def _clip_gradients(clip: CfgNode, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Detectron2's clipping, which is of each parameter by itself, in a few calls for all."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if clip.CLIP_TYPE == "value":
+        torch.nn.utils.clip_grad_value_(parameters, clip.CLIP_VALUE)
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients:
+        norms = torch.stack(torch._foreach_norm(gradients, clip.NORM_TYPE))
+        factors = (clip.CLIP_VALUE / (norms + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_ does
+        torch._foreach_mul_(gradients, factors.unbind())
