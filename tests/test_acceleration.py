@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -48,9 +49,22 @@ def test_auto_sets_the_keys_for_this_machine_and_says_so(caplog):
     cfg.MODEL.DEVICE, cfg.MODEL.SPEED = "cpu", "auto"
     with caplog.at_level(logging.INFO, "counterpoise"):
         choose_speed(cfg)
-    assert cfg.MODEL.CHANNELS_LAST and cfg.MODEL.ROI_ALIGN == "gather"
+    assert cfg.MODEL.CHANNELS_LAST and cfg.MODEL.ROI_ALIGN == "gather" and cfg.SOLVER.FUSED
+    assert cfg.MODEL.RPN.HEAD_NAME == "SparseGradientRPNHead"
     assert multiplies_bfloat16(CPU) == cfg.SOLVER.AMP.ENABLED
     assert "MODEL.SPEED auto on this machine" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("MODEL.RPN.HEAD_NAME", "OwnHead"), ("BALANCE.ANCHOR_SAMPLER.NAME", "all")],
+)
+def test_auto_keeps_another_rpn_head_and_dense_gradients(key, value):
+    cfg = training_config()
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.SPEED", "auto", key, value])
+    before = cfg.MODEL.RPN.HEAD_NAME
+    choose_speed(cfg)
+    assert before == cfg.MODEL.RPN.HEAD_NAME
 
 
 def test_stock_leaves_every_key_alone():
@@ -126,3 +140,23 @@ def test_a_run_trains_resumes_and_evaluates_on_a_cpu(tmp_path, settings):
     assert json.loads((out / "evaluation.json").read_text()) == json.loads(evaluation)
     content = torch.load(out / "model_final.pth", weights_only=True)["model"]
     assert all(value.dtype != torch.bfloat16 for value in content.values())
+
+
+def test_strided_depthwise_convolutions_train_in_float32_and_the_others_in_bfloat16():
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4),
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),
+    )
+    train_in_bfloat16(model, CPU)
+    x = torch.randn(1, 4, 8, 8)
+    first = F.conv2d(x, model[0].weight, model[0].bias, stride=2, padding=1, groups=4)
+    seen = []
+    for module in model:
+        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(x)
+    assert [output.dtype for output in seen] == [torch.float32, torch.bfloat16, torch.bfloat16]
+    assert torch.equal(seen[0], first)
+    with torch.autocast("cpu", torch.bfloat16):  # of a caller, back as it was after the layer
+        assert model[0](x.bfloat16()).dtype == torch.float32
+        assert model[1](x).dtype == torch.bfloat16

@@ -72,3 +72,55 @@ def test_gradients_are_clipped_by_detectron2s_keys():
     optimizer.step()
     norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
     assert max(norms) <= 1e-3 * (1 + 1e-5)
+
+
+CLIPS = {
+    "none": (),
+    "norm": ("norm", "1e-3", "2.0"),
+    "another norm": ("norm", "1e-3", "1.0"),
+    "value": ("value", "1e-5", "2.0"),
+}
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_fused_optimizer_makes_the_same_steps(name, clip):
+    settings = [*ADAMW, "SOLVER.OPTIMIZER", name]
+    if CLIPS[clip]:
+        keys = ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
+        settings += ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"]
+        for key, value in zip(keys, CLIPS[clip], strict=True):
+            settings += [f"SOLVER.CLIP_GRADIENTS.{key}", value]
+    else:
+        settings += ["SOLVER.CLIP_GRADIENTS.ENABLED", "False"]
+    ends, clipped = [], []
+    for fused in ("False", "True"):
+        cfg = quick_config(*settings, "SOLVER.FUSED", fused)
+        model = build(cfg)
+        optimizer = optimizer_of(cfg, model)
+        assert bool(optimizer.param_groups[0]["fused"]) == (fused == "True")
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.randn(parameter.shape, generator=generator) * 1e-3
+            optimizer.step()
+        clipped.append([p.grad for p in model.parameters() if p.grad is not None])
+        ends.append(list(model.parameters()))
+    assert_close(clipped[1], clipped[0], rtol=1e-6, atol=0.0)
+    assert_close(ends[1], ends[0], rtol=1e-6, atol=1e-7)
+
+
+def test_a_fused_step_without_gradients_changes_nothing():
+    cfg = quick_config(*ADAMW, "SOLVER.FUSED", "True")
+    model = build(cfg)
+    optimizer = optimizer_of(cfg, model)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_a_float16_scaler_keeps_its_optimizer_from_being_fused():
+    amp = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "float16")
+    cfg = quick_config(*ADAMW, "SOLVER.FUSED", "True", *amp)
+    assert not optimizer_of(cfg, build(cfg)).param_groups[0]["fused"]

@@ -25,7 +25,9 @@ def find_top_proposals(
     min_box_size: float,
     training: bool,
 ) -> list[Instances]:
-    """Decode the best anchors and choose proposals, equal to Detectron2's in value and order.
+    """Decode the best anchors and choose proposals, the same as Detectron2.
+
+    Among equal scores, whose order Detectron2's sort leaves open, the first comes first.
 
     Args:
         anchors: per level, A of them.
@@ -73,17 +75,19 @@ def _proposals_of(
     training: bool,
 ) -> Instances:
     finite = tensor.isfinite().all(dim=1) & scores.isfinite()
-    if training and not finite.all():
-        raise FloatingPointError(
-            "Predicted boxes or scores contain Inf/NaN. Training has diverged."
-        )
+    if not finite.all():
+        if training:
+            raise FloatingPointError(
+                "Predicted boxes or scores contain Inf/NaN. Training has diverged."
+            )
+        tensor, scores, levels = tensor[finite], scores[finite], levels[finite]
     boxes = Boxes(tensor)
     boxes.clip(image_size)
-    usable = finite & boxes.nonempty(threshold=min_box_size)
-    tensor, scores, levels = boxes.tensor[usable], scores[usable], levels[usable]
-    kept = best_kept(tensor, scores, levels, nms_thresh, number)
+    usable = boxes.nonempty(threshold=min_box_size)
+    boxes, scores, levels = boxes[usable], scores[usable], levels[usable]
+    kept = best_kept(boxes.tensor, scores, levels, nms_thresh, number)
     proposals = Instances(image_size)
-    proposals.proposal_boxes = Boxes(tensor[kept])
+    proposals.proposal_boxes = boxes[kept]
     proposals.objectness_logits = scores[kept]
     return proposals
 
@@ -93,6 +97,8 @@ def best_kept(
 ) -> Tensor:
     """Return the first `number` indices (at most) of Detectron2's ``batched_nms``.
 
+    Of equal scores that of the lower index comes first.
+
     Args:
         boxes: (K, 4), XYXY, floating point.
         scores: (K,), finite.
@@ -100,7 +106,7 @@ def best_kept(
         nms_thresh: IoU above which the worse box goes.
         number: of indices, >= 1.
     """
-    looked_at = 2 * number
+    scores, looked_at = scores.float(), 2 * number
     while looked_at < len(scores):
         # all that are as good as the last one, since equal scores go by their place
         among = (scores >= scores.topk(looked_at).values[-1]).nonzero()[:, 0]
@@ -108,11 +114,11 @@ def best_kept(
         if len(kept) >= number:
             return among[kept[:number]]
         looked_at *= 2
-    return batched_nms(boxes, scores, levels, nms_thresh)[:number]
+    kept = batched_nms(boxes, scores, levels, nms_thresh).sort().values
+    return kept[scores[kept].sort(descending=True, stable=True).indices[:number]]
 
 
 def _nms_by_level(boxes: Tensor, scores: Tensor, levels: Tensor, nms_thresh: float) -> Tensor:
-    """Indices of the kept boxes, best first, equal scores in their order."""
     keep = torch.zeros_like(levels, dtype=torch.bool)
     for level in levels.unique():
         at = (levels == level).nonzero()[:, 0]

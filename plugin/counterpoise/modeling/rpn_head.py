@@ -1,9 +1,9 @@
 """RPN head that goes back only through the anchors that were sampled.
 
-An image has tens of thousands of anchors, of which 256 train the network: the gradient of all others
-is 0, and the convolution's gradient spends its time on zeros. Here the forward pass is Detectron2's,
-and the backward pass gathers the few places of the maps whose gradient is not 0. The gradient of a
-3 x 3 convolution at K places is a product of two matrices of K rows.
+An image has tens of thousands of anchors, of which 256 train the network: the gradient of all
+others is 0, and that of the convolution spends its time on zeros. Here the forward pass is
+Detectron2's, and the backward pass gathers the few places of the maps whose gradient is not 0. The
+gradient of a 3 x 3 convolution at K places is a product of two matrices of K rows.
 """
 
 from typing import Any
@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+#: Places that are gathered at once, which bounds the memory where all anchors are sampled.
+BLOCK = 4096
 
 
 @RPN_HEAD_REGISTRY.register()
@@ -60,58 +63,48 @@ class _RPNHead(torch.autograd.Function):
         count = ctx.num_levels
         *maps, weight, logits_weight, deltas_weight = ctx.saved_tensors
         features, hidden = maps[:count], maps[count:]
-        dtype = hidden[0].dtype
+        dtype = hidden[0].dtype  # that of the products: bfloat16 under autocast
+        inner_weight = _places(weight).reshape(len(weight), -1).to(dtype)  # (C, 9 C in)
         outer_weight = torch.cat([logits_weight, deltas_weight]).flatten(1).to(dtype)
-        inner_weight = _rows(weight.to(dtype)).flatten(1)  # (C out, 9 C)
-        outer, rows, patches, places = [], [], [], []
+        inner_grad, outer_grad = torch.zeros_like(inner_weight), torch.zeros_like(outer_weight)
+        inner_grad, outer_grad = inner_grad.float(), outer_grad.float()
+        inner_bias, outer_bias = inner_grad.new_zeros(len(weight)), outer_grad[:, 0].clone()
+        feature_grads = []
         for x, t, *grad in zip(features, hidden, grads[:count], grads[count:], strict=True):
-            both = torch.cat([_rows(g) for g in grad], dim=-1).flatten(0, 2)
-            at = (both != 0).any(dim=1).nonzero()[:, 0]
-            outer.append(both[at])
-            rows.append(_rows(t).flatten(0, 2)[at])
-            places.append(_neighbourhoods(at, x.shape))
-            patches.append(_gather(x.to(dtype), places[-1]))
-        outer, rows = torch.cat(outer).to(dtype), torch.cat(rows)
-        inner = (outer @ outer_weight) * (rows > 0)
-        spread = (inner @ inner_weight).split([len(p) for p in places])
-        inner_grad = (inner.T @ torch.cat(patches)).unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
-        outer_grad = (outer.T @ rows)[:, :, None, None]
-        outer_bias, split = outer.sum(0), [len(logits_weight), len(deltas_weight)]
-        logits_grad, deltas_grad = outer_grad.split(split)
+            pixels, hidden_rows = _places(x).flatten(0, 2), _places(t).flatten(0, 2)
+            outer = torch.cat([_places(g) for g in grad], dim=-1).flatten(0, 2)
+            spread = torch.zeros(pixels.shape, dtype=torch.float32, device=x.device)
+            for at in (outer != 0).any(dim=1).nonzero()[:, 0].split(BLOCK):
+                near, inside = _neighbourhoods(at, x.shape)
+                patches = (pixels[near] * inside[:, :, None]).flatten(1).to(dtype)
+                rows, back = hidden_rows[at], outer[at].to(dtype)
+                outer_grad += back.T @ rows
+                outer_bias += back.float().sum(0)
+                back = (back @ outer_weight) * (rows > 0)
+                inner_grad += back.T @ patches
+                inner_bias += back.float().sum(0)
+                back = (back @ inner_weight).unflatten(1, (9, -1))[inside]
+                spread.index_add_(0, near[inside], back.float())
+            feature_grads.append(spread.view(_places(x).shape).permute(0, 3, 1, 2).to(x.dtype))
+        inner_grad = inner_grad.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
+        split = [len(logits_weight), len(deltas_weight)]
+        logits_grad, deltas_grad = outer_grad[:, :, None, None].split(split)
         logits_bias, deltas_bias = outer_bias.split(split)
-        return (
-            None,
-            *(_scatter(s, p, x) for s, p, x in zip(spread, places, features, strict=True)),
-            inner_grad.to(weight.dtype), inner.sum(0).to(weight.dtype),
-            logits_grad.to(weight.dtype), logits_bias.to(weight.dtype),
-            deltas_grad.to(weight.dtype), deltas_bias.to(weight.dtype),
-        )  # fmt: skip
+        own = inner_grad, inner_bias, logits_grad, logits_bias, deltas_grad, deltas_bias
+        return None, *feature_grads, *(grad.to(weight.dtype) for grad in own)
 
 
-def _rows(maps: Tensor) -> Tensor:
+def _places(maps: Tensor) -> Tensor:
+    """(N, H, W, C) of maps (N, C, H, W)."""
     return maps.permute(0, 2, 3, 1)
 
 
-def _neighbourhoods(at: Tensor, shape: torch.Size) -> Tensor:
-    """Rows (K, 9) of the places around each of `at`; those outside of the map are -1."""
+def _neighbourhoods(at: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Rows (K, 9) of the places around each of `at` (K,), and whether they are on the map."""
     _, _, height, width = shape
     step = torch.arange(-1, 2, device=at.device)
     y = (at // width % height)[:, None] + step
     x = (at % width)[:, None] + step
     inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
     around = at[:, None, None] + width * step[:, None] + step
-    return torch.where(inside, around, -1).flatten(1)
-
-
-def _gather(x: Tensor, places: Tensor) -> Tensor:
-    """(K, 9 C) of a map (N, C, H, W)."""
-    found = _rows(x).flatten(0, 2)[places.clamp(min=0)]
-    return (found * (places >= 0)[:, :, None]).flatten(1)
-
-
-def _scatter(grad: Tensor, places: Tensor, x: Tensor) -> Tensor:
-    n, c, h, w = x.shape
-    flat = torch.ops.aten.embedding_dense_backward(
-        grad.reshape(-1, c).float(), places.flatten(), n * h * w, -1, False
-    )
-    return flat.view(n, h, w, c).permute(0, 3, 1, 2).to(x.dtype)
+    return (around * inside).flatten(1), inside.flatten(1)
