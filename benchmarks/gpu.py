@@ -38,6 +38,7 @@ from training_step import (
     CHANNELS_LAST,
     CLASSES,
     FULL,
+    FUSED,
     ROOT,
     STOCK,
     synthetic_images,
@@ -144,7 +145,8 @@ def training_steps(sizes: Sizes, device: str, turns: int) -> Iterator[Measuremen
         if precision == "float16" and device == "cpu":
             continue
         for side, keys in (
-            ("stock", STOCK), ("full", FULL), ("full, channels last", [*FULL, *CHANNELS_LAST]),
+            ("stock", STOCK), ("full", FULL),
+            ("full, fast", [*FULL, *CHANNELS_LAST, *FUSED]),
         ):  # fmt: skip
             cfg = load_config(
                 [ROOT / "configs" / sizes.model / "base.yaml"],
