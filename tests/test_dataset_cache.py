@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,6 +299,17 @@ def test_a_process_that_is_killed_while_it_writes_the_cache_leaves_nothing_to_re
     assert readings.count == 1 and not readings.is_fresh()
     uncached = Source(parse_specs({"set": readings.node})["set"], None, "skip")
     assert after == content(uncached.parts)
+
+
+def test_what_killed_writers_left_is_removed_once_it_is_a_day_old(readings):
+    readings.folder.mkdir()
+    for name, hours in ((".old-1.npz.7.tmp", 25), (".new-1.npz.8.tmp", 1), (".other.7.tmp", 25)):
+        (readings.folder / name).touch()
+        stamp = time.time() - hours * 3600
+        os.utime(readings.folder / name, (stamp, stamp))
+    readings.parts()
+    left = {path.name for path in readings.folder.iterdir() if path.suffix == ".tmp"}
+    assert left == {".new-1.npz.8.tmp", ".other.7.tmp"}
 
 
 def test_a_pickle_in_a_cache_file_is_never_run(readings, tmp_path):

@@ -3,12 +3,14 @@
 A cache file is a NumPy archive of plain arrays: reading it runs no code, whoever wrote it.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
 import os
 import re
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,6 +25,9 @@ from counterpoise.errors import UserError
 from counterpoise.utils.files import write_atomically
 
 AUTO, NONE = "auto", "none"
+
+#: Seconds after which a file that is still unfinished has no writer any more.
+_ABANDONED = 24 * 3600
 
 _logger = logging.getLogger("counterpoise.datasets")
 
@@ -132,3 +137,12 @@ def store(path: Path, reading: Reading, state: Fingerprint, num_classes: int) ->
         write_atomically(path, content.getvalue())
     except UserError as error:
         _logger.info("The dataset is read anew at every start: %s", error)
+    _remove_abandoned(path.parent)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed, here or on another host, long ago."""
+    for unfinished in folder.glob(".*.npz.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - unfinished.stat().st_mtime > _ABANDONED:
+                unfinished.unlink()

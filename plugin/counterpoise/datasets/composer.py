@@ -100,15 +100,27 @@ def read_picture(record: Record, image_format: str) -> Picture:
 
 
 class UnusableImage(UserError):
-    """An image that cannot be decoded or has another size than stated."""
+    """An image that cannot be decoded or has another size than stated.
+
+    Made of a sentence alone, as torch hands the error of a worker to the main process.
+
+    Attributes:
+        file: of the image, where it was met.
+        reason: what is wrong with it.
+    """
+
+    file = ""
+    reason = ""
 
 
 def unusable_image(record: Record, error: Exception) -> UnusableImage:
     """The error that names the file of an image and what to do."""
     name = printable(record["file_name"], lines=False)
-    return UnusableImage(
+    made = UnusableImage(
         f"{name} cannot be used ({error}): repair the image or take it out of the dataset"
     )
+    made.file, made.reason = record["file_name"], str(error)
+    return made
 
 
 def _boxes_of(record: Record) -> list[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from counterpoise.datasets.cache import Reading
 from counterpoise.datasets.checks import check_records
 from counterpoise.datasets.class_names import check_class_names
 from counterpoise.datasets.coco import read_coco
+from counterpoise.datasets.damaged import damaged_images
 from counterpoise.datasets.fingerprint import fingerprint
 from counterpoise.datasets.packed import PackedRecords
 from counterpoise.datasets.records import RecordSet
@@ -23,6 +24,7 @@ from counterpoise.datasets.voc import read_voc
 from counterpoise.datasets.yolo import read_yolo
 from counterpoise.datasets.yolo_yaml import yolo_class_names
 from counterpoise.errors import UserError
+from counterpoise.utils.text import printable
 
 _READERS: dict[str, Callable[[DatasetSpec], RecordSet]] = {
     "voc": read_voc,
@@ -148,6 +150,7 @@ class Source:
         spec, reading = self.spec, _reading(self.spec, self.classes)
         classes = self.classes or _own_names(spec, reading)
         report = replace(reading.report, notes=list(reading.report.notes))
+        self._note_damaged(reading, report)
         if self._refuse:
             report.refuse()
         report.refuse_if_without_images()
@@ -159,6 +162,25 @@ class Source:
         )
         self.classes = classes
         return parts
+
+    def _note_damaged(self, reading: Reading, report: Report) -> None:
+        """Say which images are damaged behind their first bytes, or refuse them."""
+        damaged = damaged_images(self.spec.cache, reading.records.files())
+        if not damaged:
+            return
+        (file, reason), number = next(iter(damaged.items())), len(damaged)
+        found = f"{printable(file, lines=False)} ({reason})"
+        if self._refuse:
+            more = f", and {number - 1} more are damaged" if number > 1 else ""
+            raise UserError(
+                f"dataset '{report.name}': {found} cannot be used, as was found when it was last "
+                f"read in full{more}: repair it, or set DATASETS.BAD_RECORDS to 'skip'"
+            )
+        report.notes.append(
+            f"{number} of the images cannot be used, as was found when they were last read in "
+            f"full, such as {found}; a training leaves them out, and an evaluation takes them to "
+            "show nothing"
+        )
 
     def _held_out(
         self, reading: Reading, classes: tuple[str, ...], report: Report

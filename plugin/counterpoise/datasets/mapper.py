@@ -12,7 +12,9 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError, get_bbox
 from detectron2.structures import BoxMode
 
+from counterpoise.datasets.cache import cache_folder
 from counterpoise.datasets.composer import UnusableImage, unusable_image
+from counterpoise.datasets.damaged import remember_damaged
 from counterpoise.datasets.last_phase import PLAIN
 from counterpoise.datasets.pictures import Picture, visible
 from counterpoise.datasets.reading import reading_in_full
@@ -50,6 +52,7 @@ class CheckedMapper(DatasetMapper):
             is_train: with the augmentations and boxes of a training.
         """
         super().__init__(cfg, is_train=is_train)
+        self._cache = cache_folder(cfg.DATASETS.CACHE)
         self._said: set[str] = set()
         self._in_a_row = 0
 
@@ -67,6 +70,7 @@ class CheckedMapper(DatasetMapper):
         try:
             mapped = self._mapped(dataset_dict)
         except UnusableImage as error:
+            remember_damaged(self._cache, error.file, error.reason)
             self._in_a_row += 1
             if not self.skip_unusable or self._in_a_row == MOST_IN_A_ROW:
                 raise

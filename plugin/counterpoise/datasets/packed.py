@@ -93,6 +93,10 @@ class PackedRecords(Sequence):
         texts = (self._part("images", "image_ends", row) for row in self.rows)
         return np.array([json.loads(text)[1:3] for text in texts], np.int64).reshape(-1, 2)
 
+    def files(self) -> Iterator[str]:
+        """The image files, in order."""
+        return (json.loads(self._part("images", "image_ends", row))[0] for row in self.rows)
+
     @cached_property
     def box_counts(self) -> np.ndarray:
         """int64 (M,): boxes per record, crowd regions included."""
