@@ -29,7 +29,7 @@ from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from models import CONFIGS, batch, build, quick_config
-from runs import SMALL, write_dataset
+from runs import NO_TEST, SMALL, train_net, write_dataset
 from test_retinanet import retinanet_config
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -260,3 +260,24 @@ def test_a_loss_or_sampler_works_on_the_device_of_its_arguments(name, device):
 @pytest.mark.parametrize("name", PARTS_WITH_NMS)
 def test_what_nms_thins_out_is_the_same_on_every_device(name, device):
     assert_as_on_the_cpu(PARTS_WITH_NMS[name](), device, nullcontext())
+
+
+@pytest.fixture
+def stock_kernels():
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_one_seed_gives_one_run_where_the_key_asks_for_it(tmp_path, device, stock_kernels):
+    data = write_dataset(tmp_path / "shapes")
+    weights = []
+    for run in ("a", "b"):
+        settings = ["MODEL.DEVICE", device, "SOLVER.MAX_ITER", "4", "SOLVER.DETERMINISTIC", "True"]
+        assert train_net(data, tmp_path / run, *settings, *NO_TEST) == 0
+        assert torch.are_deterministic_algorithms_enabled()
+        checkpoint = torch.load(tmp_path / run / "model_final.pth", weights_only=True)
+        weights.append(checkpoint["model"])
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -687,6 +687,12 @@ LAUNCHER_SECTIONS = (
                 "third of the time, equal to rounding. Not with a float16 scaler.",
             ),
             Key(
+                "DETERMINISTIC",
+                False,
+                "Let the same `SEED` give the same run on a GPU, too, as it does on a CPU: slower "
+                "kernels without atomic sums, and a warning that names an operation that has none.",
+            ),
+            Key(
                 "TRAINABLE",
                 "all",
                 "What is trained: `all`, or the `classifier`, the last classification layer "

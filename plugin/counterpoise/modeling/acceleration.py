@@ -8,6 +8,7 @@ otherwise.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def accelerate(model: nn.Module, cfg: CfgNode) -> None:
                 use_gathered_roi_align(module)
     if cfg.TEST.PRECISION == "bfloat16":
         infer_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
+
+
+def compute_deterministically() -> None:
+    """Let this process take the kernels whose sums have one order, from now on.
+
+    Once a GPU has begun to multiply matrices it is too late for cuBLAS.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's documentation asks for
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # only to find mistakes, and slow
+    torch.backends.cudnn.benchmark = False
 
 
 def trains_in_bfloat16(cfg: CfgNode) -> bool:

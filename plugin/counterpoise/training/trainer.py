@@ -28,6 +28,7 @@ from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.inference.evaluation import check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
     accelerate,
+    compute_deterministically,
     train_in_bfloat16,
     trains_in_bfloat16,
     without_amp_trainer,
@@ -106,6 +107,8 @@ class BalancedTrainer(DefaultTrainer):
             UserError: the training set or a key does not allow to train.
         """
         check_early_stopping(cfg)
+        if cfg.SOLVER.DETERMINISTIC:
+            compute_deterministically()
         self.average: WeightAverage | None = None
         self.stop = StopRequest()
         self.writers: list[EventWriter] = []
