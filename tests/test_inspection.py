@@ -40,6 +40,7 @@ from counterpoise.inspection.ground_truth import (
 )
 from counterpoise.inspection.sections import as_page, as_text
 from models import CONFIGS
+from runs import write_dataset
 
 QUICK = str(CONFIGS / "quick" / "focal_weights.yaml")
 RETINANET = str(CONFIGS / "quick_retinanet" / "focal.yaml")
@@ -750,3 +751,19 @@ def test_the_aquarium_folder_gives_its_three_splits_and_known_invalid_annotation
         "puffin",
     }
     assert as_page(inspection).count("data:image/jpeg") == 6
+
+
+@pytest.mark.parametrize("outside_files", [False, True])
+def test_files_that_lie_outside_of_a_folder_are_invalid_unless_they_are_allowed(
+    tmp_path, outside_files
+):
+    write_dataset(tmp_path / "shapes")
+    image = tmp_path / "shapes" / "images" / "0.png"
+    image.rename(tmp_path / "elsewhere.png")
+    image.symlink_to(tmp_path / "elsewhere.png")
+    cfg = load_config([])
+    target = find_target(str(tmp_path / "shapes"), cfg, outside_files)
+    (entry,) = target.datasets["CUSTOM"].values()
+    assert entry.get("OUTSIDE_FILES", False) == outside_files
+    (invalid,) = inspect(target, cfg).invalid_annotations
+    assert bool(invalid.annotations) != outside_files

@@ -242,6 +242,10 @@ def _inspect(commands: Any) -> None:
         "(data.yaml), Pascal VOC or COCO form",
     )  # fmt: skip
     parser.add_argument(
+        "--outside-files", action="store_true",
+        help="let files of the folder lie, or links lead, outside of it (OUTSIDE_FILES)",
+    )  # fmt: skip
+    parser.add_argument(
         "--out", type=Path, metavar="DIR",
         help="for inspect.json and inspect.html (default output/inspect/<name>)",
     )  # fmt: skip

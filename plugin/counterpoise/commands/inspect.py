@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     """
     cfg = config_of(args)
     check_config(cfg)
-    target = find_target(args.target, cfg)
+    target = find_target(args.target, cfg, args.outside_files)
     with _without_reports():
         inspection = inspect(target, cfg, lambda files: progress(files, "comparing files", "file"))
     out = args.out or Path("output", "inspect", re.sub(r"[^\w.-]+", "_", target.name))

@@ -618,7 +618,14 @@ LAUNCHER_SECTIONS = (
                 "where there are few classes.",
                 Interval(0, 1, open_low=True, special=(MEDIAN, "takes the median of f")),
             ),
-            Key("EXPONENT", 2.0, "Of `eirfs`.", Interval(0), "arXiv:2503.21893"),
+            Key(
+                "EXPONENT",
+                2.0,
+                "Of `eirfs`; its paper's 2 draws the images of very rare classes hundreds of times "
+                "as often.",
+                Interval(0),
+                "arXiv:2503.21893",
+            ),
         ),
     ),
     Section(

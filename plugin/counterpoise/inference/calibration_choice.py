@@ -118,13 +118,13 @@ def _detect(
     predictor = model.roi_heads.box_predictor
     predictor.calibration.use_counts(counts.boxes)
     predictions: list[tuple[Tensor, Tensor]] = []
-    handle = predictor.register_forward_hook(lambda _, inputs, out: predictions.append(out))
     truth: dict[str, list[dict]] = {"images": [], "annotations": []}
     detections: list[list[dict]] = [[] for _ in exponents]
     for name in cfg.DATASETS.VAL:
         evaluators = [PerClassEvaluator(name) for _ in exponents]
         coco = evaluators[0].ground_truth
-        with ProposalTap(model) as proposals:
+        tap = predictor.register_forward_hook(lambda _, inputs, out: predictions.append(out))
+        with tap, ProposalTap(model) as proposals:
             for inputs, _ in infer(model, loader_of(cfg, name, model), len(coco["images"]), name):
                 for exponent, evaluator in zip(exponents, evaluators, strict=True):
                     predictor.calibration.exponent = exponent
@@ -136,7 +136,6 @@ def _detect(
         truth["categories"] = coco["categories"]
         for kept, evaluator in zip(detections, evaluators, strict=True):
             kept += numbered(evaluator.detections, "image_id", name)
-    handle.remove()
     return truth, detections
 
 

@@ -34,15 +34,20 @@ class FolderDataset:
     notes: list[str] = field(default_factory=list)
 
 
-def detect_folder(folder: Path) -> FolderDataset:
+def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
     """Recognise a YOLO, Pascal VOC or COCO dataset.
+
+    Args:
+        folder: of the dataset.
+        outside_files: whether its files may lie outside of it.
 
     Raises:
         UserError: the folder is none of them, or a file that it is recognised by cannot be used.
     """
     folder = folder.resolve()
     try:
-        candidates = (detect(folder) for detect in (_yolo, _voc, _coco))
+        options = {"OUTSIDE_FILES": True} if outside_files else {}
+        candidates = (detect(folder, options) for detect in (_yolo, _voc, _coco))
         found = next((dataset for dataset in candidates if dataset is not None), None)
     except OSError as error:
         raise UserError(
@@ -62,7 +67,7 @@ def detect_folder(folder: Path) -> FolderDataset:
     )
 
 
-def _yolo(folder: Path) -> FolderDataset | None:
+def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
     path = next((p for p in (folder / "data.yaml", folder / "data.yml") if p.is_file()), None)
     if path is None:
         return None
@@ -75,7 +80,7 @@ def _yolo(folder: Path) -> FolderDataset | None:
     found = FolderDataset({})
     problems = []
     for role in ROLES:
-        entry = {"FORMAT": "yolo", "DATA_YAML": str(path), "SPLIT": role}
+        entry = {"FORMAT": "yolo", "DATA_YAML": str(path), "SPLIT": role} | options
         try:
             split_places(parse_specs({role: entry})[role])
         except UserError as error:
@@ -89,12 +94,12 @@ def _yolo(folder: Path) -> FolderDataset | None:
     return found
 
 
-def _voc(folder: Path) -> FolderDataset | None:
+def _voc(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
     annotations = _first_folder(folder, _VOC_ANNOTATIONS)
     images = _first_folder(folder, _VOC_IMAGES)
     if None in (annotations, images) or not find_files(annotations, {".xml"}.__contains__):
         return None
-    whole = {"FORMAT": "voc", "IMAGES": str(images), "ANNOTATIONS": str(annotations)}
+    whole = {"FORMAT": "voc", "IMAGES": str(images), "ANNOTATIONS": str(annotations)} | options
     lists = {path.stem: path for path in (folder / "ImageSets" / "Main").glob("*.txt")}
     found = FolderDataset({})
     if "train" not in lists and "trainval" in lists:
@@ -111,7 +116,7 @@ def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _coco(folder: Path) -> FolderDataset | None:
+def _coco(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
     folders = [folder, *_subfolders(folder)]
     folders += [below for inner in folders[1:] for below in _subfolders(inner)]
     found = FolderDataset({})
@@ -125,7 +130,7 @@ def _coco(folder: Path) -> FolderDataset | None:
                 f"{path} is left out: the images that it names are not below {folder}"
             )
             continue
-        entry = {"FORMAT": "coco", "IMAGES": str(images), "ANNOTATIONS": str(path)}
+        entry = {"FORMAT": "coco", "IMAGES": str(images), "ANNOTATIONS": str(path)} | options
         found.entries[path.stem if role is None or role in found.entries else role] = entry
     return found if found.entries else None
 

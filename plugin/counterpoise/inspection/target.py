@@ -42,12 +42,14 @@ class Target:
     notes: tuple[str, ...] = ()
 
 
-def find_target(name_or_folder: str, cfg: CfgNode) -> Target:
+def find_target(name_or_folder: str, cfg: CfgNode, outside_files: bool = False) -> Target:
     """Find the dataset or folder that the user names; a dataset of the config comes first.
 
     Args:
         name_or_folder: a name in ``DATASETS.CUSTOM``, a folder, or a name in ``DatasetCatalog``.
         cfg: of :func:`counterpoise.config.loading.load_config`.
+        outside_files: whether the files of a folder may lie outside of it; a dataset of the config
+            has its own ``OUTSIDE_FILES``.
 
     Raises:
         UserError: there is neither, or the folder holds no dataset that is known.
@@ -58,7 +60,7 @@ def find_target(name_or_folder: str, cfg: CfgNode) -> Target:
     if name_or_folder in {*specs, *dataset_names(specs)}:
         return _named(name_or_folder, specs, cfg)
     if path.is_dir():
-        return _folder(path, cache)
+        return _folder(path, cache, outside_files)
     if path.is_file():
         raise UserError(f"{path} is a file: give the folder of the dataset, or a dataset's name")
     if name_or_folder in DatasetCatalog:
@@ -91,8 +93,8 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
     )
 
 
-def _folder(path: Path, cache: Path | None) -> Target:
-    found = detect_folder(path)
+def _folder(path: Path, cache: Path | None, outside_files: bool) -> Target:
+    found = detect_folder(path, outside_files)
     name = re.sub(r"\W+", "_", path.resolve().name).strip("_") or "data"
     custom = {f"{name}_{split}" if split else name: e for split, e in found.entries.items()}
     roles = {
