@@ -101,8 +101,10 @@ def best_f1_thresholds(matches: Sequence[ClassMatches]) -> list[float]:
 
     What such a class detects is all wrong, and has to be counted somewhere.
     """
-    common = best_common_threshold(matches)
     chosen = [best_f1_threshold(own) for own in matches]
+    if None not in chosen:
+        return chosen
+    common = best_common_threshold(matches)
     return [common if threshold is None else threshold for threshold in chosen]
 
 
