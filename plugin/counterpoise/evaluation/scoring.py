@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,11 @@ from counterpoise.evaluation.bootstrap import (
 )
 from counterpoise.evaluation.coco_metrics import CocoMetrics, coco_metrics
 from counterpoise.evaluation.confusion import confusion_matrix
-from counterpoise.evaluation.error_types import background_false_positives, classify_errors
+from counterpoise.evaluation.error_types import (
+    ErrorTypes,
+    background_false_positives,
+    classify_errors,
+)
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.evaluation.inputs import (
     Detections,
@@ -31,7 +36,7 @@ from counterpoise.evaluation.matching import ClassMatches, match
 from counterpoise.evaluation.operating_points import at_threshold, best_f1_thresholds
 from counterpoise.evaluation.proposals import ProposalResult
 from counterpoise.evaluation.results import ClassResult, Evaluation, GroupResult
-from counterpoise.evaluation.voc_metrics import voc_average_precision
+from counterpoise.evaluation.voc_metrics import VocResult, voc_average_precision
 
 #: Recalls at which false positives on background are counted.
 RECALLS = (0.5, 0.8)
@@ -93,52 +98,10 @@ def evaluate_arrays(
             f"the ground truth has no box of the classes [{', '.join(truth.class_names)}] in its "
             f"{truth.num_images} images, so there is nothing to evaluate: check the class names"
         )
-    matches = match(truth, found)
-    drawn = draw_images(truth.num_images, resamples)
-    with ThreadPoolExecutor(1) as aside:
-        bootstrapped = aside.submit(bootstrap, matches, drawn)
-        coco = coco_metrics(truth, found)
-        voc = voc_average_precision(truth, found)
-        chosen = class_thresholds(matches, truth.class_names, thresholds)
-        errors = classify_errors(truth, found, matches, np.array(chosen))
-        samples = bootstrapped.result()
-    counts = training_counts(training, truth.class_names)
-    background = [
-        background_false_positives(matches, errors, truth.num_images, recall) for recall in RECALLS
-    ]
-    per_class = []
-    test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
-    for k, name in enumerate(truth.class_names):
-        point = at_threshold(matches[k], chosen[k])
-        per_class.append(
-            ClassResult(
-                name=name,
-                **coco.per_class[k],
-                VOC07_AP50=voc.per_class[k].VOC07_AP50,
-                VOC10_AP50=voc.per_class[k].VOC10_AP50,
-                AP_interval=AP_interval(samples.AP[:, k], test_images[k], coco.per_class[k]["AP"]),
-                AP50_interval=AP_interval(
-                    samples.AP50[:, k], test_images[k], coco.per_class[k]["AP50"]
-                ),
-                missing_resamples=int(np.isnan(samples.AP[:, k]).sum()),
-                threshold=chosen[k],
-                precision=point.precision,
-                recall=point.recall,
-                F1=point.F1,
-                detections=point.detections,
-                background_at_recall={
-                    str(recall): result[k]
-                    for recall, result in zip(RECALLS, background, strict=True)
-                },
-                errors=errors.per_class[k],
-                proposal_AR100=proposals.per_class_AR100[k] if proposals else None,
-                proposal_AR1000=proposals.per_class_AR1000[k] if proposals else None,
-                train_images=counts[k][0],
-                train_boxes=counts[k][1],
-                test_images=int(test_images[k]),
-                test_boxes=int(test_boxes[k]),
-            )
-        )
+    measured = _measure(truth, found, thresholds, resamples)
+    coco, voc, samples = measured.coco, measured.voc, measured.samples
+    per_class = _class_results(truth, measured, training, proposals)
+    test_images = truth.images_per_class()
     return Evaluation(
         **coco.summary,
         VOC07_AP50=voc.VOC07_AP50,
@@ -151,11 +114,87 @@ def evaluate_arrays(
         thresholds_from=BEST_F1 if thresholds is None else thresholds_from,
         per_class=tuple(per_class),
         groups=_groups(per_class, coco, samples),
-        errors=errors.overall,
-        confusion=confusion_matrix(truth, found, np.array(chosen)),
+        errors=measured.errors.overall,
+        confusion=confusion_matrix(truth, found, np.array(measured.thresholds)),
         proposals=proposals,
-        notes=tuple(_notes(truth, found, test_boxes)),
+        notes=tuple(_notes(truth, found, truth.boxes_per_class())),
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Everything that a result is put together from, ``thresholds`` (K,) by class."""
+
+    matches: tuple[ClassMatches, ...]
+    samples: BootstrapSamples
+    coco: CocoMetrics
+    voc: VocResult
+    thresholds: list[float]
+    errors: ErrorTypes
+
+
+def _measure(
+    truth: GroundTruth,
+    found: Detections,
+    thresholds: Mapping[str, float] | None,
+    resamples: int,
+) -> _Measured:
+    matches = match(truth, found)
+    drawn = draw_images(truth.num_images, resamples)
+    with ThreadPoolExecutor(1) as aside:
+        bootstrapped = aside.submit(bootstrap, matches, drawn)
+        coco = coco_metrics(truth, found)
+        voc = voc_average_precision(truth, found)
+        chosen = class_thresholds(matches, truth.class_names, thresholds)
+        errors = classify_errors(truth, found, matches, np.array(chosen))
+        return _Measured(matches, bootstrapped.result(), coco, voc, chosen, errors)
+
+
+def _class_results(
+    truth: GroundTruth,
+    measured: _Measured,
+    training: ClassCounts | None,
+    proposals: ProposalResult | None,
+) -> list[ClassResult]:
+    counts = training_counts(training, truth.class_names)
+    background = [
+        background_false_positives(measured.matches, measured.errors, truth.num_images, recall)
+        for recall in RECALLS
+    ]
+    test_images, test_boxes = truth.images_per_class(), truth.boxes_per_class()
+    results = []
+    for k, name in enumerate(truth.class_names):
+        coco, voc = measured.coco.per_class[k], measured.voc.per_class[k]
+        samples, samples50 = measured.samples.AP[:, k], measured.samples.AP50[:, k]
+        point = at_threshold(measured.matches[k], measured.thresholds[k])
+        results.append(
+            ClassResult(
+                name=name,
+                **coco,
+                VOC07_AP50=voc.VOC07_AP50,
+                VOC10_AP50=voc.VOC10_AP50,
+                AP_interval=AP_interval(samples, test_images[k], coco["AP"]),
+                AP50_interval=AP_interval(samples50, test_images[k], coco["AP50"]),
+                missing_resamples=int(np.isnan(samples).sum()),
+                threshold=measured.thresholds[k],
+                precision=point.precision,
+                recall=point.recall,
+                F1=point.F1,
+                detections=point.detections,
+                background_at_recall={
+                    str(recall): result[k]
+                    for recall, result in zip(RECALLS, background, strict=True)
+                },
+                errors=measured.errors.per_class[k],
+                proposal_AR100=proposals.per_class_AR100[k] if proposals else None,
+                proposal_AR1000=proposals.per_class_AR1000[k] if proposals else None,
+                train_images=counts[k][0],
+                train_boxes=counts[k][1],
+                test_images=int(test_images[k]),
+                test_boxes=int(test_boxes[k]),
+            )
+        )
+    return results
 
 
 def class_thresholds(
