@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import nn
 
 from counterpoise.modeling.roi_align import use_gathered_roi_align
@@ -22,6 +23,7 @@ from counterpoise.modeling.rpn_head import SparseGradientRPNHead
 
 SPEEDS = ("stock", "auto")
 ROI_ALIGNS = ("torchvision", "gather")
+DENSE_RPN_HEAD, SPARSE_RPN_HEAD = StandardRPNHead.__name__, SparseGradientRPNHead.__name__
 PRECISIONS = ("bfloat16", "float16")
 TEST_PRECISIONS = ("float32", "bfloat16")
 
@@ -43,15 +45,16 @@ def choose_speed(cfg: CfgNode) -> None:
     cfg.MODEL.CHANNELS_LAST = True
     cfg.MODEL.ROI_ALIGN = "gather"
     cfg.SOLVER.FUSED = True
-    sampled = cfg.BALANCE.ANCHOR_SAMPLER.NAME != "all"
-    if device.type == "cpu" and sampled and cfg.MODEL.RPN.HEAD_NAME == "StandardRPNHead":
-        cfg.MODEL.RPN.HEAD_NAME = SparseGradientRPNHead.__name__
+    if cfg.MODEL.RPN.HEAD_NAME in (DENSE_RPN_HEAD, SPARSE_RPN_HEAD):
+        few = device.type == "cpu" and cfg.BALANCE.ANCHOR_SAMPLER.NAME != "all"
+        cfg.MODEL.RPN.HEAD_NAME = SPARSE_RPN_HEAD if few else DENSE_RPN_HEAD
     if not cfg.SOLVER.AMP.ENABLED:  # a precision that is asked for stays
         cfg.SOLVER.AMP.ENABLED = multiplies_bfloat16(device)
         cfg.SOLVER.AMP.PRECISION = "bfloat16"
     logger.info(
-        "MODEL.SPEED auto on this machine: channels last, gathered ROIAlign, fused optimizer, %s%s",
-        "sparse gradients in the RPN, " if "Sparse" in cfg.MODEL.RPN.HEAD_NAME else "",
+        "MODEL.SPEED auto on this machine: channels last, gathered ROIAlign, %s, fused optimizer, "
+        "training in %s",
+        cfg.MODEL.RPN.HEAD_NAME,
         cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32",
     )
 
