@@ -458,7 +458,7 @@ def test_balanced_data_gets_the_baseline(tmp_path):
 def test_skewed_data_gets_what_the_results_recommend(tmp_path):
     write_coco(tmp_path, "train", SKEWED)
     inspection = inspected(tmp_path)
-    found = advice(inspection, "EQL v2")
+    found = advice(inspection, "Sample images by class")
     assert "4.0 to 1" in found.reason and "docs/results.md" in found.reason
     recommended = load_config(["quick/recommended.yaml"])
     cfg = load_config(["quick/base.yaml"])
