@@ -67,6 +67,15 @@ def test_auto_keeps_another_rpn_head_and_dense_gradients(key, value):
     assert before == cfg.MODEL.RPN.HEAD_NAME
 
 
+def test_a_run_that_goes_from_a_cpu_to_a_gpu_takes_the_dense_rpn_head_again():
+    cfg = training_config()
+    cfg.MODEL.DEVICE, cfg.MODEL.SPEED = "cuda", "auto"
+    cfg.SOLVER.AMP.ENABLED = True  # asked for, so that no GPU is
+    cfg.MODEL.RPN.HEAD_NAME = "SparseGradientRPNHead"
+    choose_speed(cfg)
+    assert cfg.MODEL.RPN.HEAD_NAME == "StandardRPNHead"
+
+
 def test_stock_leaves_every_key_alone():
     cfg = training_config()
     before = cfg.dump()

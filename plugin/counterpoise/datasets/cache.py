@@ -22,7 +22,7 @@ from counterpoise.datasets.packed import COLUMNS, PackedRecords
 from counterpoise.datasets.report import Report
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.errors import UserError
-from counterpoise.utils.files import write_atomically
+from counterpoise.utils.files import unfinished_files, write_atomically
 
 AUTO, NONE = "auto", "none"
 
@@ -142,7 +142,7 @@ def store(path: Path, reading: Reading, state: Fingerprint, num_classes: int) ->
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove the temporary files of writers that were killed, here or on another host, long ago."""
-    for unfinished in folder.glob(".*.npz.*.tmp"):
+    for unfinished in unfinished_files(folder, ".npz"):
         with contextlib.suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > _ABANDONED:
                 unfinished.unlink()

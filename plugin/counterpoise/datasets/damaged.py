@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from counterpoise.datasets.fingerprint import file_state
 from counterpoise.utils.text import printable
 
 FILE_NAME = "damaged-images.jsonl"
@@ -29,7 +30,11 @@ def remember_damaged(folder: Path | None, file: str, reason: str) -> None:
     if folder is None or damaged_images(folder, [file]):
         return
     try:
-        line = {"file": os.path.abspath(file), "state": _state(file), "reason": reason[:_LONGEST]}
+        line = {
+            "file": os.path.abspath(file),
+            "state": file_state(file),
+            "reason": reason[:_LONGEST],
+        }
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / FILE_NAME).open("a", encoding="ascii") as log:
             log.write(json.dumps(line) + "\n")
@@ -71,13 +76,8 @@ def _known(folder: Path) -> dict[str, tuple[list[int], str]]:
     return known
 
 
-def _state(file: str) -> list[int]:
-    found = os.stat(file)
-    return [found.st_size, found.st_mtime_ns]
-
-
 def _state_or_none(file: str) -> list[int] | None:
     try:
-        return _state(file)
+        return file_state(file)
     except OSError:
         return None

@@ -32,10 +32,7 @@ class Fingerprint:
 
 
 def fingerprint(spec: DatasetSpec) -> Fingerprint:
-    """Look at the names, sizes and times of all files of a dataset, and at what reads them.
-
-    A file counts as changed with its size, its time of modification, or the time of change of its
-    inode, which also moves where a copy keeps the time of modification.
+    """Look at the names and states of all files of a dataset, and at what reads them.
 
     Raises:
         UserError: a folder cannot be read, or ``data.yaml`` is unusable.
@@ -44,14 +41,26 @@ def fingerprint(spec: DatasetSpec) -> Fingerprint:
     now, newest = time.time_ns(), 0
     for path in _files(spec):
         try:
-            status = os.stat(path)
+            size, *times = file_state(path)
         except OSError:
             state = "missing"
         else:
-            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-            newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
+            state = f"{size} {times[0]} {times[1]}"
+            newest = max(newest, *times)
         digest.update(f"{path}\0{state}\0".encode(errors="surrogateescape"))
     return Fingerprint(digest.hexdigest(), settled=now - newest > SETTLING_NS)
+
+
+def file_state(path: str) -> list[int]:
+    """Size, time of modification, and time of change of the inode, in ns; any may tell a change.
+
+    The last one also moves where a copy keeps the time of modification.
+
+    Raises:
+        OSError: the file cannot be found.
+    """
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _files(spec: DatasetSpec) -> Iterator[str]:

@@ -199,7 +199,8 @@ def _samples_of_part(matches: ClassMatches, times: np.ndarray) -> np.ndarray:
     # Precision falls at every false positive, so only its values at true positives matter.
     positions = np.flatnonzero(true_positives.any(axis=0))
     result = np.zeros((len(true_positives), times.shape[1]))
-    result[:, num_gt == 0] = np.nan
+    known = num_gt > 0
+    result[:, ~known] = np.nan
     if not len(positions):
         return result
     seen = _cumulative(np.arange(true_positives.shape[1]), matches.images, positions, times)
@@ -214,7 +215,7 @@ def _samples_of_part(matches: ClassMatches, times: np.ndarray) -> np.ndarray:
             left_out = np.flatnonzero(ignored[t])
             counted -= _cumulative(left_out, matches.images[left_out], positions[at], times)
         found = np.cumsum(found_at[at], axis=0)
-        result[t] = np.where(num_gt > 0, _interpolated(found, counted, reached), np.nan)
+        result[t, known] = _interpolated(found, counted, reached)[known]
     return result
 
 

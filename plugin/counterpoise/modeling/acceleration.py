@@ -7,8 +7,10 @@ multiplies bfloat16, ``SOLVER.AMP``. Inference stays in float32 unless ``TEST.PR
 otherwise.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,31 +155,32 @@ def _keep_in_float32(convolution: nn.Conv2d) -> None:
 
     oneDNN has no other than its reference code for it, see docs/performance.md.
     """
-    contexts: list[torch.autocast] = []
-
-    def enter(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        contexts.append(torch.autocast("cpu", enabled=False))
-        contexts[-1].__enter__()
-        return (inputs[0].float(),)
-
-    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
-        contexts.pop().__exit__(None, None, None)
-
-    convolution.register_forward_pre_hook(enter)
-    convolution.register_forward_hook(leave, always_call=True)
+    _run_within(convolution, lambda module: torch.autocast("cpu", enabled=False))
+    convolution.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(),))
 
 
 def _autocast_where(model: nn.Module, device: torch.device, training: bool) -> None:
-    contexts: list[torch.autocast] = []
+    def context(module: nn.Module) -> contextlib.AbstractContextManager:
+        if module.training == training:
+            return torch.autocast(device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    _run_within(model, context)
+
+
+def _run_within(
+    module: nn.Module, context: Callable[[nn.Module], contextlib.AbstractContextManager]
+) -> None:
+    """Let a module run its forward passes within a context that is made of it each time."""
+    entered: list[contextlib.AbstractContextManager] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
-        if module.training == training:
-            contexts.append(torch.autocast(device.type, torch.bfloat16))
-            contexts[-1].__enter__()
+        entered.append(context(module))
+        entered[-1].__enter__()
 
     def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
-        if contexts:
-            contexts.pop().__exit__(None, None, None)
+        if entered:
+            entered.pop().__exit__(None, None, None)
 
-    model.register_forward_pre_hook(enter)
-    model.register_forward_hook(leave, always_call=True)
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave, always_call=True)

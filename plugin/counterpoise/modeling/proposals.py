@@ -106,7 +106,7 @@ def best_kept(
         nms_thresh: IoU above which the worse box goes.
         number: of indices, >= 1.
     """
-    scores, looked_at = scores.float(), 2 * number
+    boxes, scores, looked_at = boxes.float(), scores.float(), 2 * number
     while looked_at < len(scores):
         # all that are as good as the last one, since equal scores go by their place
         among = (scores >= scores.topk(looked_at).values[-1]).nonzero()[:, 0]
@@ -115,13 +115,17 @@ def best_kept(
             return among[kept[:number]]
         looked_at *= 2
     kept = batched_nms(boxes, scores, levels, nms_thresh).sort().values
-    return kept[scores[kept].sort(descending=True, stable=True).indices[:number]]
+    return _best_first(kept, scores)[:number]
 
 
 def _nms_by_level(boxes: Tensor, scores: Tensor, levels: Tensor, nms_thresh: float) -> Tensor:
     keep = torch.zeros_like(levels, dtype=torch.bool)
     for level in levels.unique():
         at = (levels == level).nonzero()[:, 0]
-        keep[at[nms(boxes[at].float(), scores[at], nms_thresh)]] = True
-    kept = keep.nonzero()[:, 0]
-    return kept[scores[kept].sort(descending=True, stable=True).indices]
+        keep[at[nms(boxes[at], scores[at], nms_thresh)]] = True
+    return _best_first(keep.nonzero()[:, 0], scores)
+
+
+def _best_first(indices: Tensor, scores: Tensor) -> Tensor:
+    """Sort ascending indices by their scores; equal ones stay in their order."""
+    return indices[scores[indices].sort(descending=True, stable=True).indices]

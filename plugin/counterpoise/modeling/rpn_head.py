@@ -66,9 +66,10 @@ class _RPNHead(torch.autograd.Function):
         dtype = hidden[0].dtype  # that of the products: bfloat16 under autocast
         inner_weight = _places(weight).reshape(len(weight), -1).to(dtype)  # (C, 9 C in)
         outer_weight = torch.cat([logits_weight, deltas_weight]).flatten(1).to(dtype)
-        inner_grad, outer_grad = torch.zeros_like(inner_weight), torch.zeros_like(outer_weight)
-        inner_grad, outer_grad = inner_grad.float(), outer_grad.float()
-        inner_bias, outer_bias = inner_grad.new_zeros(len(weight)), outer_grad[:, 0].clone()
+        inner_grad, outer_grad = (
+            torch.zeros_like(w, dtype=torch.float32) for w in (inner_weight, outer_weight)
+        )
+        inner_bias, outer_bias = (grad.new_zeros(len(grad)) for grad in (inner_grad, outer_grad))
         feature_grads = []
         for x, t, *grad in zip(features, hidden, grads[:count], grads[count:], strict=True):
             pixels, hidden_rows = _places(x).flatten(0, 2), _places(t).flatten(0, 2)

@@ -15,6 +15,7 @@ from counterpoise.modeling.checkpoint import BalancedCheckpointer
 from counterpoise.modeling.safe_loading import load_tensors
 from counterpoise.training.run_state import STATE_KEY
 from counterpoise.training.stopping import Stopped, StopRequest
+from counterpoise.utils.files import unfinished_files
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def numbered(folder: Path) -> list[Path]:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files of a run that was killed while it wrote them."""
-    for path in folder.glob(".*.[0-9]*.tmp"):
+    for path in unfinished_files(folder):
         path.unlink(missing_ok=True)
 
 

@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
         UserError: the file cannot be written; nothing of it is left.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
@@ -70,7 +70,7 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; nothing of it is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -82,6 +82,20 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def unfinished_files(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Temporary files of writers that are at work or were killed.
+
+    Args:
+        folder: in which they wrote.
+        suffix: of the file that they wrote, such as ``.npz``.
+    """
+    return folder.glob(f".*{suffix}.[0-9]*.tmp")
 
 
 def _sync_folder(folder: Path) -> None:
