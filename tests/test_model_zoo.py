@@ -115,7 +115,8 @@ def test_a_detector_trains_on_the_classes_of_the_user(name, data, tmp_path):
 @pytest.mark.parametrize("name", [name for name in zoo_configs() if task_of(name) is None])
 def test_every_detector_of_the_zoo_trains_on_boxes(name, data, tmp_path, capsys):
     proposals = ["MODEL.LOAD_PROPOSALS", "False", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
-    sampler = ["DATALOADER.REPEAT_THRESHOLD", "0.1"]
+    sampler = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"]
+    sampler += ["DATALOADER.REPEAT_THRESHOLD", "0.1"]
     width = WIDE_ENOUGH_FOR_GROUPS if "_gn" in name else []
     code = train(name, data, tmp_path, *BOXES_ALONE, *proposals, *sampler, *width)
     if any(load_config([name]).MODEL.RESNETS.DEFORM_ON_PER_STAGE) and code == 2:

@@ -2,6 +2,7 @@
 
 import random
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,19 +151,36 @@ def test_a_run_that_was_extended_equals_a_longer_one_where_its_rates_do(data, tm
     assert all(torch.equal(value, extended[name]) for name, value in long.items())
 
 
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def device(request):
+    """What a command line needs for it; the GPU is one that is not there."""
+    return [] if request.param == "cpu" else [f"--import={Path(__file__).with_name('fake_gpu.py')}"]
+
+
 @pytest.mark.slow
-def test_two_processes_go_on_as_if_they_had_not_stopped(data, tmp_path):
-    arguments = command(data, tmp_path / "out", "--num-processes=2", *SHORT)
+def test_two_processes_go_on_from_each_checkpoint_as_if_they_had_not_stopped(
+    data, device, tmp_path
+):
+    out = tmp_path / "out"
+    arguments = command(data, out, "--num-processes=2", *device, *SHORT)
     ended = train_until(arguments, tmp_path / "log")
     assert ended.code == 0, ended.output
-    expected = results(tmp_path / "out")
+    expected = results(out)
     assert len({key for key in expected if key.startswith("final.run_state.processes.1.")}) > 5
-    for later in ("model_0000003.pth", "model_0000005.pth", "model_final.pth", "model_best.pth"):
-        (tmp_path / "out" / later).unlink()
-    (tmp_path / "out" / "last_checkpoint").write_text("model_0000001.pth")
-    ended = train_until(["--resume", *arguments], tmp_path / "log")
-    assert ended.code == 0, ended.output
-    assert different(expected, results(tmp_path / "out")) == []
+    gpu = expected["final.run_state.processes.1.random.cuda."]
+    assert (gpu is not None) == bool(device)
+    later = ["model_0000005.pth", "model_final.pth"]
+    # The evaluation behind the third of the six steps has made the best checkpoint.
+    for save_point, made_since in (
+        ("model_0000003.pth", later),
+        ("model_0000001.pth", [*later, "model_0000003.pth", "model_best.pth"]),
+    ):
+        for name in made_since:
+            (out / name).unlink()
+        (out / "last_checkpoint").write_text(save_point)
+        ended = train_until(["--resume", *arguments], tmp_path / "log")
+        assert ended.code == 0, ended.output
+        assert different(expected, results(out)) == [], save_point
 
 
 @pytest.mark.slow
@@ -171,8 +189,10 @@ def test_two_processes_go_on_as_if_they_had_not_stopped(data, tmp_path):
     "leaf, more",
     [("focal_weights_ohem", ()), ("baseline", ("SOLVER.OPTIMIZER", "AdamW"))],
 )
-def test_a_save_point_at_each_step_leads_to_the_same_end(data, tmp_path, leaf, more, workers):
-    recipe = (*LONG, *more, "DATALOADER.NUM_WORKERS", str(workers))
+def test_a_save_point_at_each_step_leads_to_the_same_end(
+    data, device, tmp_path, leaf, more, workers
+):
+    recipe = (*device, *LONG, *more, "DATALOADER.NUM_WORKERS", str(workers))
     ended = train_until(command(data, tmp_path / "whole", *recipe, leaf=leaf), tmp_path / "log")
     assert ended.code == 0, ended.output
     expected = results(tmp_path / "whole")
