@@ -59,6 +59,40 @@ def prepare(
     """
     check_config(cfg)
     specs = parse_specs(cfg.DATASETS.CUSTOM, cache_folder(cfg.DATASETS.CACHE))
+    asked = used = _used_splits(cfg, eval_only, splits)
+    record = read_training_record(cfg.MODEL.WEIGHTS) if eval_only else None
+    if record is None and not used:
+        used = ("TEST",)  # which then has to say what the classes are
+    _check_dataset_names(cfg, specs, used)
+    if record is not None:
+        classes = _trained_class_names(cfg, specs, used, record["class_names"])
+    else:
+        classes = _custom_class_names(cfg, specs, used if eval_only else ("TRAIN",))
+    register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
+    _check_files(cfg, specs, asked)
+    _check_proposal_files(cfg, specs, asked)
+    if classes is None:
+        classes = _catalog_class_names(cfg, used)
+    _set_num_classes(cfg, classes)
+    _check_score_thresholds(cfg, classes, eval_only)
+    if Path(cfg.MODEL.WEIGHTS).is_file():
+        cfg.MODEL.WEIGHTS = str(Path(cfg.MODEL.WEIGHTS).absolute())
+    _use_a_device_that_is_here(cfg)
+    choose_speed(cfg)
+    if not eval_only:
+        for said in unread_loss_keys(cfg):
+            logger.warning(said)
+        _check_half_precision(cfg)
+        _check_annotations(cfg)
+    return tuple(classes)
+
+
+def _used_splits(cfg: CfgNode, eval_only: bool, splits: Sequence[str] | None) -> tuple[str, ...]:
+    """Keys of ``DATASETS`` that :func:`prepare` looks at.
+
+    Raises:
+        UserError: one that is needed is empty, or there are no weights to evaluate.
+    """
     if splits is None:
         needed = () if eval_only else ("TRAIN",)
         used = ("TEST",) if eval_only else ("TRAIN", "TEST", "VAL")
@@ -72,20 +106,10 @@ def prepare(
     for split in needed:
         if not cfg.DATASETS[split]:
             raise UserError(f"DATASETS.{split} is empty: {FIXES[split]}")
-    record = read_training_record(cfg.MODEL.WEIGHTS) if eval_only else None
-    if record is None and not used:
-        used = ("TEST",)  # which then has to say what the classes are
-    _check_dataset_names(cfg, specs, used)
-    if record is not None:
-        classes = _trained_class_names(cfg, specs, used, record["class_names"])
-    else:
-        classes = _custom_class_names(cfg, specs, used if eval_only else ("TRAIN",))
-    register_datasets(specs, classes=classes, bad_records=cfg.DATASETS.BAD_RECORDS)
-    asked = used if splits is None else tuple(splits)
-    _check_files(cfg, specs, asked)
-    _check_proposal_files(cfg, specs, asked)
-    if classes is None:
-        classes = _catalog_class_names(cfg, used)
+    return used
+
+
+def _set_num_classes(cfg: CfgNode, classes: Sequence[str]) -> None:
     head = head_section(cfg)
     stated = cfg.MODEL[head].NUM_CLASSES
     if stated not in (0, len(classes)):
@@ -94,19 +118,12 @@ def prepare(
             f"({', '.join(classes)}): set it to {len(classes)}, or to 0 to follow the data"
         )
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
-    _check_score_thresholds(cfg, classes, eval_only)
-    if Path(cfg.MODEL.WEIGHTS).is_file():
-        cfg.MODEL.WEIGHTS = str(Path(cfg.MODEL.WEIGHTS).absolute())
+
+
+def _use_a_device_that_is_here(cfg: CfgNode) -> None:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
-    choose_speed(cfg)
-    if not eval_only:
-        for said in unread_loss_keys(cfg):
-            logger.warning(said)
-        _check_half_precision(cfg)
-        _check_annotations(cfg)
-    return tuple(classes)
 
 
 def _check_dataset_names(

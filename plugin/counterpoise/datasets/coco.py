@@ -189,7 +189,7 @@ def _read_images(
         content: of the file.
         file: its name, for messages.
         root: folder to which the names of images are relative.
-        folders: in one of which an image must lie; none at all lets it lie anywhere.
+        boundary: outside which no image may lie.
         records: to append to.
     """
     index_of: dict[int | str, int] = {}
