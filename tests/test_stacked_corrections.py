@@ -67,6 +67,21 @@ def test_stacked_corrections_are_named_with_their_product_per_class(caplog):
     assert rows["plate"] == ["10", "4", "40", "2", "320"]
 
 
+@pytest.mark.parametrize("rarest, level", [(10, "INFO"), (1, "WARNING")])
+def test_what_is_known_to_go_together_is_no_warning_up_to_where_it_was_measured(
+    caplog, rarest, level
+):
+    settings = (*loss("logit_adjusted"), *REPEATED)
+    counts = ClassCounts(COUNTS.names, COUNTS.images, (400, 40, rarest), 100, 0)
+    with caplog.at_level(logging.INFO):
+        warn_if_stacked(quick_config(*NEUTRAL, *settings), ClassTable(counts, None))
+    (record,) = caplog.records
+    assert record.levelname == level
+    # 400 times the boxes, drawn twice as often: 800 is more than any training here has had.
+    assert ("helped up to 300 to 1" in record.message) == (level == "INFO")
+    assert f" {80 if level == 'INFO' else 800}" in record.message.splitlines()[-1]
+
+
 def test_calibrated_scores_are_corrected_once_more(caplog):
     norcal = ("BALANCE.CALIBRATION.NAME", "norcal", "BALANCE.CALIBRATION.EXPONENT", "0.5")
     text = warned(caplog, quick_config(*NEUTRAL, *WEIGHTS, *norcal), WEIGHTED)

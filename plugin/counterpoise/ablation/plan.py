@@ -131,17 +131,7 @@ def make_plan(
         baseline: dict[str, str] = {}
         for variant in variants:
             files = [*config_files, *variant.files, *([dataset] if dataset else [])]
-            own = [part for setting in variant.settings for part in setting]
-            try:
-                cfg = load_config(files, [*own, *overrides])
-                check_config(cfg)
-            except UserError as error:
-                raise UserError(f"variant '{variant.name}': {error}") from error
-            if not cfg.DATASETS.TEST:
-                raise UserError(
-                    f"DATASETS.TEST is empty for the variant '{variant.name}', so there is nothing "
-                    "to compare: name a test set, or add --datasets with a file of configs/datasets"
-                )
+            cfg = _load(variant, files, overrides)
             name = Path(dataset).stem if dataset else cfg.DATASETS.TEST[0]
             content = config_hash(cfg)
             if content in given:
@@ -160,6 +150,21 @@ def make_plan(
             }))  # fmt: skip
     ordered = tuple(trial for of_seed in zip(*trials, strict=True) for trial in of_seed)
     return Plan(ordered, configs, tuple(notices))
+
+
+def _load(variant: Variant, files: Sequence[str], overrides: Sequence[str]) -> CfgNode:
+    own = [part for setting in variant.settings for part in setting]
+    try:
+        cfg = load_config(files, [*own, *overrides])
+        check_config(cfg)
+    except UserError as error:
+        raise UserError(f"variant '{variant.name}': {error}") from error
+    if not cfg.DATASETS.TEST:
+        raise UserError(
+            f"DATASETS.TEST is empty for the variant '{variant.name}', so there is nothing to "
+            "compare: name a test set, or add --datasets with a file of configs/datasets"
+        )
+    return cfg
 
 
 def _trials(

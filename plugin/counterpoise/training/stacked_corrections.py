@@ -1,4 +1,4 @@
-"""What favours rare classes in a config, and a warning where several corrections are stacked."""
+"""What favours rare classes in a config, and what it comes to where corrections are stacked."""
 
 import logging
 import math
@@ -17,6 +17,9 @@ from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.utils.table import Table
 
 logger = logging.getLogger(__name__)
+
+#: Names of corrections that helped together, and the largest product that did: docs/results.md.
+MEASURED = {("logit_adjusted", "image sampling"): 300}
 
 
 @dataclass(frozen=True)
@@ -130,27 +133,10 @@ def active_corrections(cfg: CfgNode, table: ClassTable) -> list[Correction]:
     return [c for c in found if c.factors is None or max(c.factors) > 1.001 * min(c.factors)]
 
 
-def correction_table(corrections: list[Correction], table: ClassTable) -> Table:
-    """Factors of every class relative to the class with most boxes, and their product."""
-    boxes = table.counts.boxes
-    reference = max(range(len(boxes)), key=boxes.__getitem__)
-    columns = [
-        [factor / max(c.factors[reference], 1e-12) for factor in c.factors]
-        if c.factors is not None
-        else None
-        for c in corrections
-    ]
-    rows = []
-    for i, name in enumerate(table.counts.names):
-        factors = [column and column[i] for column in columns]
-        product = math.prod(factor for factor in factors if factor is not None)
-        shown = ["in training" if factor is None else f"{factor:.3g}" for factor in factors]
-        rows.append([name, boxes[i], *shown, f"{product:.3g}"])
-    return Table(["class", "boxes", *(c.name for c in corrections), "all together"], rows)
-
-
 def warn_if_stacked(cfg: CfgNode, table: ClassTable) -> None:
-    """Warn where more than one correction is on: each alone is meant to balance the classes.
+    """Say where more than one correction is on, as a warning unless they are known to go together.
+
+    Each alone is meant to balance the classes.
 
     Args:
         cfg: prepared by :func:`counterpoise.config.preparation.prepare`.
@@ -159,12 +145,34 @@ def warn_if_stacked(cfg: CfgNode, table: ClassTable) -> None:
     corrections = active_corrections(cfg, table)
     if len(corrections) < 2:
         return
-    keys = ", ".join(c.keys for c in corrections)
+    factors = _favours(corrections, table)
+    products = [math.prod(f for f in row if f is not None) for row in factors]
+    most = MEASURED.get(tuple(c.name for c in corrections), 0)
     boxes = table.counts.boxes
-    most, fewest = max(boxes), max(min(boxes), 1)
-    logger.warning(
-        "%d corrections for the frequency of classes are stacked (%s), each of which is meant to "
-        "balance them alone. How much they favour each class over the most frequent one, which has "
-        "%.3g times the boxes of the rarest:\n%s",
-        len(corrections), keys, most / fewest, correction_table(corrections, table).as_text(),
+    rows = [
+        [name, number, *("in training" if f is None else f"{f:.3g}" for f in row), f"{product:.3g}"]
+        for name, number, row, product in zip(
+            table.counts.names, boxes, factors, products, strict=True
+        )
+    ]
+    shown = Table(["class", "boxes", *(c.name for c in corrections), "all together"], rows)
+    known = max(products) <= most
+    logger.log(
+        logging.INFO if known else logging.WARNING,
+        "%d corrections for the frequency of classes are stacked (%s), %s. How much they favour "
+        "each class over the most frequent one, which has %.3g times the boxes of the rarest:\n%s",
+        len(corrections), ", ".join(c.keys for c in corrections),
+        f"as they helped up to {most} to 1 (docs/results.md)" if known
+        else "each of which is meant to balance them alone",
+        max(boxes) / max(min(boxes), 1), shown.as_text(),
     )  # fmt: skip
+
+
+def _favours(corrections: list[Correction], table: ClassTable) -> list[list[float | None]]:
+    """By how much each correction favours each class (a row) over the one with most boxes."""
+    boxes = table.counts.boxes
+    reference = max(range(len(boxes)), key=boxes.__getitem__)
+    return [
+        [c.factors and c.factors[i] / max(c.factors[reference], 1e-12) for c in corrections]
+        for i in range(len(boxes))
+    ]
