@@ -622,6 +622,14 @@ def test_a_variant_that_was_trained_again_is_told_of_by_its_newest_config():
     assert summary.variants[0].config == "new" and "1 lines are left out" in summary.notes[0]
 
 
+def test_the_baseline_is_the_one_that_differs_in_nothing_whichever_run_ended_first():
+    first = result("low_rate", settings={"SOLVER.BASE_LR": "0.1"}, scores=some_scores())
+    (summary,) = summarize([first, result("plain", scores=some_scores())])
+    assert summary.baseline.name == "plain"
+    (summary,) = summarize([first, result("plain", scores=some_scores())], baseline="low_rate")
+    assert summary.baseline.name == "low_rate"
+
+
 def some_scores():
     return Scores("mine_test", 3, 10.0, 20.0, (ClassScore("a|b", 5, 2, 10.0, 20.0),), (), None)
 

@@ -127,7 +127,8 @@ def summarize(
     Args:
         results: of runs.
         resampling: of a dataset's finished runs, for intervals that cover the test images too.
-        baseline: name of the variant that the others are compared with; None for the first.
+        baseline: name of the variant that the others are compared with; None for the one whose
+            settings differ from none, since runs side by side end in any order.
 
     Raises:
         UserError: no run has finished, or there is no variant of that name.
@@ -151,6 +152,8 @@ def _dataset(
     variants: dict[str, list[RunResult]] = {}
     for result in results:
         variants.setdefault(result.variant, []).append(result)
+    if baseline is None:
+        baseline = next((result.variant for result in results if not result.settings), None)
     if baseline in variants:
         variants = {baseline: variants[baseline], **variants}
     older = 0
