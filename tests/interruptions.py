@@ -103,7 +103,7 @@ class Ended:
 
 
 def train_until(
-    arguments: list[str], output: Path, moment: Moment | None = None, seconds: float = 180
+    arguments: list[str], output: Path, moment: Moment | None = None, seconds: float = 600
 ) -> Ended:
     """Run a training until it ends, at `moment` if it gets there, and for some seconds at most."""
     process = _CONTEXT.Process(target=_main, args=(arguments, output, moment))
