@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -34,7 +35,7 @@ from counterpoise.ablation.results import (
 )
 from counterpoise.ablation.running import Ended, run_trials
 from counterpoise.ablation.sections import as_markdown
-from counterpoise.ablation.summary import summarize
+from counterpoise.ablation.summary import Resamples, summarize
 from counterpoise.ablation.variants import Variant, parse_grids, variants_of
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.commands import ablate
@@ -620,6 +621,13 @@ def test_a_variant_that_was_trained_again_is_told_of_by_its_newest_config():
     scored = dataclasses.replace(new, outcome="finished", reason=None, scores=some_scores())
     (summary,) = summarize([dataclasses.replace(old, scores=some_scores()), scored])
     assert summary.variants[0].config == "new" and "1 lines are left out" in summary.notes[0]
+
+
+def test_intervals_of_one_seed_are_said_to_cover_the_images_alone():
+    drawn = {("a", 1): np.full((5, 1), 10.0)}
+    resamples = Resamples(("a|b",), np.array([2]), drawn, drawn)
+    (summary,) = summarize([result(scores=some_scores())], lambda runs: resamples)
+    assert summary.covers == "test images alone"
 
 
 def test_the_baseline_is_the_one_that_differs_in_nothing_whichever_run_ended_first():

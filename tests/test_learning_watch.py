@@ -4,20 +4,27 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from detectron2.utils.events import EventStorage
 
 from counterpoise.training.learning_watch import LearningWatch, kept_values
 from runs import train_net, write_dataset
 
 
-def warnings_of(caplog, metrics, max_iter=400, done=400):
+def optimizer_of(kind=torch.optim.SGD):
+    return kind([torch.zeros(1, requires_grad=True)], lr=0.01)
+
+
+def warnings_of(caplog, metrics, max_iter=400, done=400, optimizer=None):
     """What the hook says after `done` steps of a training with constant metrics."""
     with EventStorage() as storage, caplog.at_level(logging.WARNING):
         for iteration in range(19, done, 20):
             storage.iter = iteration
             storage.put_scalars(**metrics)
         watch = LearningWatch()
-        watch.trainer = SimpleNamespace(storage=storage, iter=done - 1, max_iter=max_iter)
+        watch.trainer = SimpleNamespace(
+            storage=storage, iter=done - 1, max_iter=max_iter, optimizer=optimizer or optimizer_of()
+        )
         watch.after_step()
     return caplog.messages
 
@@ -33,6 +40,15 @@ LEARNING = {"rpn/fg_accuracy": 0.5, "roi/p_t_fg": 0.3}
 def test_a_part_that_has_not_learned_is_named_halfway_and_at_the_end(caplog, done, metric, said):
     (message,) = warnings_of(caplog, {**LEARNING, metric: 0.01}, done=done)
     assert said in message and metric in message and f"to {done}" in message
+
+
+def test_the_optimizer_that_is_in_use_is_not_advised(caplog):
+    (message,) = warnings_of(caplog, {"rpn/fg_accuracy": 0.01})
+    assert "SOLVER.OPTIMIZER AdamW" in message
+    caplog.clear()
+    own = optimizer_of(torch.optim.AdamW)
+    (message,) = warnings_of(caplog, {"rpn/fg_accuracy": 0.01}, optimizer=own)
+    assert message.endswith("train longer (SOLVER.MAX_ITER)")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +71,9 @@ def test_only_the_last_quarter_counts(caplog):
             storage.iter = iteration
             storage.put_scalar("rpn/fg_accuracy", 0.0 if iteration < 300 else 0.2)
         watch = LearningWatch()
-        watch.trainer = SimpleNamespace(storage=storage, iter=399, max_iter=400)
+        watch.trainer = SimpleNamespace(
+            storage=storage, iter=399, max_iter=400, optimizer=optimizer_of()
+        )
         watch.after_step()
     assert not caplog.messages
 

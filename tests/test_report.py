@@ -421,6 +421,14 @@ def test_config_differs_from_its_baseline_in_the_parts_that_are_on():
     }
 
 
+def test_every_config_but_the_baseline_differs_from_its_baseline():
+    leaves = {path.stem for path in (CONFIGS / "quick").glob("*.yaml")} - {"base"}
+    assert {leaf for leaf in leaves if not differences(leaf)} == {"baseline"}
+    assert set(differences("recommended")) == {
+        "BALANCE.ROI_LOSS.NAME", "BALANCE.IMAGE_SAMPLER.NAME", "BALANCE.PISA.ENABLED",
+    }  # fmt: skip
+
+
 def test_parts_that_the_model_does_not_read_set_no_config_apart():
     assert differences("focal", "quick_retinanet") == {}
     stock = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]

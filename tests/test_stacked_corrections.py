@@ -82,6 +82,16 @@ def test_what_is_known_to_go_together_is_no_warning_up_to_where_it_was_measured(
     assert f" {80 if level == 'INFO' else 800}" in record.message.splitlines()[-1]
 
 
+def test_a_class_without_boxes_takes_no_part(caplog):
+    counts = ClassCounts((*COUNTS.names, "none"), (80, 10, 10, 0), (400, 40, 10, 0), 100, 0)
+    settings = (*loss("logit_adjusted"), *REPEATED)
+    with caplog.at_level(logging.INFO):
+        warn_if_stacked(quick_config(*NEUTRAL, *settings), ClassTable(counts, None))
+    (record,) = caplog.records
+    assert record.levelname == "INFO" and "40 times the boxes of the rarest" in record.message
+    assert "none" not in record.message
+
+
 def test_calibrated_scores_are_corrected_once_more(caplog):
     norcal = ("BALANCE.CALIBRATION.NAME", "norcal", "BALANCE.CALIBRATION.EXPONENT", "0.5")
     text = warned(caplog, quick_config(*NEUTRAL, *WEIGHTS, *norcal), WEIGHTED)

@@ -29,6 +29,17 @@ def test_the_terminal_shows_all_that_a_table_holds():
     ]
 
 
+def test_wrapped_text_stays_what_it_is():
+    rows = [("PISA.ENABLED", "False"), ("a long name", "one two")]
+    table = Table(("key", "value"), rows, left=frozenset({0, 1}), wrap={0: 20, 1: 4})
+    assert table.as_text().splitlines()[3:] == [
+        "PISA.ENABLED  Fals",
+        "              e",
+        "a long name   one",
+        "              two",
+    ]
+
+
 def test_a_page_shows_the_same_with_signs_dashes_and_stress():
     page = render("Title", [Text("see `--opts`")], [Section("id", "Section", [TABLE])])
     for shown in (

@@ -183,7 +183,7 @@ def test_evaluation_refuses_a_checkpoint_of_another_model(run, tmp_path, capsys)
     data, out = run
     arguments = ["MODEL.WEIGHTS", str(out / "model_final.pth"), "MODEL.ROI_BOX_HEAD.FC_DIM", "16"]
     assert train_net(data, tmp_path / "out", "--eval-only", *arguments) == 2
-    assert "evaluate with the config that it was trained with" in capsys.readouterr().err
+    assert "and the config that it was trained with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

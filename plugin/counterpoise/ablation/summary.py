@@ -177,7 +177,9 @@ def _dataset(
         notes.append(
             f"{older} lines are left out: their variants were trained again with another config."
         )
-    fewest = min(sum(run.scores is not None for run in runs) for runs in variants.values())
+    numbers = [sum(run.scores is not None for run in runs) for runs in variants.values()]
+    covers = "seeds and test images" if max(numbers) > 1 else "test images alone"
+    fewest = min(numbers)
     if fewest < 2:
         notes.append(
             "Not every variant has two seeds that finished; an interval without them does not "
@@ -201,7 +203,7 @@ def _dataset(
         ),
         train_boxes={c.name: c.train_boxes for c in order},
         groups=groups,
-        covers="seeds and test images" if resamples else "seeds alone",
+        covers=covers if resamples else "seeds alone",
         machines=tuple(dict.fromkeys(run.machine for run in finished if run.machine)),
         notes=tuple(notes),
     )

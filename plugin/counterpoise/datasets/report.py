@@ -51,9 +51,9 @@ class Report:
         ]
         if self.empty_images:
             lines.append(
-                f"  {counted(self.empty_images, 'image')} without boxes: "
-                "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps them in training, where hard "
-                "example mining learns from them; True leaves them out"
+                f"  {counted(self.empty_images, 'image')} without boxes (a training leaves them "
+                "out with DATALOADER.FILTER_EMPTY_ANNOTATIONS True, or BALANCE.IMAGE_SAMPLER.NAME "
+                "class_aware)"
             )
         if self.clipped:
             lines.append(

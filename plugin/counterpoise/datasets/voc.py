@@ -113,7 +113,7 @@ def _split_xmls(
         found = by_stem.get(stems[0]) or by_stem.get(stems[1])
         if not found:
             where = f"{spec.split_file.name}:{number}"
-            reason = f"{stems[1]!r} is listed, but there is no {stems[1]!r}.xml under {root}"
+            reason = f"{stems[0]!r} is listed, but there is no '{stems[0]}.xml' under {root}"
             records.reject(InvalidKind.NO_ANNOTATION_FILE, where, reason)
         else:
             yield from found

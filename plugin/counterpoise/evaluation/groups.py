@@ -49,7 +49,8 @@ def frequency_groups(images: Sequence[int], boxes: Sequence[int]) -> tuple[Group
     groups, above = [], 0
     for name, limit in LVIS_GROUPS:
         part = tuple(k for k, n in enumerate(images) if above < n <= limit or n == above == 0)
-        rule = f"more than {above}" if limit == float("inf") else f"{above + 1} to {limit}"
+        first = f"{above + 1} to" if above else "up to"
+        rule = f"more than {above}" if limit == float("inf") else f"{first} {limit}"
         if part:
             groups.append(Group(name, f"{rule} training images", part))
         above = limit

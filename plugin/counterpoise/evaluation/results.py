@@ -158,7 +158,8 @@ def score_table(result: Evaluation) -> Table:
         )
         for c in result.most_frequent_first
     ]  # fmt: skip
-    means = [(f"mean of {g.name} ({len(g.classes)})", g) for g in result.groups]
+    known = {c.name for c in result.per_class if c.AP is not None}
+    means = [(f"mean of {g.name} ({_averaged(g, known)})", g) for g in result.groups]
     means.append(("mean of classes", result))
     rows += [
         (
@@ -179,6 +180,12 @@ def score_table(result: Evaluation) -> Table:
         groups=(("", 1), ("training", 2), ("test", 2), ("", 6)),
         totals=len(means),
     )  # fmt: skip
+
+
+def _averaged(group: GroupResult, known: set[str]) -> str:
+    """How many classes of a group its mean is over: those with test boxes."""
+    number, with_boxes = len(group.classes), len(known.intersection(group.classes))
+    return str(number) if with_boxes == number else f"{with_boxes} of {number}"
 
 
 def metric_table(result: Evaluation) -> Table:

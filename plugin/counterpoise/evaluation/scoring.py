@@ -117,7 +117,7 @@ def evaluate_arrays(
         errors=measured.errors.overall,
         confusion=confusion_matrix(truth, found, np.array(measured.thresholds)),
         proposals=proposals,
-        notes=tuple(_notes(truth, found, truth.boxes_per_class())),
+        notes=tuple(_notes(truth, found, per_class)),
     )
 
 
@@ -250,19 +250,20 @@ def _groups(
     )
 
 
-def _notes(truth: GroundTruth, found: Detections, test_boxes: np.ndarray) -> list[str]:
+def _notes(truth: GroundTruth, found: Detections, per_class: Sequence[ClassResult]) -> list[str]:
     notes = []
-    absent = [name for name, boxes in zip(truth.class_names, test_boxes, strict=True) if not boxes]
-    if absent:
+    if absent := [c.name for c in per_class if not c.test_boxes]:
         notes.append(f"Without test boxes, so without AP and not in the mean: {', '.join(absent)}.")
+    if untrained := [c.name for c in per_class if c.train_boxes == 0 and c.test_boxes]:
+        notes.append(f"Without training boxes, but in the mean: {', '.join(untrained)}.")
     if not len(found):
         notes.append("There are no predictions at all, so every AP is 0.")
         return notes
     predicted = np.bincount(found.classes, minlength=truth.num_classes)
     never = [
-        name
-        for name, boxes, number in zip(truth.class_names, test_boxes, predicted, strict=True)
-        if boxes and not number
+        c.name
+        for c, number in zip(per_class, predicted, strict=True)
+        if c.test_boxes and not number
     ]
     if never:
         notes.append(f"Never predicted: {', '.join(never)}.")

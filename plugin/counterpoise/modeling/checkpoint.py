@@ -17,6 +17,7 @@ from counterpoise.errors import RunStopped, UserError
 from counterpoise.modeling.safe_loading import check_pickle, load_tensors, refused_by_name
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.utils.files import durable_file
+from counterpoise.utils.text import counted
 
 #: Key under which a checkpoint keeps the classes it was trained on.
 RECORD_KEY = "counterpoise"
@@ -249,12 +250,24 @@ class BalancedCheckpointer(DetectionCheckpointer):
             )
         return incompatible
 
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """Spare weights that are known to be a trunk's the warnings of fvcore."""
+        if not str(self._path).startswith("counterpoise://"):
+            super()._log_incompatible_keys(incompatible)
+            return
+        layers = {key.rpartition(".")[0] for key in incompatible.missing_keys}
+        logger.info(
+            "MODEL.WEIGHTS %s has the trunk alone: %s start from random weights",
+            self._path, counted(len(layers), "other layer"),
+        )  # fmt: skip
+
     def _check_complete(self, own: Mapping[str, Any], missing: set[str]) -> None:
         if self.require_all and missing:
             shown = ", ".join(sorted(missing)[:3])
             raise UserError(
                 f"MODEL.WEIGHTS {self._path} lacks {len(missing)} of {len(own)} parameters of this "
-                f"model, such as {shown}: evaluate with the config that it was trained with"
+                f"model, such as {shown}: give the checkpoint of a training as MODEL.WEIGHTS, such "
+                "as output/mine/model_final.pth, and the config that it was trained with"
             )
         prefixes = ("backbone.bottom_up.", "backbone.")
         trunk = next(filter(None, ([k for k in own if k.startswith(p)] for p in prefixes)), [])

@@ -155,6 +155,7 @@ def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
     if node.SOURCE == "list":
         return _weights_from_list(node, len(counts.names))
     empty = [name for name, boxes in zip(counts.names, counts.boxes, strict=True) if not boxes]
+    missing = f" (classes without boxes: {', '.join(empty)})" if empty else ""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -169,10 +170,9 @@ def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
                 background_value=float(node.BACKGROUND_VALUE),
             )
     except ValueError as error:
-        missing = f" (classes without boxes: {', '.join(empty)})" if empty else ""
         raise UserError(f"BALANCE.CLASS_WEIGHTS: {error}{missing}") from error
     for warning in caught:
-        log_first_n(logging.WARNING, str(warning.message), key="message", name=__name__)
+        log_first_n(logging.WARNING, f"{warning.message}{missing}", key="message", name=__name__)
     return weights
 
 

@@ -10,7 +10,7 @@ from counterpoise.utils.text import NONE
 #: A key with dots, its value in a config, and the one that this is compared with.
 Difference = tuple[str, str, str]
 
-#: Values under which a part of Counterpoise does what Detectron2 does.
+#: Values under which a part of Counterpoise does what Detectron2 does, and images are drawn alike.
 NEUTRAL = {
     "BALANCE.ROI_LOSS.NAME": "cross_entropy",
     "BALANCE.ROI_LOSS.NORMALIZER": "weight_sum",
@@ -21,11 +21,23 @@ NEUTRAL = {
     "BALANCE.DENSE_LOSS.ALPHA_SOURCE": "fixed",
     "BALANCE.DENSE_LOSS.GAMMA": 2.0,
     "BALANCE.CLASS_WEIGHTS.SOURCE": "none",
+    "BALANCE.CLASSIFIER.NAME": "linear",
+    "BALANCE.PISA.ENABLED": False,
+    "BALANCE.RPN_LOSS.NAME": "cross_entropy",
     "BALANCE.ANCHOR_SAMPLER.NAME": "random",
     "BALANCE.ANCHOR_SAMPLER.NORMALIZER": "auto",
     "BALANCE.ANCHOR_SAMPLER.NEG_POS_UB": -1.0,
     "BALANCE.ROI_SAMPLER.NAME": "random",
+    "BALANCE.IMAGE_SAMPLER.NAME": "none",
+    "BALANCE.CALIBRATION.NAME": "none",
     "BALANCE.SCORE_THRESHOLDS": "",
+    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
+    "INPUT.COLOR_JITTER": 0.0,
+    "INPUT.SCALE_JITTER": [],
+    "INPUT.MOSAIC.PROB": 0.0,
+    "INPUT.MIXUP.PROB": 0.0,
+    "INPUT.COPY_PASTE.PROB": 0.0,
+    "MODEL.EMA.ENABLED": False,
 }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -16,7 +17,7 @@ SIGNS = {
         0.1,
         "the RPN recognises only {value:.0%} of the anchors on objects, so proposals miss most "
         "objects",
-        "train longer (SOLVER.MAX_ITER), or with SOLVER.OPTIMIZER AdamW and SOLVER.BASE_LR 0.00025",
+        "train longer (SOLVER.MAX_ITER){optimizer}",
     ),
     "roi/p_t_fg": (
         0.03,
@@ -55,7 +56,9 @@ class LearningWatch(HookBase):
     def _findings(self, done: int) -> list[str]:
         since = done - self.trainer.max_iter // 4
         histories = self.trainer.storage.histories()
-        found = []
+        found, optimizer = [], ""
+        if not isinstance(self.trainer.optimizer, torch.optim.AdamW):
+            optimizer = ", or with SOLVER.OPTIMIZER AdamW and SOLVER.BASE_LR 0.00025"
         for metric, (low, meaning, advice) in SIGNS.items():
             # A cascade puts the stage before the name.
             for name in sorted(n for n in histories if f"/{n}".endswith(f"/{metric}")):
@@ -63,5 +66,6 @@ class LearningWatch(HookBase):
                 mean = sum(values) / len(values) if values else low
                 if mean < low:
                     meant = meaning.format(value=mean)
-                    found.append(f"Iterations {since} to {done}: {meant} ({name}): {advice}")
+                    helps = advice.format(optimizer=optimizer)
+                    found.append(f"Iterations {since} to {done}: {meant} ({name}): {helps}")
         return found

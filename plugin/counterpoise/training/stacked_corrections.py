@@ -102,7 +102,7 @@ def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
         key = "BALANCE.IMAGE_SAMPLER.NAME"
         factors = image_factors(counts, node.NAME, node.THRESHOLD, node.EXPONENT)
     seen = expected_boxes(counts, factors) / counts.sum(dim=0).clamp(min=1)
-    # A class without boxes is seen as rarely as ever.
+    # A class without boxes is no extreme.
     seen = torch.where(counts.sum(dim=0) > 0, seen, seen.max())
     return Correction("image sampling", key, tuple(seen.tolist()))
 
@@ -143,20 +143,23 @@ def warn_if_stacked(cfg: CfgNode, table: ClassTable) -> None:
         table: of the training set.
     """
     corrections = active_corrections(cfg, table)
-    if len(corrections) < 2:
+    if len(corrections) < 2 or not any(table.counts.boxes):
         return
     factors = _favours(corrections, table)
-    products = [math.prod(f for f in row if f is not None) for row in factors]
+    products = {i: math.prod(f for f in row if f is not None) for i, row in factors.items()}
     most = MEASURED.get(tuple(c.name for c in corrections), 0)
-    boxes = table.counts.boxes
+    boxes = [table.counts.boxes[i] for i in factors]
     rows = [
-        [name, number, *("in training" if f is None else f"{f:.3g}" for f in row), f"{product:.3g}"]
-        for name, number, row, product in zip(
-            table.counts.names, boxes, factors, products, strict=True
-        )
+        [
+            table.counts.names[i],
+            table.counts.boxes[i],
+            *("in training" if f is None else f"{f:.3g}" for f in row),
+            f"{products[i]:.3g}",
+        ]
+        for i, row in factors.items()
     ]
     shown = Table(["class", "boxes", *(c.name for c in corrections), "all together"], rows)
-    known = max(products) <= most
+    known = max(products.values()) <= most
     logger.log(
         logging.INFO if known else logging.WARNING,
         "%d corrections for the frequency of classes are stacked (%s), %s. How much they favour "
@@ -164,15 +167,16 @@ def warn_if_stacked(cfg: CfgNode, table: ClassTable) -> None:
         len(corrections), ", ".join(c.keys for c in corrections),
         f"as they helped up to {most} to 1 (docs/results.md)" if known
         else "each of which is meant to balance them alone",
-        max(boxes) / max(min(boxes), 1), shown.as_text(),
+        max(boxes) / min(boxes), shown.as_text(),
     )  # fmt: skip
 
 
-def _favours(corrections: list[Correction], table: ClassTable) -> list[list[float | None]]:
-    """By how much each correction favours each class (a row) over the one with most boxes."""
+def _favours(corrections: list[Correction], table: ClassTable) -> dict[int, list[float | None]]:
+    """By how much each correction favours each class with boxes over the one with most of them."""
     boxes = table.counts.boxes
     reference = max(range(len(boxes)), key=boxes.__getitem__)
-    return [
-        [c.factors and c.factors[i] / max(c.factors[reference], 1e-12) for c in corrections]
-        for i in range(len(boxes))
-    ]
+    return {
+        i: [c.factors and c.factors[i] / max(c.factors[reference], 1e-12) for c in corrections]
+        for i, number in enumerate(boxes)
+        if number
+    }

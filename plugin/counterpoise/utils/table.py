@@ -66,18 +66,15 @@ class Table:
         Args:
             most_rows: beside the totals; of more the first and the last ones are shown.
         """
-        widths = [self.wrap.get(i) for i in range(len(self.headers))]
         rows, left_out = self._shown(most_rows)
         lines = [self.title] if self.title else []
         lines.append(
             tabulate(
-                [[str(cell) for cell in row] for row in rows],
-                self._text_headers(),
+                [[self._wrapped(i, str(cell)) for i, cell in enumerate(row)] for row in rows],
+                [self._wrapped(i, header) for i, header in enumerate(self._text_headers())],
                 tablefmt="simple",
                 disable_numparse=True,
                 colalign=["left" if i in self.left else "right" for i in range(len(self.headers))],
-                maxcolwidths=widths,
-                maxheadercolwidths=widths,
             )
         )
         if left_out:
@@ -85,6 +82,13 @@ class Table:
         if self.note:
             lines.append(textwrap.fill(self.note, WIDTH))
         return "\n".join(lines)
+
+    def _wrapped(self, column: int, text: str) -> str:
+        # tabulate's own wrapping makes True of the text False.
+        if column not in self.wrap:
+            return text
+        lines = text.split("\n")
+        return "\n".join(textwrap.fill(line, self.wrap[column]) for line in lines)
 
     def _shown(self, most: int | None) -> tuple[Sequence[Sequence[str | int | Cell]], int]:
         body = len(self.rows) - self.totals
