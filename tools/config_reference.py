@@ -18,7 +18,7 @@ Every value is checked before anything long begins, and a mistyped key or name i
 nearest one. This page is made by `python tools/config_reference.py > docs/config.md` from the
 declarations in `plugin/counterpoise/config/keys.py`.
 
-A name in a registry may be one of yours: see "Your own loss" in the README."""
+A name in a registry may be one of yours: see "In your own script" in the README."""
 
 LAUNCHER = """\
 ## Keys of `counterpoise train` and `train_net.py`
