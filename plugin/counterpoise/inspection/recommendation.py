@@ -218,8 +218,8 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
             "Sample images by class and adjust the logits, and train the baseline beside it",
             f"{skew}Of what docs/results.md compares, class-aware sampling with logit-adjusted "
             "cross-entropy and prime sample attention raised rare classes on three datasets, while "
-            "focal loss with class weights lowered them on one. Images without boxes are then not drawn. "
-            f"{doubt}",
+            "focal loss with class weights lowered them on one. Images without boxes are then not "
+            f"drawn. {doubt}",
             _loss_settings(cfg),
         )
     if ratio > LONG_TAIL:
