@@ -107,7 +107,9 @@ def test_a_box_partly_outside_is_clipped_and_counted(voc: Path):
 
 def test_difficult_is_kept(voc: Path):
     write(voc, "xml/good.xml", xml(box_xml(extra="<difficult>1</difficult>"), box_xml()))
-    assert [a["difficult"] for a in load(voc).dicts[0]["annotations"]] == [1, 0]
+    part = load(voc)
+    assert [a["difficult"] for a in part.dicts[0]["annotations"]] == [1, 0]
+    assert "1 box is marked difficult" in part.report.summary()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from counterpoise.utils.images import (
     read_image_header,
     remarks_on_pixels,
 )
+from counterpoise.utils.text import counted
 
 #: Boxes of an image, whose IoU with all proposals is a matrix in memory.
 MAX_BOXES = 10_000
@@ -82,6 +83,12 @@ def check_records(records: RecordSet, classes: Sequence[str], report: Report) ->
     report.clipped = int(clipped.outside[valid].sum())
     report.images = len(packed)
     report.boxes = len(objects.image)
+    if difficult := int(np.count_nonzero(objects.difficult)):
+        verb = "is" if difficult == 1 else "are"
+        report.notes.append(
+            f"{counted(difficult, 'box')} {verb} marked difficult: training uses them, an "
+            "evaluation counts them neither as found nor as missed"
+        )
     report.empty_images = int((packed.box_counts == 0).sum())
     return packed
 

@@ -215,7 +215,8 @@ def error_table(result: Evaluation) -> Table:
         ],
         note="The AP50 that fixing the errors of one type alone would gain, at any score; the "
         "types do not add up to 100 - AP50. In brackets the number of errors among the detections "
-        "of at least the score of their class, or of missed boxes.",
+        "of at least the score of their class, in the row of the class that was predicted, or of "
+        "missed boxes.",
         totals=1,
     )
 
