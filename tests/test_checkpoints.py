@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.engine import hooks
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from counterpoise.errors import RunStopped, UserError
 from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer, not_finite
 from counterpoise.training.checkpoints import (
+    BestCheckpointer,
     CheckpointWriter,
     newest_checkpoint,
     numbered,
@@ -237,6 +239,36 @@ def test_the_last_ones_are_kept_and_those_of_other_names(tmp_path):
         saving.after_step()
     assert [p.name for p in numbered(tmp_path)] == ["model_0000003.pth", "model_0000004.pth"]
     assert (tmp_path / "model_best.pth").exists() and (tmp_path / "model_final.pth").exists()
+
+
+def test_the_one_just_written_stays_before_a_torn_one_of_a_higher_number(tmp_path):
+    saver = BalancedCheckpointer(nn.Linear(2, 2), str(tmp_path))
+    saver.save("model_0000049", iteration=49)
+    saver.save("model_0000099", iteration=99)
+    torn = tmp_path / "model_0000099.pth"
+    torn.write_bytes(torn.read_bytes()[:200])
+    writer = CheckpointWriter(saver, 50, 0, 1, StopRequest(), dict)
+    writer.trainer = SimpleNamespace(iter=59, max_iter=1000)
+    writer.save()
+    assert newest_checkpoint(tmp_path)[0].name == "model_0000059.pth"
+
+
+def test_a_best_checkpoint_that_was_not_written_is_not_the_best(tmp_path, monkeypatch):
+    saver = BalancedCheckpointer(nn.Linear(2, 2), str(tmp_path))
+    writer = CheckpointWriter(saver, 50, 10, 0, StopRequest(), dict)
+    best = BestCheckpointer(writer, "bbox/AP")
+
+    def full(name, **_):
+        raise UserError("no room") from OSError("no room")
+
+    for iteration, value in ((9, 30.0), (19, 29.0)):
+        with EventStorage(iteration) as storage, monkeypatch.context() as patch:
+            if value == 30:
+                patch.setattr(saver, "save", full)
+            best.trainer = SimpleNamespace(iter=iteration, max_iter=100, storage=storage)
+            storage.put_scalar("bbox/AP", value)
+            best.after_step()
+    assert best.best_metric == 29 and (tmp_path / "model_best.pth").is_file()
 
 
 def test_detectron2s_own_periodic_checkpointer_is_the_measure(tmp_path):

@@ -121,3 +121,14 @@ def test_a_pooler_of_another_kind_is_left_alone():
     before = list(pooler.level_poolers)
     use_gathered_roi_align(pooler)
     assert all(a is b for a, b in zip(pooler.level_poolers, before, strict=True))
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_boxes_are_not_rounded_to_the_type_of_the_features(ratio):
+    features = torch.rand(1, 4, 100, 160, generator=torch.Generator().manual_seed(0)).bfloat16()
+    box = torch.tensor([[0, 601.3, 333.7, 625.9, 357.1]])
+    layer = GatheredROIAlign((7, 7), 0.25, ratio, aligned=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(features, box)
+    assert found.dtype == torch.bfloat16
+    assert_close(found.float(), layer(features.float(), box), rtol=0.01, atol=0.01)

@@ -40,7 +40,10 @@ class GatheredROIAlign(ROIAlign):
             (R, C, height, width) of the bins, in the dtype of `input`.
         """
         if input.device.type != "cpu" or self.sampling_ratio <= 0:
-            return super().forward(input, rois)
+            if input.dtype not in (torch.float16, torch.bfloat16):
+                return super().forward(input, rois)
+            # Detectron2 would round the boxes to the type of the map: by pixels in bfloat16.
+            return super().forward(input.float(), rois).to(input.dtype)
         return gathered_roi_align(
             input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )

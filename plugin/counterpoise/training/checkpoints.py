@@ -97,7 +97,8 @@ class CheckpointWriter(HookBase):
             return
         if self.keep > 0:
             for path in numbered(Path(self.checkpointer.save_dir))[: -self.keep]:
-                path.unlink(missing_ok=True)
+                if path != self.saved:  # which torn ones of a higher number can stand behind
+                    path.unlink(missing_ok=True)
 
     def go_on(self, path: Path, state: dict[str, Any]) -> None:
         """Know the checkpoint of this iteration, from which a resumed run goes on.
@@ -145,9 +146,11 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self._report = writer.report
 
     def _best_checking(self) -> None:
+        before = self.state_dict()
         try:
             super()._best_checking()
         except UserError as error:
+            self.load_state_dict(before)  # Detectron2 notes the first one before it is written
             self._report(error)
 
     def state_dict(self) -> dict[str, Any]:
