@@ -1,6 +1,6 @@
 """Groups of classes by training frequency: LVIS's cut-offs, halves of few classes, no empty one."""
 
-from counterpoise.evaluation.groups import frequency_groups
+from counterpoise.evaluation.groups import frequency_groups, mean_title
 
 
 def test_many_classes_are_rare_to_10_common_to_100_and_frequent_above():
@@ -26,3 +26,8 @@ def test_few_classes_are_halved_by_boxes_and_the_middle_one_is_tail():
 
 def test_one_class_has_no_groups():
     assert frequency_groups([7], [9]) == ()
+
+
+def test_the_title_of_a_mean_says_over_how_many_classes_it_is():
+    assert mean_title("tail", ("a", "b"), {"a", "b", "c"}) == "mean of tail (2)"
+    assert mean_title("tail", ("a", "b"), {"b"}) == "mean of tail (1 of 2)"

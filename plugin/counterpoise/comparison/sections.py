@@ -14,6 +14,7 @@ from counterpoise.comparison.results import (
 )
 from counterpoise.comparison.sides import Side
 from counterpoise.evaluation.error_types import ERROR_TYPES
+from counterpoise.evaluation.groups import mean_title
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Items, Part, Section, Text, sections_as_text
 from counterpoise.utils import text
@@ -147,7 +148,8 @@ class RunTables:
             for c in self.comparison.rarest_first
         ]  # fmt: skip
         groups, mean = self.comparison.groups, self.comparison.mean
-        means = [(f"mean of {group.name} ({len(group.classes)})", group) for group in groups]
+        with_boxes = {c.name for c in self.comparison.classes if c.test_boxes}
+        means = [(mean_title(group.name, group.classes, with_boxes), group) for group in groups]
         rows += [
             (name, "", "", *self._cells(own.AP), *self._cells(own.AP50))
             for name, own in [*means, (mean.name, mean)]

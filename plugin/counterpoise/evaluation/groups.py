@@ -1,6 +1,6 @@
 """Groups of classes by how often they occur in training."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 #: Largest number of training images of a group (LVIS, arXiv:1908.03195, section 3).
@@ -22,6 +22,19 @@ class Group:
     name: str
     rule: str
     classes: tuple[int, ...]
+
+
+def mean_title(name: str, classes: Sequence[str], with_boxes: Collection[str]) -> str:
+    """Title of the mean of a group, with the number of classes that it is over.
+
+    Args:
+        name: of the group.
+        classes: its names.
+        with_boxes: names of the classes that have test boxes, and so a value.
+    """
+    known = sum(each in with_boxes for each in classes)
+    of_all = f" of {len(classes)}" if known < len(classes) else ""
+    return f"mean of {name} ({known}{of_all})"
 
 
 def frequency_groups(images: Sequence[int], boxes: Sequence[int]) -> tuple[Group, ...]:

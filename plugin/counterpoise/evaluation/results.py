@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from counterpoise.evaluation.confusion import ConfusionMatrix
 from counterpoise.evaluation.error_types import ERROR_TYPES, BackgroundRate, ErrorCount
+from counterpoise.evaluation.groups import mean_title
 from counterpoise.evaluation.proposals import LIMITS, ProposalResult
 from counterpoise.utils.table import Cell, Table
 from counterpoise.utils.text import interval, number, sentence
@@ -158,8 +159,8 @@ def score_table(result: Evaluation) -> Table:
         )
         for c in result.most_frequent_first
     ]  # fmt: skip
-    known = {c.name for c in result.per_class if c.AP is not None}
-    means = [(f"mean of {g.name} ({_averaged(g, known)})", g) for g in result.groups]
+    with_boxes = {c.name for c in result.per_class if c.test_boxes}
+    means = [(mean_title(g.name, g.classes, with_boxes), g) for g in result.groups]
     means.append(("mean of classes", result))
     rows += [
         (
@@ -180,12 +181,6 @@ def score_table(result: Evaluation) -> Table:
         groups=(("", 1), ("training", 2), ("test", 2), ("", 6)),
         totals=len(means),
     )  # fmt: skip
-
-
-def _averaged(group: GroupResult, known: set[str]) -> str:
-    """How many classes of a group its mean is over: those with test boxes."""
-    number, with_boxes = len(group.classes), len(known.intersection(group.classes))
-    return str(number) if with_boxes == number else f"{with_boxes} of {number}"
 
 
 def metric_table(result: Evaluation) -> Table:

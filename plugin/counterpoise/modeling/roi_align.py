@@ -16,12 +16,14 @@ from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from counterpoise.balance.losses import at_least_float32
+
 
 class GatheredROIAlign(ROIAlign):
     """Detectron2's ROIAlign, computed by :func:`gathered_roi_align` where that is exact and faster.
 
     That is on a CPU with a stated sampling ratio. With the adaptive ratio 0 the number of samples
-    differs from box to box, and on a GPU torchvision's kernel is parallel: both stay torchvision's.
+    differs from box to box, and on a GPU torchvision's kernel is parallel: both stay torchvision's, in float32 where the map has half precision.
     """
 
     @classmethod
@@ -40,10 +42,8 @@ class GatheredROIAlign(ROIAlign):
             (R, C, height, width) of the bins, in the dtype of `input`.
         """
         if input.device.type != "cpu" or self.sampling_ratio <= 0:
-            if input.dtype not in (torch.float16, torch.bfloat16):
-                return super().forward(input, rois)
             # Detectron2 would round the boxes to the type of the map: by pixels in bfloat16.
-            return super().forward(input.float(), rois).to(input.dtype)
+            return super().forward(at_least_float32(input), rois).to(input.dtype)
         return gathered_roi_align(
             input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )

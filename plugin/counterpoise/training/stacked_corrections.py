@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
@@ -30,7 +29,8 @@ class Correction:
         name: short, heads a column.
         keys: config keys that set it.
         factors: one per class, of any common scale: by how much it raises the odds that the trained
-            model gives to the class in the end. None where that is found in training.
+            model gives to the class in the end; of a class without boxes any number. None where
+            that is found in training.
     """
 
     name: str
@@ -102,8 +102,6 @@ def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
         key = "BALANCE.IMAGE_SAMPLER.NAME"
         factors = image_factors(counts, node.NAME, node.THRESHOLD, node.EXPONENT)
     seen = expected_boxes(counts, factors) / counts.sum(dim=0).clamp(min=1)
-    # A class without boxes is no extreme.
-    seen = torch.where(counts.sum(dim=0) > 0, seen, seen.max())
     return Correction("image sampling", key, tuple(seen.tolist()))
 
 
@@ -128,9 +126,17 @@ CORRECTIONS: list[Callable[[CfgNode, ClassTable], Correction | None]] = [
 
 
 def active_corrections(cfg: CfgNode, table: ClassTable) -> list[Correction]:
-    """Corrections of a config that treat classes differently, in the order of the list."""
+    """Corrections of a config that treat classes with boxes differently, in the list's order."""
+    present = [i for i, number in enumerate(table.counts.boxes) if number]
+    if not present:
+        return []
+
+    def favours_some(factors: tuple[float, ...]) -> bool:
+        own = [factors[i] for i in present]
+        return max(own) > 1.001 * min(own)
+
     found = filter(None, (correction(cfg, table) for correction in CORRECTIONS))
-    return [c for c in found if c.factors is None or max(c.factors) > 1.001 * min(c.factors)]
+    return [c for c in found if c.factors is None or favours_some(c.factors)]
 
 
 def warn_if_stacked(cfg: CfgNode, table: ClassTable) -> None:
@@ -143,7 +149,7 @@ def warn_if_stacked(cfg: CfgNode, table: ClassTable) -> None:
         table: of the training set.
     """
     corrections = active_corrections(cfg, table)
-    if len(corrections) < 2 or not any(table.counts.boxes):
+    if len(corrections) < 2:
         return
     factors = _favours(corrections, table)
     products = {i: math.prod(f for f in row if f is not None) for i, row in factors.items()}
