@@ -23,7 +23,8 @@ class GatheredROIAlign(ROIAlign):
     """Detectron2's ROIAlign, computed by :func:`gathered_roi_align` where that is exact and faster.
 
     That is on a CPU with a stated sampling ratio. With the adaptive ratio 0 the number of samples
-    differs from box to box, and on a GPU torchvision's kernel is parallel: both stay torchvision's, in float32 where the map has half precision.
+    differs from box to box, and on a GPU torchvision's kernel is parallel: both stay torchvision's,
+    in float32 where the map has half precision.
     """
 
     @classmethod
