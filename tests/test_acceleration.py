@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -18,7 +19,7 @@ from counterpoise.modeling.acceleration import (
     multiplies_bfloat16,
     train_in_bfloat16,
 )
-from counterpoise.modeling.roi_align import GatheredROIAlign
+from counterpoise.modeling.roi_align import ExactROIAlign, GatheredROIAlign
 from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
 from runs import train_net, write_dataset
 from test_autocast import detector
@@ -115,6 +116,22 @@ def test_training_is_in_bfloat16_and_evaluation_in_float32():
     assert seen == [torch.bfloat16, torch.float32]
     assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    "settings, layer",
+    [
+        ((), ROIAlign),
+        (("SOLVER.AMP.ENABLED", "True"), ExactROIAlign),
+        (("TEST.PRECISION", "bfloat16"), ExactROIAlign),
+        (("TEST.PRECISION", "bfloat16", *FAST), GatheredROIAlign),
+    ],
+)
+def test_boxes_stay_exact_wherever_maps_have_half_precision(settings, layer):
+    cfg = quick_config("MODEL.SPEED", "stock", *settings)
+    model = build(cfg)
+    accelerate(model, cfg)
+    assert {type(level) for level in model.roi_heads.box_pooler.level_poolers} == {layer}
 
 
 def test_autocast_ends_with_a_forward_pass_that_fails():

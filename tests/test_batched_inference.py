@@ -116,6 +116,14 @@ def test_inference_is_in_bfloat16_by_its_own_key_alone(kind):
         assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_scores_are_not_rounded_to_bfloat16(kind):
+    model = detector(CONFIGS[kind]("TEST.PRECISION", "bfloat16"))
+    (found,) = found_in(model, batch((1,)))
+    assert found.scores.dtype == torch.float32
+    assert (found.scores != found.scores.bfloat16()).float().mean() > 0.9
+
+
 def test_augmented_inference_in_bfloat16_is_refused():
     with pytest.raises(UserError, match=r"TEST.PRECISION is 'bfloat16', but TEST.AUG.ENABLED"):
         check_config(quick_config("TEST.PRECISION", "bfloat16", "TEST.AUG.ENABLED", "True"))

@@ -9,9 +9,10 @@ from torch.testing import assert_close
 from torchvision.ops import roi_align
 
 from counterpoise.modeling.roi_align import (
+    ExactROIAlign,
     GatheredROIAlign,
     gathered_roi_align,
-    use_gathered_roi_align,
+    use_roi_align,
 )
 
 SCALE = 0.25
@@ -110,7 +111,7 @@ def test_a_pooler_gives_what_it_gave_before(kind):
     boxes = [Boxes(random_rois(20, seed=s)[:, 1:].clamp(min=0)) for s in (3, 4)]
     pooler = ROIPooler(7, (1 / 4, 1 / 8), 2, kind)
     expected = pooler(levels, boxes)
-    use_gathered_roi_align(pooler)
+    use_roi_align(pooler, GatheredROIAlign)
     assert all(type(level) is GatheredROIAlign for level in pooler.level_poolers)
     assert_close(pooler(levels, boxes), expected, rtol=1e-5, atol=3e-5)
     assert not pooler.state_dict()
@@ -119,15 +120,16 @@ def test_a_pooler_gives_what_it_gave_before(kind):
 def test_a_pooler_of_another_kind_is_left_alone():
     pooler = ROIPooler(7, (1 / 4,), 2, "ROIPool")
     before = list(pooler.level_poolers)
-    use_gathered_roi_align(pooler)
+    use_roi_align(pooler, GatheredROIAlign)
     assert all(a is b for a, b in zip(pooler.level_poolers, before, strict=True))
 
 
+@pytest.mark.parametrize("layer_of", [ExactROIAlign, GatheredROIAlign])
 @pytest.mark.parametrize("ratio", [0, 2])
-def test_boxes_are_not_rounded_to_the_type_of_the_features(ratio):
+def test_boxes_are_not_rounded_to_the_type_of_the_features(ratio, layer_of):
     features = torch.rand(1, 4, 100, 160, generator=torch.Generator().manual_seed(0)).bfloat16()
     box = torch.tensor([[0, 601.3, 333.7, 625.9, 357.1]])
-    layer = GatheredROIAlign((7, 7), 0.25, ratio, aligned=True)
+    layer = layer_of((7, 7), 0.25, ratio, aligned=True)
     with torch.autocast("cpu", torch.bfloat16):
         found = layer(features, box)
     assert found.dtype == torch.bfloat16

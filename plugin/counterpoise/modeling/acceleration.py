@@ -10,17 +10,19 @@ otherwise.
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
-from torch import nn
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from torch import Tensor, nn
 
-from counterpoise.modeling.roi_align import use_gathered_roi_align
+from counterpoise.modeling.roi_align import ExactROIAlign, GatheredROIAlign, use_roi_align
 from counterpoise.modeling.rpn_head import SparseGradientRPNHead
 
 SPEEDS = ("stock", "auto")
@@ -86,10 +88,11 @@ def accelerate(model: nn.Module, cfg: CfgNode) -> None:
     """
     if cfg.MODEL.CHANNELS_LAST:
         model.to(memory_format=torch.channels_last)
-    if cfg.MODEL.ROI_ALIGN == "gather":
+    gathers = cfg.MODEL.ROI_ALIGN == "gather"
+    if gathers or cfg.SOLVER.AMP.ENABLED or cfg.TEST.PRECISION != "float32":
         for module in model.modules():
             if isinstance(module, ROIPooler):
-                use_gathered_roi_align(module)
+                use_roi_align(module, GatheredROIAlign if gathers else ExactROIAlign)
     if cfg.TEST.PRECISION == "bfloat16":
         infer_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
 
@@ -135,28 +138,47 @@ def train_in_bfloat16(model: nn.Module, device: torch.device) -> None:
     if device.type == "cpu":
         for module in model.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride != (1, 1):
-                _keep_in_float32(module)
+                # oneDNN has but its reference code for the gradient, which takes ten times as long.
+                _keep_in_float32(module, device, training=True)
 
 
 def infer_in_bfloat16(model: nn.Module, device: torch.device) -> None:
     """Run a model's forward passes under autocast while it is in evaluation mode.
 
-    Boxes are decoded in float32; scores of a one-stage detector are rounded to bfloat16.
+    Boxes are decoded, and scores computed, in float32. The last layers of a one-stage detector,
+    which work on whole maps, round its logits to bfloat16; the box head's do not.
 
     Args:
         model: of ``build_model``.
         device: that it is on.
     """
     _autocast_where(model, device, training=False)
+    for module in model.modules():
+        if isinstance(module, FastRCNNOutputLayers):
+            # Rounded scores tie: all of the good detections would have the score 1.
+            _keep_in_float32(module, device, training=False)
+        elif isinstance(module, DenseDetector):
+            module.head.register_forward_hook(_outputs_in_float32)
 
 
-def _keep_in_float32(convolution: nn.Conv2d) -> None:
-    """Exempt a strided depthwise convolution, whose gradient in bfloat16 takes ten times as long.
+def _keep_in_float32(module: nn.Module, device: torch.device, training: bool) -> None:
+    """Exempt a module of one input from autocast, while it trains or while it does not."""
 
-    oneDNN has no other than its reference code for it, see docs/performance.md.
-    """
-    _run_within(convolution, lambda module: torch.autocast("cpu", enabled=False))
-    convolution.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(),))
+    def context(module: nn.Module) -> contextlib.AbstractContextManager:
+        if module.training == training:
+            return torch.autocast(device.type, enabled=False)
+        return contextlib.nullcontext()
+
+    def cast(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        return (inputs[0].float(),) if module.training == training else None
+
+    _run_within(module, context)
+    module.register_forward_pre_hook(cast)
+
+
+def _outputs_in_float32(module: nn.Module, inputs: Any, outputs: Sequence[Sequence[Tensor]]) -> Any:
+    """Cast the maps of a one-stage head, which are lists by feature level, where it infers."""
+    return outputs if module.training else [[map.float() for map in part] for part in outputs]
 
 
 def _autocast_where(model: nn.Module, device: torch.device, training: bool) -> None:

@@ -19,16 +19,15 @@ from torch.autograd.function import once_differentiable
 from counterpoise.balance.losses import at_least_float32
 
 
-class GatheredROIAlign(ROIAlign):
-    """Detectron2's ROIAlign, computed by :func:`gathered_roi_align` where that is exact and faster.
+class ExactROIAlign(ROIAlign):
+    """Detectron2's ROIAlign, which pools maps of half precision in float32.
 
-    That is on a CPU with a stated sampling ratio. With the adaptive ratio 0 the number of samples
-    differs from box to box, and on a GPU torchvision's kernel is parallel: both stay torchvision's,
-    in float32 where the map has half precision.
+    Detectron2 rounds boxes to the type of the map, in bfloat16 by whole pixels. torchvision's
+    kernel computes in float32 under autocast anyway.
     """
 
     @classmethod
-    def like(cls, stock: ROIAlign) -> "GatheredROIAlign":
+    def like(cls, stock: ROIAlign) -> "ExactROIAlign":
         """Build one with the settings of a stock layer."""
         return cls(stock.output_size, stock.spatial_scale, stock.sampling_ratio, stock.aligned)
 
@@ -42,19 +41,30 @@ class GatheredROIAlign(ROIAlign):
         Returns:
             (R, C, height, width) of the bins, in the dtype of `input`.
         """
+        return super().forward(at_least_float32(input), rois).to(input.dtype)
+
+
+class GatheredROIAlign(ExactROIAlign):
+    """ROIAlign computed by :func:`gathered_roi_align` where that is exact and faster.
+
+    That is on a CPU with a stated sampling ratio. With the adaptive ratio 0 the number of samples
+    differs from box to box, and on a GPU torchvision's kernel is parallel: both stay torchvision's.
+    """
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """Pool boxes, see :class:`ExactROIAlign`."""
         if input.device.type != "cpu" or self.sampling_ratio <= 0:
-            # Detectron2 would round the boxes to the type of the map: by pixels in bfloat16.
-            return super().forward(at_least_float32(input), rois).to(input.dtype)
+            return super().forward(input, rois)
         return gathered_roi_align(
             input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
 
 
-def use_gathered_roi_align(pooler: ROIPooler) -> None:
-    """Let a pooler compute its ROIAlign, if it has one, by :class:`GatheredROIAlign`."""
+def use_roi_align(pooler: ROIPooler, kind: type[ExactROIAlign]) -> None:
+    """Let a pooler compute its ROIAlign, if it has one, by another layer."""
     for i, level in enumerate(pooler.level_poolers):
         if type(level) is ROIAlign:
-            pooler.level_poolers[i] = GatheredROIAlign.like(level)
+            pooler.level_poolers[i] = kind.like(level)
 
 
 def gathered_roi_align(

@@ -15,6 +15,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import Instances
 from torch import Tensor
 
+from counterpoise.balance.losses import at_least_float32
 from counterpoise.errors import UserError
 from counterpoise.modeling.calibration import Calibration
 from counterpoise.modeling.cosine_classifier import CosineClassifier
@@ -127,7 +128,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         return list(self.probabilities(predictions[0]).split([*map(len, proposals)]))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Calibrated class probabilities (R, K + 1) of logits (R, K + 1)."""
+        """Calibrated class probabilities (R, K + 1) of logits (R, K + 1), at least float32."""
+        logits = at_least_float32(logits)
         if self.calibration is not None:
             logits = self.calibration(logits)
         return self.cls_loss.loss.probabilities(logits)
