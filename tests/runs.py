@@ -20,6 +20,7 @@ SMALL = [
     "DATALOADER.NUM_WORKERS", "0",
     "SOLVER.MAX_ITER", "3",
     "SOLVER.STEPS", "()",
+    "SOLVER.WARMUP_ITERS", "1",
     "SOLVER.CHECKPOINT_PERIOD", "2",
 ]  # fmt: skip
 

@@ -9,8 +9,9 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from torch.utils.data import Sampler
 
+from counterpoise.datasets.last_phase import PLAIN, PlainFrom, TwiceOver
 from counterpoise.errors import UserError
-from counterpoise.training.image_stream import resumable_loader
+from counterpoise.training.image_stream import ImageStream, resumable_loader
 from counterpoise.training.random_state import random_state, random_state_kept, set_random_state
 
 
@@ -117,6 +118,28 @@ def test_a_mapper_that_leaves_an_image_out_gets_another_one():
 
     images = {image for batch in take(loader(mapper=odd_only), 10) for image in batch}
     assert images and all(image % 2 for image in images)
+
+
+def usable_but_for(*damaged):
+    return lambda record: None if record["image_id"] in damaged else record
+
+
+def test_an_image_in_place_of_a_damaged_one_has_the_orientation_of_the_batch():
+    for batch in take(loader(mapper=usable_but_for(0, 2, 4, 5)), 40):
+        assert len({record["width"] > record["height"] for record in batch}) == 1
+
+
+def test_where_all_images_of_an_orientation_are_damaged_others_are_taken():
+    wide = [r["image_id"] for r in records() if r["width"] > r["height"]]
+    batches = take(loader(mapper=usable_but_for(*wide)), 20)
+    assert {record["image_id"] for batch in batches for record in batch} == {*range(10)} - {*wide}
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_image_in_place_of_a_damaged_one_is_composed_where_that_would_be(plain):
+    order = PlainFrom(range(10), images=10, start=0 if plain else 10)
+    stream = ImageStream(TwiceOver(records()), order, usable_but_for(*range(1, 10, 2)), 2, seed=1)
+    assert [PLAIN in record for record in stream] == 10 * [plain]
 
 
 def test_another_order_or_content_is_told_apart():

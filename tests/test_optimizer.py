@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
 from counterpoise.training.optimizer import optimizer_of
-from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
+from models import C4, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 ADAMW = (
     *NEUTRAL,
@@ -59,6 +59,26 @@ def test_the_multiplier_is_for_the_pretrained_part_of_the_backbone(name):
     assert trunk and any(name.startswith("backbone.fpn") for name in rates)
     for parameter, rate in rates.items():
         assert rate == pytest.approx(0.0001 if parameter in trunk else 0.001), parameter
+
+
+def test_a_backbone_without_a_pyramid_has_the_multiplier_too():
+    cfg = quick_config(*C4, *ADAMW, "SOLVER.BACKBONE_MULTIPLIER", "0.1")
+    model = build(cfg)
+    rates = {k: g["lr"] for k, g in settings_by_parameter(model, optimizer_of(cfg, model)).items()}
+    assert {rate for name, rate in rates.items() if name.startswith("backbone.")} == {0.0001}
+    assert {rate for name, rate in rates.items() if not name.startswith("backbone.")} == {0.001}
+
+
+def test_biases_have_the_factors_of_both_keys():
+    factors = ("SOLVER.BACKBONE_MULTIPLIER", "0.1", "SOLVER.BIAS_LR_FACTOR", "2.0")
+    cfg = quick_config(*C4, *ADAMW, *factors)
+    model = build(cfg)
+    model.backbone.res4[0].conv1.bias = torch.nn.Parameter(torch.zeros(256))
+    groups = settings_by_parameter(model, optimizer_of(cfg, model))
+    assert groups["backbone.res4.0.conv1.bias"]["lr"] == pytest.approx(0.0002)
+    assert groups["backbone.res4.0.conv1.weight"]["lr"] == pytest.approx(0.0001)
+    assert groups["proposal_generator.rpn_head.conv.bias"]["lr"] == pytest.approx(0.002)
+    assert groups["backbone.res4.0.conv1.bias"]["weight_decay"] == 0
 
 
 def test_gradients_are_clipped_by_detectron2s_keys():

@@ -66,10 +66,21 @@ def test_a_key_that_does_not_is_free(key, value):
     assert changed_keys(config(), quick_config(key, value)) == []
 
 
-def test_the_last_iteration_is_free_only_where_the_rates_before_do_not_depend_on_it():
-    cosine = ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")
-    (said,) = changed_keys(config(*cosine), quick_config(*cosine, "SOLVER.MAX_ITER", "9999"))
-    assert said.startswith("SOLVER.MAX_ITER is 9999")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
+        ("INPUT.COMPOSE_UNTIL", "0.9"),
+        ("SOLVER.WARMUP_ITERS", "700"),
+    ],
+)
+@pytest.mark.parametrize("before, now", [(600, 9999), (9999, 600)])
+def test_the_last_iteration_is_free_only_where_the_steps_before_do_not_depend_on_it(
+    setting, before, now
+):
+    was = config(*setting, "SOLVER.MAX_ITER", str(before))
+    (said,) = changed_keys(was, quick_config(*setting, "SOLVER.MAX_ITER", str(now)))
+    assert said == f"SOLVER.MAX_ITER is {now} and was {before}"
 
 
 def test_a_key_that_the_checkpoint_does_not_know_had_its_default():

@@ -3,7 +3,7 @@
 import io
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,6 +78,15 @@ def describe_difference(before: ClassCounts, now: ClassCounts) -> str:
         if (old_images, old_boxes) != (images, boxes)
     ]
     return "; ".join(changed)
+
+
+def trunk_names(names: Iterable[str]) -> list[str]:
+    """Of the parameters of a model, those of its trunk, which is trained before.
+
+    A pyramid belongs to Detectron2's backbone, too, and starts from random weights like the heads.
+    """
+    backbone = [name for name in names if name.startswith("backbone.")]
+    return [name for name in backbone if name.startswith("backbone.bottom_up.")] or backbone
 
 
 def read_training_record(path: str) -> dict[str, Any] | None:
@@ -269,8 +278,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
                 f"model, such as {shown}: give the checkpoint of a training as MODEL.WEIGHTS, such "
                 "as output/mine/model_final.pth, and the config that it was trained with"
             )
-        prefixes = ("backbone.bottom_up.", "backbone.")
-        trunk = next(filter(None, ([k for k in own if k.startswith(p)] for p in prefixes)), [])
+        trunk = trunk_names(own)
         # Half, not all: some trunks grow layers that no checkpoint has, such as deformable offsets.
         if len(missing.intersection(trunk)) > len(trunk) / 2:
             raise UserError(

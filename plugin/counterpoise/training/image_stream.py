@@ -29,6 +29,9 @@ Record = dict[str, Any]
 #: Samples that tell one order of images from another.
 _FIRST = 256
 
+#: Images of a batch's orientation that are tried in place of a damaged one, before any other.
+_ALIKE = 10
+
 
 class ImageStream(IterableDataset):
     """Batches of one process, from any sampler whose order is the same each time it is iterated.
@@ -94,9 +97,22 @@ class ImageStream(IterableDataset):
 
     def _image(self, position: int, index: int) -> Record:
         with seeded(self.seed, self.rank, position):
+            tries = itertools.count()
             while (image := self.mapper(self.records[index])) is None:
-                index = np.random.randint(len(self.records))
+                index = self._another(index, alike=next(tries) < _ALIKE)
         return image
+
+    def _another(self, index: int, alike: bool) -> int:
+        """Draw an image in place of another: composed or plain as that is, and of its orientation
+        where they are to be `alike`."""
+        images = len(self.records)
+        if isinstance(self.records, TwiceOver):
+            images //= 2
+        half = index - index % images
+        while True:
+            drawn = half + np.random.randint(images)
+            if not alike or self.wide is None or self.wide[drawn] == self.wide[index]:
+                return drawn
 
 
 class ResumableLoader:

@@ -12,10 +12,7 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
-#: Start of the names of the parameters that ``SOLVER.BACKBONE_MULTIPLIER`` is for. The pyramid
-#: belongs to the backbone of Detectron2, and is trained from scratch like the heads.
-PRETRAINED = "backbone.bottom_up."
-
+from counterpoise.modeling.checkpoint import trunk_names
 
 def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that ``SOLVER.OPTIMIZER`` names.
@@ -33,15 +30,18 @@ def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     fused = solver.FUSED and not (solver.AMP.ENABLED and solver.AMP.PRECISION == "float16")
     if solver.OPTIMIZER == "SGD" and solver.BACKBONE_MULTIPLIER == 1 and not fused:
         return build_optimizer(cfg, model)
+    trunk = set(trunk_names(name for name, _ in model.named_parameters()))
+
+    def factor(name: str) -> float:
+        of_bias = solver.BIAS_LR_FACTOR if name.endswith(".bias") else 1.0
+        return of_bias * (solver.BACKBONE_MULTIPLIER if name in trunk else 1.0)
+
     parameters = get_default_optimizer_params(
         model,
         base_lr=solver.BASE_LR,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        lr_factor_func=lambda name: (
-            solver.BACKBONE_MULTIPLIER if name.startswith(PRETRAINED) else 1.0
-        ),
+        lr_factor_func=factor,  # its own factor of biases would take the place of the trunk's
     )
     shared = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
     shared["fused" if fused else "foreach"] = True

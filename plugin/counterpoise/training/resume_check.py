@@ -132,14 +132,17 @@ def changed_keys(before: Mapping[str, Any], cfg: CfgNode) -> list[str]:
     return [
         f"{key} is {now.get(key)} and was {was.get(key)}"
         for key in sorted(now.keys() | was.keys())
-        if now.get(key) != was.get(key) and not _is_free(key, now)
+        if now.get(key) != was.get(key) and not _is_free(key, was, now)
     ]
 
 
-def _is_free(key: str, now: Mapping[str, Any]) -> bool:
+def _is_free(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     if key == "SOLVER.MAX_ITER":
-        open_ended = now.get("SOLVER.LR_SCHEDULER_NAME") == _OPEN_ENDED
-        return open_ended and now.get("INPUT.COMPOSE_UNTIL") == 1  # a share of the schedule
+        return (
+            now["SOLVER.LR_SCHEDULER_NAME"] == _OPEN_ENDED
+            and now["SOLVER.WARMUP_ITERS"] <= min(was[key], now[key])  # or Detectron2 shortens it
+            and now["INPUT.COMPOSE_UNTIL"] == 1  # a share of the schedule
+        )
     nodes = (key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
     return key.endswith("_TEST") or any(nodes)
 
