@@ -30,7 +30,8 @@ def image_factors(
       it holds class c, and 0 elsewhere. Images without boxes are never drawn.
 
     Args:
-        counts: (N, K), boxes of each class in each image, any dtype, at least one box in all.
+        counts: (N, K), boxes of each class in each image, any dtype, dense or sparse COO, at least
+            one box in all.
         rule: one of :data:`RULES`.
         threshold: t > 0, or :data:`MEDIAN` for the median of f over the classes with boxes: half of
             the classes are rare then, on data of any size. ``class_aware`` has none.
@@ -48,40 +49,51 @@ def image_factors(
         raise ValueError(f"threshold is {threshold}, expected a number > 0, or {MEDIAN}")
     if exponent < 0:
         raise ValueError(f"exponent is {exponent}, expected a number >= 0")
-    counts = counts.double()
-    if not (counts > 0).any():
+    images, classes = counts.shape
+    image, category, boxes = _boxes_by_image(counts)
+    if not len(image):
         raise ValueError("there is no box in any image")
-    counts = counts[:, (counts > 0).any(dim=0)]
-    present = counts > 0
+    in_images = category.bincount(minlength=classes).double()
+    present = in_images > 0
     if rule == "class_aware":
-        per_class = present.double() / present.sum(dim=0)
-        return per_class.mean(dim=1) * len(counts)
-    frequency = present.double().mean(dim=0)
+        shares = in_images.reciprocal()[category] / present.sum()
+        return shares.new_zeros(images).index_add_(0, image, shares) * images
+    frequency = in_images / images
     if rule != "repeat_factor":
-        frequency = (frequency * counts.sum(dim=0) / counts.sum()).sqrt()
+        share = category.bincount(boxes, minlength=classes) / boxes.sum()
+        frequency = (frequency * share).sqrt()
     if threshold == MEDIAN:
-        threshold = float(frequency.quantile(0.5))
-    root = (threshold / frequency).sqrt()
+        threshold = float(frequency[present].quantile(0.5))
+    root = (threshold / frequency).sqrt()[category]
     if rule == "eirfs":
         # In logarithms, since the exponential of a long tail has no float.
-        return torch.softmax(_largest(exponent * root, present, 0.0), dim=0) * len(counts)
-    return _largest(root, present, 1.0).clamp(min=1)
+        return torch.softmax(_largest(exponent * root, image, images), dim=0) * images
+    return _largest(root, image, images).clamp(min=1)
 
 
 def expected_boxes(counts: Tensor, factors: Tensor) -> Tensor:
     """Boxes of each class that are seen while as many images are drawn as there are.
 
     Args:
-        counts: (N, K), boxes of each class in each image, any dtype.
+        counts: (N, K), boxes of each class in each image, any dtype, dense or sparse COO.
         factors: (N,), >= 0, draws of each image in proportion, not all 0.
 
     Returns:
         (K,), float64.
     """
+    image, category, boxes = _boxes_by_image(counts)
     draws = factors.double() / factors.double().mean()
-    return draws @ counts.double()
+    return category.bincount(boxes * draws[image], minlength=counts.shape[1])
 
 
-def _largest(of_classes: Tensor, present: Tensor, empty: float) -> Tensor:
-    """The largest value among the classes of each image, or that of an empty one."""
-    return torch.where(present, of_classes, empty).amax(dim=1)
+def _boxes_by_image(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, class and number of boxes, float64, wherever there are any."""
+    counts = (counts if counts.is_sparse else counts.to_sparse()).coalesce()
+    (image, category), boxes = counts.indices(), counts.values().double()
+    some = boxes > 0
+    return image[some], category[some], boxes[some]
+
+
+def _largest(values: Tensor, image: Tensor, images: int) -> Tensor:
+    """The largest value of each image, and 0 for an empty one."""
+    return values.new_zeros(images).scatter_reduce_(0, image, values, "amax")

@@ -14,6 +14,7 @@ from torch import nn
 
 from counterpoise.modeling.checkpoint import trunk_names
 
+
 def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that ``SOLVER.OPTIMIZER`` names.
 
