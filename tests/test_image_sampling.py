@@ -4,15 +4,19 @@ import itertools
 import logging
 import math
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from torch.utils.data import ConcatDataset
 
 from counterpoise.balance.image_sampling import RULES, expected_boxes, image_factors
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
+from counterpoise.datasets import load_dataset
 from counterpoise.datasets.image_sampling import boxes_per_image, draws_per_epoch, image_sampler
+from counterpoise.datasets.packed import PackedRecords
 from counterpoise.errors import UserError
 from counterpoise.training.trainer import BalancedTrainer
 from models import CONFIGS, quick_config
@@ -186,7 +190,28 @@ def test_the_log_says_how_often_each_class_is_seen(caplog):
 
 def test_crowd_regions_are_not_counted():
     crowd = [{"annotations": [{"category_id": 1, "iscrowd": 1}, {"category_id": 0}]}, {}]
-    assert boxes_per_image(crowd, 2).tolist() == [[1, 0], [0, 0]]
+    assert boxes_per_image(crowd, 2).to_dense().tolist() == [[1, 0], [0, 0]]
+
+
+def test_packed_records_are_counted_like_others(tmp_path):
+    cfg = load_config([CONFIGS / "quick" / "baseline.yaml", write_dataset(tmp_path / "packed")])
+    prepare(cfg)
+    packed, names = load_dataset("packed_train")
+    assert isinstance(packed, PackedRecords)
+    joined = ConcatDataset([packed, packed.select(np.arange(len(packed))[::-2])])
+    for records in (packed, joined):
+        counts = boxes_per_image(records, len(names))
+        assert counts.is_sparse
+        assert torch.equal(counts.to_dense(), boxes_per_image([*records], len(names)).to_dense())
+
+
+def test_sparse_counts_give_what_dense_ones_give():
+    for rule in RULES:
+        factors = image_factors(COUNTS, rule)
+        assert torch.equal(image_factors(COUNTS.to_sparse(), rule), factors)
+        assert torch.equal(
+            expected_boxes(COUNTS.to_sparse(), factors), expected_boxes(COUNTS, factors)
+        )
 
 
 def test_data_without_boxes_is_answered_in_one_sentence():
@@ -208,7 +233,7 @@ def test_rare_classes_of_real_data_are_seen_more_often(real_data, monkeypatch, r
         [CONFIGS / "quick" / "baseline.yaml", CONFIGS / "datasets" / "aquarium.yaml"], SMALL
     )
     classes = prepare(cfg)
-    counts = boxes_per_image(DatasetCatalog.get("aquarium_train"), len(classes))
+    counts = boxes_per_image(DatasetCatalog.get("aquarium_train"), len(classes)).to_dense()
     before = counts.sum(dim=0)
     after = expected_boxes(counts, image_factors(counts, rule))
     assert after[before.argmin()] > before.min()

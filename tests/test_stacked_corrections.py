@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.modeling.weight_sources import ClassTable
@@ -29,8 +29,10 @@ def images():
     held = [[0] * 5] * 80 + [[1] * 4] * 10 + [[2]] * 10
     records = [{"annotations": [{"category_id": c} for c in classes]} for classes in held]
     DatasetCatalog.register("stacked", lambda: records)
+    MetadataCatalog.get("stacked").thing_classes = ["red cell", "white cell", "plate"]
     yield
     DatasetCatalog.remove("stacked")
+    MetadataCatalog.remove("stacked")
 
 
 def loss(name):

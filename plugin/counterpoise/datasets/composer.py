@@ -9,6 +9,7 @@ from detectron2.data import detection_utils
 from detectron2.data.detection_utils import SizeMismatchError
 from torch import Tensor
 
+from counterpoise.datasets.packed import labels
 from counterpoise.datasets.pictures import Picture, cut, mixup, mosaic, paste
 from counterpoise.datasets.reading import read_image
 from counterpoise.errors import UserError
@@ -129,8 +130,10 @@ def _boxes_of(record: Record) -> list[Mapping[str, Any]]:
 
 def _boxes_by_class(records: Sequence[Record]) -> list[np.ndarray]:
     """Of each class with boxes, an array (n, 2) of the record and the number of each box in it."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for number in range(len(records)):
-        for at, annotation in enumerate(_boxes_of(records[number])):
-            found.setdefault(annotation["category_id"], []).append((number, at))
-    return [np.array(found[category], np.int32) for category in sorted(found)]
+    parts = [(np.empty(0, int), np.empty(0, int)), *labels(records)]
+    owner, category = map(np.concatenate, zip(*parts, strict=True))
+    in_record = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    boxes = np.stack([owner, in_record], axis=1).astype(np.int32)
+    order = np.argsort(category, kind="stable")
+    firsts = np.unique(category[order], return_index=True)[1]
+    return np.split(boxes[order], firsts)[1:]

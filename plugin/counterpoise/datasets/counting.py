@@ -145,6 +145,28 @@ def loader_dataset(
     return records[0] if len(records) == 1 else ConcatDataset(records)
 
 
+def training_records(
+    dataset_names: Sequence[str], filter_empty: bool
+) -> Sequence[Mapping[str, Any]]:
+    """Return the records of any datasets that a training sees; they are not to be changed.
+
+    Args:
+        dataset_names, filter_empty: as for :func:`loader_dataset`.
+
+    Raises:
+        UserError: as :func:`load_dataset`.
+    """
+    records = loader_dataset(dataset_names, filter_empty)
+    if records is not None:
+        return records
+    return [
+        record
+        for name in dataset_names
+        for record in load_dataset(name)[0]
+        if not filter_empty or _plain_annotations(record)
+    ]
+
+
 def _records(dataset_name: str) -> Sequence[dict[str, Any]]:
     load, metadata = DatasetCatalog[dataset_name], MetadataCatalog.get(dataset_name)
     if isinstance(load, CustomLoader):

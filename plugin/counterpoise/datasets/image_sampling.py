@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from counterpoise.balance.image_sampling import expected_boxes, image_factors
+from counterpoise.datasets.packed import labels
 from counterpoise.errors import UserError
 from counterpoise.utils.table import Table
 
@@ -70,18 +72,25 @@ def boxes_per_image(records: Sequence[Mapping[str, Any]], num_classes: int) -> T
     """Count the boxes of each class in each image; crowd regions are none.
 
     Returns:
-        (images, classes), int64.
+        (images, classes), int64, sparse COO: a large data set has few of its classes in an image.
     """
-    counts = torch.zeros(len(records), num_classes, dtype=torch.int64)
-    for row, record in zip(counts, records, strict=True):
-        for annotation in record.get("annotations", ()):
-            if not annotation.get("iscrowd", 0):
-                row[annotation["category_id"]] += 1
-    return counts
+    counted = [
+        np.unique(image * num_classes + category, return_counts=True)
+        for image, category in labels(records)
+    ]
+    at, boxes = map(np.concatenate, zip(*counted, strict=True)) if counted else ([], [])
+    places = np.stack(np.divmod(np.asarray(at, np.int64), num_classes))
+    return torch.sparse_coo_tensor(
+        torch.from_numpy(places),
+        torch.from_numpy(np.asarray(boxes, np.int64)),
+        (len(records), num_classes),
+        is_coalesced=True,
+        check_invariants=True,  # torch warns where it is not said
+    )
 
 
 def _table(names: Sequence[str], counts: Tensor, draws: Tensor) -> str:
-    before = counts.sum(dim=0).tolist()
+    before = expected_boxes(counts, torch.ones(len(counts))).long().tolist()
     after = expected_boxes(counts, draws).tolist()
     rows = [
         [name, was, f"{now:.0f}", f"x {now / was:.2f}" if was else ""]

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import torch
 from detectron2.structures import BoxMode
+from torch.utils.data import ConcatDataset
 
 _BLOCK = 1 << 14  # images that are counted at once: the memory does not grow with the dataset
 
@@ -118,18 +119,29 @@ class PackedRecords(Sequence):
             two int64 (K,): the images that hold the class, and the boxes of it.
         """
         images, boxes = np.zeros(number, np.int64), np.zeros(number, np.int64)
+        for record, ids in self.labels(crowds):
+            boxes += np.bincount(ids, minlength=number)
+            images += np.bincount(np.unique(record * number + ids) % number, minlength=number)
+        return images, boxes
+
+    def labels(self, crowds: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Go through the boxes, those of some records at a time.
+
+        Args:
+            crowds: take crowd regions, too.
+
+        Yields:
+            two int64 (n,), in order: the number of the record that a box is in, and its category.
+        """
         ends = self.columns["box_ends"]
         for start in range(0, len(self), _BLOCK):
             rows = self.rows[start : start + _BLOCK]
             counts = ends[rows] - self._starts(rows)
             # the places of all boxes of these records, one record after the other
             at = np.arange(counts.sum()) + np.repeat(ends[rows] - np.cumsum(counts), counts)
-            counted = slice(None) if crowds else self.columns["crowd"][at] == 0
-            ids = self.columns["category_ids"][at[counted]].astype(np.int64)
-            record = np.repeat(np.arange(len(rows)), counts)[counted]
-            boxes += np.bincount(ids, minlength=number)
-            images += np.bincount(np.unique(record * number + ids) % number, minlength=number)
-        return images, boxes
+            taken = slice(None) if crowds else self.columns["crowd"][at] == 0
+            record = np.repeat(np.arange(start, start + len(rows)), counts)
+            yield record[taken], self.columns["category_ids"][at[taken]].astype(np.int64)
 
     def _starts(self, rows: np.ndarray) -> np.ndarray:
         return np.where(rows > 0, self.columns["box_ends"][rows - 1], 0)
@@ -189,6 +201,27 @@ class PackedRecords(Sequence):
 def _from_tensors(tensors: dict[str, torch.Tensor]) -> PackedRecords:
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     return PackedRecords(arrays, arrays.pop("rows"))
+
+
+def labels(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Go through the boxes of any records but for crowd regions, those of some records at a time.
+
+    Args:
+        records: packed, a ``ConcatDataset`` of such, or dicts in Detectron2's form.
+
+    Yields:
+        as :meth:`PackedRecords.labels`.
+    """
+    if isinstance(records, PackedRecords):
+        yield from records.labels()
+    elif isinstance(records, ConcatDataset):
+        for start, part in zip([0, *records.cumulative_sizes], records.datasets, strict=False):
+            yield from ((record + start, ids) for record, ids in labels(part))
+    else:
+        for number in range(len(records)):
+            annotations = records[number].get("annotations", ())
+            ids = [a["category_id"] for a in annotations if not a.get("iscrowd", 0)]
+            yield np.full(len(ids), number), np.array(ids, np.int64)
 
 
 def pack_texts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 
 from counterpoise.balance.image_sampling import expected_boxes, image_factors
 from counterpoise.config.validation import unread_sections
+from counterpoise.datasets.counting import training_records
 from counterpoise.datasets.image_sampling import boxes_per_image
 from counterpoise.modeling.dense_loss import balanced_alpha
 from counterpoise.modeling.weight_sources import ClassTable
@@ -93,7 +94,7 @@ def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
     boxes = table.counts.boxes
     if not any(boxes) or (node.NAME == "none" and not repeats):
         return None
-    records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+    records = training_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     counts = boxes_per_image(records, len(boxes))
     if node.NAME == "none":
         key, threshold = "DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.REPEAT_THRESHOLD
@@ -101,7 +102,8 @@ def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
     else:
         key = "BALANCE.IMAGE_SAMPLER.NAME"
         factors = image_factors(counts, node.NAME, node.THRESHOLD, node.EXPONENT)
-    seen = expected_boxes(counts, factors) / counts.sum(dim=0).clamp(min=1)
+    alike = expected_boxes(counts, torch.ones(len(counts)))
+    seen = expected_boxes(counts, factors) / alike.clamp(min=1)
     return Correction("image sampling", key, tuple(seen.tolist()))
 
 
