@@ -121,3 +121,23 @@ def test_a_resumed_run_goes_on_with_the_average_so_far(averaged_run):
     share = min(0.5, 3 / 12)
     expected = share * before["averaged"]["model"][name] + (1 - share) * after["model"][name]
     assert_close(after["averaged"]["model"][name], expected)
+
+
+def test_precise_batch_norms_are_averaged_and_leave_no_trace_in_the_records(tmp_path):
+    data = write_dataset(tmp_path / "shapes")
+    norms = (*EMA, "MODEL.FPN.NORM", "BN", *NO_TEST)
+    precise = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
+    assert train_net(data, tmp_path / "stock", *norms) == 0
+    assert train_net(data, tmp_path / "precise", *norms, *precise) == 0
+    stock, made = (checkpoint(tmp_path / run / "model_final.pth") for run in ("stock", "precise"))
+    name = "backbone.fpn_output2.norm.running_var"
+    assert not torch.equal(stock["model"][name], made["model"][name])
+    assert torch.equal(made["averaged"]["model"][name], made["model"][name])
+    for file in ("class_losses.jsonl", "metrics.json"):
+        lines = [(tmp_path / run / file).read_text().splitlines() for run in ("stock", "precise")]
+        before, after = ([untimed(json.loads(line)) for line in each] for each in lines)
+        assert before == after
+
+
+def untimed(record):
+    return {name: value for name, value in record.items() if not name.endswith(("time", "seconds"))}

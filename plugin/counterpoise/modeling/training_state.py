@@ -1,6 +1,8 @@
 """What the modules of a model remember from step to step beside their parameters and buffers."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -43,3 +45,13 @@ def load_training_state(model: nn.Module, state: Mapping[str, Any]) -> None:
             modules[name].load_training_state(state[name])
         else:
             setattr(modules[name], LOSS_NORMALIZER, state[name][LOSS_NORMALIZER])
+
+
+@contextmanager
+def training_state_kept(model: nn.Module) -> Iterator[None]:
+    """Let the passes within the block leave no trace in what :func:`training_state` collects."""
+    state = copy.deepcopy(training_state(model))  # the sums grow in place
+    try:
+        yield
+    finally:
+        load_training_state(model, state)

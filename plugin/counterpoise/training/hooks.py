@@ -9,13 +9,14 @@ from statistics import median
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.distributed import sum_over_processes
 from counterpoise.modeling.metric_log import PERIOD
+from counterpoise.modeling.training_state import training_state_kept
 from counterpoise.training.class_loss_file import append_class_losses
 from counterpoise.training.run_record import RunRecord, now
 from counterpoise.utils.text import counted, duration
@@ -147,6 +148,20 @@ class ClassLossWriter(HookBase):
         # A registered loss that says nothing of single samples leaves the sums at 0.
         if comm.is_main_process() and sum(sums) > 0:
             append_class_losses(self.path, self.trainer.iter, self.class_names, sums)
+
+
+class UntracedPreciseBN(hooks.PreciseBN):
+    """Detectron2's precise batch norms, whose passes count neither in losses nor in metrics."""
+
+    @classmethod
+    def like(cls, stock: hooks.PreciseBN) -> "UntracedPreciseBN":
+        """Build one with the settings of a stock hook."""
+        return cls(stock._period, stock._model, stock._data_loader, stock._num_iter)
+
+    def update_stats(self) -> None:
+        """Update the statistics."""
+        with training_state_kept(getattr(self._model, "module", self._model)):
+            super().update_stats()
 
 
 class RunRecordWriter(HookBase):

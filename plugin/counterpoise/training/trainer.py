@@ -69,6 +69,7 @@ from counterpoise.training.hooks import (
     ClassLossWriter,
     ProgressPrinter,
     RunRecordWriter,
+    UntracedPreciseBN,
 )
 from counterpoise.training.learning_watch import LearningWatch, kept_values
 from counterpoise.training.loader import train_loader
@@ -197,7 +198,7 @@ class BalancedTrainer(DefaultTrainer):
                 EarlyStopping(period, metric, stopping.PATIENCE, stopping.MIN_DELTA, best)
             )
         built = [
-            hook
+            UntracedPreciseBN.like(hook) if isinstance(hook, hooks.PreciseBN) else hook
             for hook in super().build_hooks()
             if not isinstance(hook, hooks.PeriodicCheckpointer)
         ]
@@ -213,8 +214,8 @@ class BalancedTrainer(DefaultTrainer):
             FolderGuard(out) if comm.is_main_process() else None,
             RunRecordWriter(out / run_record.FILE_NAME, self.record),
             *([FrozenStatistics()] if self.cfg.SOLVER.TRAINABLE == "classifier" else []),
-            *averaging,
             *built[:at],
+            *averaging,  # behind the precise statistics of batch norms, which it takes over
             self.checkpoints,
             *evaluation,
             LearningWatch(),
