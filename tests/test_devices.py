@@ -25,6 +25,7 @@ from counterpoise.balance.sampling import mine_hard_negatives, sample_random
 from counterpoise.balance.ssd import mine_batch, ssd_loss
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
+from counterpoise.modeling.acceleration import use_numbered_gpu
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
@@ -281,3 +282,11 @@ def test_one_seed_gives_one_run_where_the_key_asks_for_it(tmp_path, device, stoc
         weights.append(checkpoint["model"])
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("device, current", [("cpu", []), ("cuda", []), ("cuda:1", ["cuda:1"])])
+def test_the_gpu_that_a_device_numbers_becomes_the_current_one(monkeypatch, device, current):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
+    use_numbered_gpu(torch.device(device))
+    assert chosen == current

@@ -1,13 +1,17 @@
 """Losses and gradients that are not finite: the run stops or skips; the step is repeated."""
 
+import random
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from counterpoise.commands import console
 from counterpoise.errors import RunStopped
 from counterpoise.training.number_guard import NumberGuard
+from counterpoise.training.random_state import set_random_state
+from counterpoise.training.step_bundle import read_step
 from models import quick_config
 from runs import NO_TEST, train_net, write_dataset
 
@@ -100,6 +104,33 @@ def test_a_skipped_step_in_float16_is_one_that_the_scaler_leaves_out(tmp_path, f
     scaler.scale(layer.weight.sum()).backward()
     scaler.step(optimizer)
     assert torch.allclose(layer.weight, before - 0.1)
+
+
+class Counting(torch.nn.Module):
+    """A model whose loss counts steps, and which draws as augmentation or dropout do."""
+
+    def __init__(self):
+        super().__init__()
+        self.cls_loss = torch.nn.Module()
+        self.cls_loss.loss = torch.nn.Module()
+        self.cls_loss.loss.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, images):
+        self.cls_loss.loss.steps += 1
+        return torch.rand(()), np.random.random(), random.random()
+
+
+def test_a_step_is_kept_with_the_state_in_which_it_began(tmp_path):
+    model = Counting()
+    guard = NumberGuard(quick_config("OUTPUT_DIR", str(tmp_path)), model, {})
+    model([])
+    drawn = model([])
+    with pytest.raises(RunStopped):
+        guard.refuse("a loss is nan", torch.optim.SGD([torch.zeros(1)], 0.1), 1)
+    step = read_step(tmp_path / "stopped_at_1.pth")
+    assert step["model"]["cls_loss.loss.steps"] == 1
+    set_random_state(step["random_state"])
+    assert model([]) == drawn
 
 
 def given_up(rank, out):

@@ -121,3 +121,17 @@ def test_carl_at_equal_scores_is_the_box_loss_and_teaches_scores_the_accuracy_of
     losses["loss_carl"].backward()
     accurate, inaccurate = logits.grad[:, 0]
     assert accurate < 0 < inaccurate  # gradient descent raises the score of the accurate one
+
+
+def test_carl_learns_from_scores_beside_one_that_underflows():
+    settings = ("BALANCE.PISA.CARL_BIAS", "0.0", "BALANCE.PISA.CARL_POWER", "0.5")
+    predictor = head("BALANCE.PISA.CARL", "True", *settings)
+    proposals = [image([0.0, 4.0])]
+    logits = torch.zeros(2, 4)
+    logits[1, 1:] = 200.0  # the probability of class 0 is 0
+    logits.requires_grad_()
+    with EventStorage():
+        losses = predictor.losses((logits, torch.zeros(2, 12)), proposals)
+    losses["loss_carl"].backward()
+    assert losses["loss_carl"].isfinite() and logits.grad.isfinite().all()
+    assert (logits.grad[1] == 0).all()

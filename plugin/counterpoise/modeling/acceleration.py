@@ -97,6 +97,15 @@ def accelerate(model: nn.Module, cfg: CfgNode) -> None:
         infer_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
 
 
+def use_numbered_gpu(device: torch.device) -> None:
+    """Let this process work on the GPU that a device such as ``cuda:1`` numbers.
+
+    What asks for the current GPU, such as a checkpoint for its random numbers, means it then.
+    """
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def compute_deterministically() -> None:
     """Let this process take the kernels whose sums have one order, from now on.
 

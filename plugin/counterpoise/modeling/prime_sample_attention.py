@@ -102,6 +102,8 @@ class PrimeSampleAttention:
         """
         gt_classes = cat([p.gt_classes for p in proposals])
         foreground = (gt_classes >= 0) & (gt_classes < predictor.num_classes)
-        factors = (self.carl_bias + (1 - self.carl_bias) * p_t) ** self.carl_power * foreground
+        # The root of a probability of 0 has no gradient.
+        scores = torch.where(foreground, p_t, 1.0).clamp(min=torch.finfo(p_t.dtype).tiny)
+        factors = (self.carl_bias + (1 - self.carl_bias) * scores) ** self.carl_power * foreground
         factors = factors * (foreground.sum() / factors.sum().clamp(min=1e-6))
         return (factors * box_loss_per_proposal(predictor, deltas, proposals)).sum()

@@ -7,6 +7,7 @@ which the step began. It waits for the device once more than Detectron2 does.
 import logging
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from counterpoise.errors import RunStopped
-from counterpoise.modeling.checkpoint import RECORD_KEY
+from counterpoise.modeling.checkpoint import LOSS_STATE, RECORD_KEY
 from counterpoise.modeling.distributed import sum_over_processes
+from counterpoise.training.random_state import random_state
 from counterpoise.training.step_bundle import write_step
 
 logger = logging.getLogger(__name__)
@@ -45,13 +47,24 @@ class NumberGuard:
         self.record = record
         self.skipped = 0
         self._batch: list[dict[str, Any]] = []
-        self._random_state = torch.get_rng_state()
+        self._random_state = random_state()
+        self._loss_state: dict[str, Tensor] = {}
         model.register_forward_pre_hook(self._remember)
 
     def _remember(self, module: nn.Module, inputs: tuple) -> None:
         if module.training:
             (self._batch,) = inputs
-            self._random_state = torch.get_rng_state()
+            self._random_state = random_state()
+            self._loss_state = {n: self._bare.get_buffer(n).clone() for n in self._stateful}
+
+    @property
+    def _bare(self) -> nn.Module:
+        return getattr(self.model, "module", self.model)
+
+    @cached_property
+    def _stateful(self) -> list[str]:
+        """Buffers that the forward pass of a step moves on."""
+        return [name for name in self._bare.state_dict() if LOSS_STATE.search(name)]
 
     def allows(
         self,
@@ -143,9 +156,9 @@ class NumberGuard:
         """Write the step; what became of it, for the end of a sentence."""
         rank = f".rank{comm.get_rank()}" if comm.get_rank() else ""
         path = self.folder / f"stopped_at_{step}{rank}.pth"
-        bare = self.model.module if hasattr(self.model, "module") else self.model
+        weights = self._bare.state_dict() | self._loss_state
         try:
-            write_step(path, bare, self._batch, self._random_state, {RECORD_KEY: self.record})
+            write_step(path, weights, self._batch, self._random_state, {RECORD_KEY: self.record})
         except (OSError, RuntimeError) as error:  # torch raises either, by what is wrong
             return f"the step cannot be kept ({error})"
         return f"`counterpoise replay {path}` repeats the step"

@@ -16,6 +16,7 @@ from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.weight_sources import ClassTable
+from counterpoise.training.random_state import set_random_state
 from counterpoise.training.step_bundle import read_step
 
 
@@ -72,7 +73,7 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         if not any(module.children()):
             module.register_forward_hook(_recorder(name, result.layers))
     model.train()
-    torch.set_rng_state(step["random_state"])
+    set_random_state(step["random_state"])
     with EventStorage():
         try:
             losses = model(batch)

@@ -6,25 +6,25 @@ from typing import Any
 
 import torch
 from detectron2.structures import Boxes, Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from counterpoise.errors import UserError
 
 
 def write_step(
     path: Path,
-    model: nn.Module,
+    weights: Mapping[str, Tensor],
     batch: list[dict[str, Any]],
-    random_state: Tensor,
+    random_state: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> Path:
     """Write a step; plain tensors, numbers and strings, which load without running code.
 
     Args:
         path: of the file.
-        model: with the weights at the start of the step.
+        weights: ``state_dict`` of the model at the start of the step.
         batch: images with their instances, as the model took them.
-        random_state: of torch's generator on the CPU.
+        random_state: of all generators, see :mod:`counterpoise.training.random_state`.
         extra: further entries of the file.
     """
     images = [
@@ -38,7 +38,7 @@ def write_step(
         }
         for image in batch
     ]
-    content = {"model": model.state_dict(), "images": images, "random_state": random_state}
+    content = {"model": dict(weights), "images": images, "random_state": random_state}
     torch.save({**content, **extra}, path)
     return path
 
@@ -52,6 +52,8 @@ def read_step(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         content["batch"] = [_as_input(image) for image in content["images"]]
+        if not (isinstance(content["model"], dict) and isinstance(content["random_state"], dict)):
+            raise TypeError("not the weights and random state of a step")
     except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
         raise UserError(
             f"{path} cannot be read as a step ({type(error).__name__}): give a file "

@@ -31,6 +31,7 @@ from counterpoise.modeling.acceleration import (
     compute_deterministically,
     train_in_bfloat16,
     trains_in_bfloat16,
+    use_numbered_gpu,
     without_amp_trainer,
 )
 from counterpoise.modeling.calibration import Calibration
@@ -108,6 +109,7 @@ class BalancedTrainer(DefaultTrainer):
             UserError: the training set or a key does not allow to train.
         """
         check_early_stopping(cfg)
+        use_numbered_gpu(torch.device(cfg.MODEL.DEVICE))
         if cfg.SOLVER.DETERMINISTIC:
             compute_deterministically()
         self.average: WeightAverage | None = None
