@@ -20,6 +20,7 @@ REPEATED = (
     "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler",
     "DATALOADER.REPEAT_THRESHOLD", "0.4",
 )  # fmt: skip
+CLASS_AWARE = ("DATASETS.TRAIN", "('stacked',)", "BALANCE.IMAGE_SAMPLER.NAME", "class_aware")
 WEIGHTS = ("BALANCE.CLASS_WEIGHTS.SOURCE", "dataset")
 
 
@@ -69,28 +70,36 @@ def test_stacked_corrections_are_named_with_their_product_per_class(caplog):
     assert rows["plate"] == ["10", "4", "40", "2", "320"]
 
 
-@pytest.mark.parametrize("rarest, level", [(10, "INFO"), (1, "WARNING")])
+@pytest.mark.parametrize(
+    "sampling, rarest, level, product",
+    [
+        # 20 and 400 times the boxes, drawn 80 / 10 times as often: more than any training has had.
+        (CLASS_AWARE, 20, "INFO", "160"),
+        (CLASS_AWARE, 1, "WARNING", "3.2e+03"),
+        # Not measured: 20 times the boxes, drawn sqrt(0.4 / 0.1) times as often.
+        (REPEATED, 20, "WARNING", "40"),
+    ],
+)
 def test_what_is_known_to_go_together_is_no_warning_up_to_where_it_was_measured(
-    caplog, rarest, level
+    caplog, sampling, rarest, level, product
 ):
-    settings = (*loss("logit_adjusted"), *REPEATED)
     counts = ClassCounts(COUNTS.names, COUNTS.images, (400, 40, rarest), 100, 0)
     with caplog.at_level(logging.INFO):
-        warn_if_stacked(quick_config(*NEUTRAL, *settings), ClassTable(counts, None))
+        cfg = quick_config(*NEUTRAL, *loss("logit_adjusted"), *sampling)
+        warn_if_stacked(cfg, ClassTable(counts, None))
     (record,) = caplog.records
     assert record.levelname == level
-    # 400 times the boxes, drawn twice as often: 800 is more than any training here has had.
     assert ("helped up to 300 to 1" in record.message) == (level == "INFO")
-    assert f" {80 if level == 'INFO' else 800}" in record.message.splitlines()[-1]
+    assert record.message.splitlines()[-1].endswith(f" {product}")
 
 
 def test_a_class_without_boxes_takes_no_part(caplog):
-    counts = ClassCounts((*COUNTS.names, "none"), (80, 10, 10, 0), (400, 40, 10, 0), 100, 0)
-    settings = (*loss("logit_adjusted"), *REPEATED)
+    counts = ClassCounts((*COUNTS.names, "none"), (80, 10, 10, 0), (400, 40, 20, 0), 100, 0)
     with caplog.at_level(logging.INFO):
-        warn_if_stacked(quick_config(*NEUTRAL, *settings), ClassTable(counts, None))
+        cfg = quick_config(*NEUTRAL, *loss("logit_adjusted"), *CLASS_AWARE)
+        warn_if_stacked(cfg, ClassTable(counts, None))
     (record,) = caplog.records
-    assert record.levelname == "INFO" and "40 times the boxes of the rarest" in record.message
+    assert record.levelname == "INFO" and "20 times the boxes of the rarest" in record.message
     assert "none" not in record.message
 
 

@@ -19,7 +19,7 @@ from counterpoise.utils.table import Table
 logger = logging.getLogger(__name__)
 
 #: Names of corrections that helped together, and the largest product that did: docs/results.md.
-MEASURED = {("logit_adjusted", "image sampling"): 300}
+MEASURED = {("logit_adjusted", "class_aware images"): 300}
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,15 @@ def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
     records = training_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     counts = boxes_per_image(records, len(boxes))
     if node.NAME == "none":
-        key, threshold = "DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.REPEAT_THRESHOLD
-        factors = image_factors(counts, "repeat_factor", threshold)
+        key, rule, threshold = (
+            "DATALOADER.SAMPLER_TRAIN", "repeat_factor", cfg.DATALOADER.REPEAT_THRESHOLD
+        )  # fmt: skip
     else:
-        key = "BALANCE.IMAGE_SAMPLER.NAME"
-        factors = image_factors(counts, node.NAME, node.THRESHOLD, node.EXPONENT)
+        key, rule, threshold = "BALANCE.IMAGE_SAMPLER.NAME", node.NAME, node.THRESHOLD
+    factors = image_factors(counts, rule, threshold, node.EXPONENT)
     alike = expected_boxes(counts, torch.ones(len(counts)))
     seen = expected_boxes(counts, factors) / alike.clamp(min=1)
-    return Correction("image sampling", key, tuple(seen.tolist()))
+    return Correction(f"{rule} images", key, tuple(seen.tolist()))
 
 
 def calibration(cfg: CfgNode, table: ClassTable) -> Correction | None:
