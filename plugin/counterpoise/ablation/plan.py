@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 
 from counterpoise.ablation.variants import Variant
 from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import prepare
 from counterpoise.config.tree import flat_leaves
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
@@ -175,11 +176,15 @@ def _trials(
     seeds: Iterable[int],
     settings: dict[str, str],
 ) -> list[Trial]:
+    prepared = cfg.clone()
+    if cfg.SOLVER.EPOCHS:  # the number of images makes the iterations
+        prepare(prepared)
+    iterations = prepared.SOLVER.MAX_ITER
     return [
         Trial(
             folder.name, dataset, variant, seed, settings, folder / CONFIG_FILE,
             folder / f"seed{seed}",
-            cfg.DATASETS.TEST[0], cfg.SOLVER.MAX_ITER,
+            cfg.DATASETS.TEST[0], iterations,
         )
         for seed in seeds
     ]  # fmt: skip

@@ -69,6 +69,7 @@ def _overrides(cfg: CfgNode, source: Path, out: Path) -> list[str]:
         "MODEL.WEIGHTS", str(source / "model_final.pth"),
         "OUTPUT_DIR", str(out),
         "SOLVER.TRAINABLE", "classifier",
+        "SOLVER.EPOCHS", "0.0",
         "SOLVER.MAX_ITER", str(max(solver.MAX_ITER // SHARE, 1)),
         "SOLVER.STEPS", str(steps),
         "SOLVER.WARMUP_ITERS", str(solver.WARMUP_ITERS // SHARE),

@@ -680,6 +680,14 @@ LAUNCHER_SECTIONS = (
         "",
         (
             Key(
+                "EPOCHS",
+                0.0,
+                "Length of the training in passes over the images with boxes (all images where "
+                "`DATALOADER.FILTER_EMPTY_ANNOTATIONS` is False): `SOLVER.MAX_ITER` follows, and "
+                "`SOLVER.STEPS` stay where they are in the schedule.",
+                Interval(0, open_low=True, special=(0, "leaves it to `SOLVER.MAX_ITER`")),
+            ),
+            Key(
                 "OPTIMIZER",
                 "SGD",
                 "`SGD` with `SOLVER.MOMENTUM`, or `AdamW`, which needs a `BASE_LR` of about "

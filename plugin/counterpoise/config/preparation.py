@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from counterpoise.config.schedule import set_length
 from counterpoise.config.validation import check_config, unread_loss_keys
 from counterpoise.datasets import (
     DatasetSpec,
@@ -19,6 +20,7 @@ from counterpoise.datasets import (
     read_class_names,
     register_datasets,
 )
+from counterpoise.datasets.counting import training_records
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling.acceleration import choose_speed
 from counterpoise.modeling.checkpoint import read_training_record
@@ -40,8 +42,9 @@ def prepare(
 ) -> tuple[str, ...]:
     """Check a config, register its custom datasets and fill in what follows from the data.
 
-    It sets the ``NUM_CLASSES`` of ``MODEL.ROI_HEADS`` and ``MODEL.RETINANET``, makes a path in
-    ``MODEL.WEIGHTS`` absolute, and sets ``MODEL.DEVICE`` where the device is not there.
+    It sets the ``NUM_CLASSES`` of ``MODEL.ROI_HEADS`` and ``MODEL.RETINANET`` and the length that
+    ``SOLVER.EPOCHS`` asks for, makes a path in ``MODEL.WEIGHTS`` absolute, and sets
+    ``MODEL.DEVICE`` where the device is not there.
 
     Args:
         cfg: of :func:`counterpoise.config.loading.load_config`; changed in place.
@@ -80,6 +83,9 @@ def prepare(
     _use_a_device_that_is_here(cfg)
     choose_speed(cfg)
     if not eval_only:
+        if cfg.SOLVER.EPOCHS:
+            filtered = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+            set_length(cfg, len(training_records(cfg.DATASETS.TRAIN, filtered)))
         for said in unread_loss_keys(cfg):
             logger.warning(said)
         _check_half_precision(cfg)
@@ -136,7 +142,7 @@ def _check_dataset_names(
         if twice is not None:
             raise UserError(
                 f"DATASETS.{split} names '{twice}' twice: name it once; to show images more often, "
-                "use BALANCE.IMAGE_SAMPLER or a longer SOLVER.MAX_ITER"
+                "use BALANCE.IMAGE_SAMPLER or more SOLVER.EPOCHS"
             )
         for name in names:
             if name not in custom and name not in DatasetCatalog:

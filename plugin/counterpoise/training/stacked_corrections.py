@@ -97,9 +97,8 @@ def image_sampling(cfg: CfgNode, table: ClassTable) -> Correction | None:
     records = training_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     counts = boxes_per_image(records, len(boxes))
     if node.NAME == "none":
-        key, rule, threshold = (
-            "DATALOADER.SAMPLER_TRAIN", "repeat_factor", cfg.DATALOADER.REPEAT_THRESHOLD
-        )  # fmt: skip
+        key, rule = "DATALOADER.SAMPLER_TRAIN", "repeat_factor"
+        threshold = cfg.DATALOADER.REPEAT_THRESHOLD
     else:
         key, rule, threshold = "BALANCE.IMAGE_SAMPLER.NAME", node.NAME, node.THRESHOLD
     factors = image_factors(counts, rule, threshold, node.EXPONENT)

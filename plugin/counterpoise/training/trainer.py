@@ -455,5 +455,5 @@ def _log_schedule(cfg: CfgNode, counts: ClassCounts) -> None:
     )  # fmt: skip
     if epochs < 3:
         logger.warning(
-            "Fewer than three epochs: each image is seen %.1f times; raise SOLVER.MAX_ITER", epochs
+            "Fewer than three epochs: each image is seen %.1f times; set SOLVER.EPOCHS", epochs
         )
