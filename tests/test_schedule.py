@@ -55,7 +55,7 @@ def test_images_that_are_left_out_do_not_count(tmp_path, drop):
     prepare(cfg)
     counts = count_classes(["shapes_train"])
     assert counts.num_empty
-    assert cfg.SOLVER.MAX_ITER == 2 * (counts.num_images - drop * counts.num_empty)
+    assert 2 * (counts.num_images - drop * counts.num_empty) == cfg.SOLVER.MAX_ITER
 
 
 def test_a_training_has_the_length_and_more_epochs_continue_it(tmp_path):
