@@ -455,6 +455,21 @@ def test_balanced_data_gets_the_baseline(tmp_path):
     assert balance == {"ROI_LOSS": {"NAME": "cross_entropy"}, "CLASS_WEIGHTS": {"SOURCE": "none"}}
 
 
+def test_a_schedule_that_shows_images_too_seldom_is_told_in_epochs(tmp_path):
+    write_coco(tmp_path, "train", BALANCED, empty=2)
+    images = len(list((tmp_path / "train").glob("*.png")))
+    kept = ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False")
+    length = ("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER")
+    short = inspected(tmp_path, QUICK, overrides=(*kept, *length, str(images)))
+    found = advice(short, "Train longer")
+    assert f"shows each of the {images} images 2.0 times" in found.reason
+    assert found.settings == {"SOLVER": {"EPOCHS": 8.0}}
+    filtered = inspected(tmp_path, QUICK, overrides=(*kept[:1], "True", *length, str(images)))
+    assert f"the {images - 2} images" in advice(filtered, "Train longer").reason
+    for enough in ((*length, str(2 * images)), ("SOLVER.EPOCHS", "1")):
+        assert "Train longer" not in titles(inspected(tmp_path, QUICK, overrides=enough))
+
+
 def test_skewed_data_gets_what_the_results_recommend(tmp_path):
     write_coco(tmp_path, "train", SKEWED)
     inspection = inspected(tmp_path)

@@ -19,6 +19,7 @@ BALANCED = 3  # boxes of the most over those of the least frequent class
 LONG_TAIL = 60  # from here on inv_sqrt, sqrt(60) to 1, spreads wider than log, 7.8 to 1 at most
 FEW_BOXES = 10
 MOST_GROWTH = 2.0  # of an epoch by repeat-factor sampling
+FEWEST_EPOCHS, ENOUGH_EPOCHS = 3, 8
 
 
 def recommend(
@@ -33,7 +34,7 @@ def recommend(
             change.
 
     Returns:
-        what concerns the data first, then the loss, then the anchors.
+        what concerns the data first, then the schedule, the loss and the anchors.
     """
     if not inspection.subject.boxes:
         nothing = f"{inspection.subject.name} has no usable box, so nothing can be trained on it"
@@ -41,6 +42,7 @@ def recommend(
     return (
         *_data(inspection),
         *_trust(inspection, custom),
+        *_length(inspection, cfg),
         *_loss(inspection, cfg, removable=bool(custom)),
         *_anchors(inspection, cfg),
     )
@@ -224,6 +226,26 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
         )
     if ratio > LONG_TAIL:
         yield from _repeat_factor_sampling(inspection, cfg)
+
+
+def _length(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
+    """How often the config that was given would show each image."""
+    subject, solver = inspection.subject, cfg.SOLVER
+    if not _names_model(cfg) or solver.EPOCHS:
+        return
+    images = subject.images
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        images -= subject.empty_images
+    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / images
+    if epochs < FEWEST_EPOCHS:
+        yield Recommendation(
+            "Train longer",
+            f"SOLVER.MAX_ITER {solver.MAX_ITER} in batches of {solver.IMS_PER_BATCH} shows each of "
+            f"the {images} images {epochs:.1f} times. With SOLVER.EPOCHS it follows from "
+            f"the number of images, and {ENOUGH_EPOCHS} have been better than {FEWEST_EPOCHS} on "
+            "every data set of docs/results.md.",
+            {"SOLVER": {"EPOCHS": float(ENOUGH_EPOCHS)}},
+        )
 
 
 def _spread_of(rule: str, ratio: float, inspection: Inspection) -> str:
