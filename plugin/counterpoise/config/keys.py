@@ -685,7 +685,7 @@ LAUNCHER_SECTIONS = (
                 "Length of the training in passes over the images with boxes (all images where "
                 "`DATALOADER.FILTER_EMPTY_ANNOTATIONS` is False): `SOLVER.MAX_ITER` follows, and "
                 "`SOLVER.STEPS` stay where they are in the schedule.",
-                Interval(0, open_low=True, special=(0, "leaves it to `SOLVER.MAX_ITER`")),
+                Interval(0, 100_000, open_low=True, special=(0, "leaves it to `SOLVER.MAX_ITER`")),
             ),
             Key(
                 "OPTIMIZER",
