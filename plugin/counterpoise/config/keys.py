@@ -682,8 +682,8 @@ LAUNCHER_SECTIONS = (
             Key(
                 "EPOCHS",
                 0.0,
-                "Length of the training in passes over the images with boxes (all images where "
-                "`DATALOADER.FILTER_EMPTY_ANNOTATIONS` is False): `SOLVER.MAX_ITER` follows, and "
+                "Length of the training in passes over its images (those with boxes where "
+                "`DATALOADER.FILTER_EMPTY_ANNOTATIONS` is True): `SOLVER.MAX_ITER` follows, and "
                 "`SOLVER.STEPS` stay where they are in the schedule.",
                 Interval(0, 100_000, open_low=True, special=(0, "leaves it to `SOLVER.MAX_ITER`")),
             ),
