@@ -162,43 +162,49 @@ class BalancedTrainer(DefaultTrainer):
         return train_loader(cfg)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks with this project's checkpointer, evaluation and best checkpoint."""
-        averaging = []
+        """Detectron2's hooks with this project's checkpoints, evaluation and records."""
+        self._build_checkpoints()
+        before, after = self._stock_hooks()
+        out, rank, names = Path(self.cfg.OUTPUT_DIR), comm.get_rank(), self.table.counts.names
+        class_period = record_period(self.max_iter, CLASS_BYTES * (len(names) + 1))
+        return [
+            FolderGuard(out) if comm.is_main_process() else None,
+            RunRecordWriter(out / run_record.FILE_NAME, self.record),
+            FrozenStatistics() if self.cfg.SOLVER.TRAINABLE == "classifier" else None,
+            *before,
+            # Behind the precise statistics of batch norms, which it takes over.
+            WeightAveraging(self.average) if self.average else None,
+            self.checkpoints,
+            *self._evaluation_hooks(),
+            LearningWatch(),
+            ClassLossWriter(out / class_loss_file.FILE_NAME, names, class_period),
+            LogRotation(out / (f"log.txt.rank{rank}" if rank else "log.txt")),
+            *after,
+        ]
+
+    def _build_checkpoints(self) -> None:
+        """Put this project's checkpointer in the place of Detectron2's, and the average beside it.
+
+        Detectron2 has no method that builds its own; the hooks are its first users.
+        """
         extra: dict[str, Any] = {RECORD_KEY: TrainingRecord(self.table)}
         if self.cfg.MODEL.EMA.ENABLED:
             model = self.model.module if comm.get_world_size() > 1 else self.model
-            self.average = WeightAverage(model, self.cfg.MODEL.EMA.DECAY)
-            averaging.append(WeightAveraging(self.average))
-            extra[AVERAGE_KEY] = self.average
-        # Detectron2 has no method that builds the checkpointer; the hooks are its first users.
+            self.average = extra[AVERAGE_KEY] = WeightAverage(model, self.cfg.MODEL.EMA.DECAY)
         self.checkpointer = BalancedCheckpointer(
-            self.model,
-            self.cfg.OUTPUT_DIR,
-            **self.checkpointer.checkpointables,
-            **extra,
+            self.model, self.cfg.OUTPUT_DIR, **self.checkpointer.checkpointables, **extra
         )
-        period = self.cfg.TEST.EVAL_PERIOD
         self.checkpoints = CheckpointWriter(
             self.checkpointer,
             self.cfg.SOLVER.CHECKPOINT_PERIOD,
-            period,
+            self.cfg.TEST.EVAL_PERIOD,
             self.cfg.SOLVER.CHECKPOINTS_KEPT,
             self.stop,
             lambda: run_state(self, self.writers),
         )
-        evaluation: list[HookBase] = [hooks.EvalHook(period, self.evaluate)]
-        best = None
-        if period > 0 and comm.is_main_process():
-            metric = _stored_metric("TEST.BEST_METRIC", self.cfg, self.table.counts)
-            best = BestCheckpointer(self.checkpoints, metric)
-            evaluation.append(best)
-        stopping = self.cfg.SOLVER.EARLY_STOPPING
-        if stopping.PATIENCE:
-            key = "SOLVER.EARLY_STOPPING.METRIC" if stopping.METRIC else "TEST.BEST_METRIC"
-            metric = _stored_metric(key, self.cfg, self.table.counts)
-            evaluation.append(
-                EarlyStopping(period, metric, stopping.PATIENCE, stopping.MIN_DELTA, best)
-            )
+
+    def _stock_hooks(self) -> tuple[list[HookBase | None], list[HookBase | None]]:
+        """Detectron2's hooks before and behind its evaluation, without its checkpointer."""
         built = [
             UntracedPreciseBN.like(hook) if isinstance(hook, hooks.PreciseBN) else hook
             for hook in super().build_hooks()
@@ -207,24 +213,21 @@ class BalancedTrainer(DefaultTrainer):
         for hook in built:
             if isinstance(hook, hooks.PeriodicWriter):
                 hook._period = record_period(self.max_iter, METRICS_BYTES)
-        names = self.table.counts.names
-        class_period = record_period(self.max_iter, CLASS_BYTES * (len(names) + 1))
-        rank = comm.get_rank()
         at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
-        out = Path(self.cfg.OUTPUT_DIR)
-        return [
-            FolderGuard(out) if comm.is_main_process() else None,
-            RunRecordWriter(out / run_record.FILE_NAME, self.record),
-            *([FrozenStatistics()] if self.cfg.SOLVER.TRAINABLE == "classifier" else []),
-            *built[:at],
-            *averaging,  # behind the precise statistics of batch norms, which it takes over
-            self.checkpoints,
-            *evaluation,
-            LearningWatch(),
-            ClassLossWriter(out / class_loss_file.FILE_NAME, names, class_period),
-            LogRotation(out / (f"log.txt.rank{rank}" if rank else "log.txt")),
-            *built[at + 1 :],
-        ]
+        return built[:at], built[at + 1 :]
+
+    def _evaluation_hooks(self) -> Iterator[HookBase]:
+        """The evaluation, and what follows from its results."""
+        period, stopping, best = self.cfg.TEST.EVAL_PERIOD, self.cfg.SOLVER.EARLY_STOPPING, None
+        yield hooks.EvalHook(period, self.evaluate)
+        if period > 0 and comm.is_main_process():
+            metric = _stored_metric("TEST.BEST_METRIC", self.cfg, self.table.counts)
+            best = BestCheckpointer(self.checkpoints, metric)
+            yield best
+        if stopping.PATIENCE:
+            key = "SOLVER.EARLY_STOPPING.METRIC" if stopping.METRIC else "TEST.BEST_METRIC"
+            metric = _stored_metric(key, self.cfg, self.table.counts)
+            yield EarlyStopping(period, metric, stopping.PATIENCE, stopping.MIN_DELTA, best)
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers and terminal lines of the progress and this project's metrics."""
