@@ -11,7 +11,8 @@ from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.evaluator import write_evaluations
 from counterpoise.training.run_record import RunRecord
 
-#: A training in a few milliseconds. It notes that it ran, waits, and fails or leaves a run.
+#: A training in a few milliseconds. It notes that it ran, waits, and leaves a run, or a checkpoint
+#: and what it says as it fails, or an exit code.
 STUB = """
 import shutil, sys, time
 from pathlib import Path
@@ -20,7 +21,9 @@ with open(starts, "a") as file:
     file.write(folder + "\\n")
 time.sleep(float(seconds))
 if fails:
-    sys.exit(fails)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder, "last_checkpoint").write_text("model_0000001.pth")
+    sys.exit(int(fails) if fails.isdigit() else fails)
 shutil.copytree(finished, folder, dirs_exist_ok=True)
 """
 
@@ -81,10 +84,10 @@ def use_stubs(replace, folder: Path, seconds=0.0, fails=None) -> None:
         folder: holds the finished runs, one per seed, ``seed<N>`` or ``<variant>-seed<N>``; the
             stubs note their starts in ``starts.txt``.
         seconds: that a training takes.
-        fails: by variant and seed what a training says as it fails.
+        fails: by variant and seed what a training says as it fails, or its exit code.
     """
 
-    def command(trial, imports, anew):
+    def command(trial, imports):
         own = folder / f"{trial.variant}-seed{trial.seed}"
         finished = own if own.is_dir() else folder / f"seed{trial.seed}"
         return [

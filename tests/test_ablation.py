@@ -450,6 +450,31 @@ def test_what_is_finished_is_kept_and_what_failed_is_tried_again(
     assert [v["seeds"] for v in summaries[0]["variants"]] == [[1], [1, 2], [1, 2]]
 
 
+@pytest.mark.parametrize("fails, flag", [("143", "--resume"), ("no room", "--overwrite")])
+def test_a_training_that_was_stopped_goes_on_and_one_that_failed_starts_anew(
+    monkeypatch, finished, arguments, fails, flag
+):
+    command, trials = ablate._command, []
+    use_stubs(replacing(monkeypatch), finished, fails={("GAMMA=3", 1): fails})
+    stub = ablate._command
+    replacing(monkeypatch)("_command", lambda trial, files: trials.append(trial) or stub(trial, ()))
+    assert main(["ablate", *arguments]) == 0
+    (ended,) = [trial for trial in trials if (trial.variant, trial.seed) == ("GAMMA=3", 1)]
+    assert flag in command(ended, [])
+    # A checkpoint of the next attempt is gone on from in any case.
+    (ended.folder / "last_checkpoint").write_text("model_0000002.pth")
+    assert "--resume" in command(ended, [])
+
+
+def test_settings_differ_from_the_baseline_that_is_named(
+    tmp_path, monkeypatch, finished, arguments
+):
+    use_stubs(replacing(monkeypatch), finished)
+    assert main(["ablate", *arguments, "--baseline", "GAMMA=3"]) == 0
+    settings = {r.variant: r.settings for r in read_results([tmp_path / "out/results.jsonl"])}
+    assert settings == {"GAMMA=3": {}, "GAMMA=1": {GAMMA: "1.0"}, "GAMMA=2": {GAMMA: "2.0"}}
+
+
 def test_a_run_is_kept_under_another_name_of_its_config(
     tmp_path, monkeypatch, finished, arguments, capsys
 ):

@@ -53,9 +53,40 @@ def test_without_detections_it_is_students_interval_of_the_paired_differences():
     assert (low, high) == pytest.approx((found - half, found + half), rel=1e-4)
 
 
-def test_seeds_that_one_side_lacks_do_not_count_and_without_a_common_one_all_do():
+def test_seeds_that_one_side_lacks_do_not_count_where_several_are_common():
+    first = Trainings(np.array([50.0, 52.0, 90.0]), seeds=(1, 2, 3))
+    second = Trainings(np.array([55.0, 53.0, 10.0]), seeds=(2, 1, 4))
+    paired = half_width(Variance(0, 1))
+    assert difference(first, second) == (3.0, (3 - paired, 3 + paired))
+
+
+def test_a_pair_of_single_trainings_says_nothing_of_seeds():
+    pair = (Trainings(np.array([value]), seeds=(1,)) for value in (50.0, 51.0))
+    assert difference(*pair) == (1.0, None)
+
+
+def test_a_single_training_is_taken_to_vary_as_those_of_the_other_side():
     first = Trainings(np.array([50.0, 52.0]), seeds=(1, 2))
-    assert difference(first, Trainings(np.array([51.0]), seeds=(1,))) == (1.0, None)
+    found, spread = difference(first, Trainings(np.array([51.5]), seeds=(1,)))
+    half = 12.7062 * np.sqrt(2 * (1 / 2 + 1))  # Student's t of one degree, pooled
+    assert found == 0.5
+    assert spread == pytest.approx((0.5 - half, 0.5 + half), rel=1e-5)
+
+
+@pytest.mark.parametrize("seeds", [(1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 6)])
+def test_intervals_cover_whatever_seeds_are_common(seeds):
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        by_seed = rng.normal(50, 1, (2, 7))  # a seed says nothing of the training of another config
+        first = Trainings(by_seed[0, [1, 2, 3]], seeds=(1, 2, 3))
+        low, high = difference(first, Trainings(by_seed[1, list(seeds)], seeds=seeds))[1]
+        covered += low <= 0 <= high
+    assert covered / 400 > 0.92
+
+
+def test_without_a_common_seed_all_count():
+    first = Trainings(np.array([50.0, 52.0]), seeds=(1, 2))
     found, spread = difference(first, Trainings(np.array([60.0, 61.0]), seeds=(3, 4)))
     assert found == 9.5
     unpaired = sum_of([Variance(1, 1), Variance(0.25, 1)])  # Welch

@@ -154,7 +154,7 @@ def _lines(path: Path) -> Iterable[RunResult]:
             raise UserError(
                 f"{path}, line {number}{where_and_why(error)}: remove the line"
             ) from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path}, line {number} is not the result of a run ({error}): remove the line"
             ) from error

@@ -235,7 +235,8 @@ def _note(summary: DatasetSummary) -> str:
     if len(summary.variants) > 1:
         said += (
             f"In brackets the 95 % interval of the difference to {summary.baseline.name}, in pairs "
-            f"of equal seed; it covers {summary.covers}. Bold or with a star: it excludes 0."
+            f"of equal seed where there are several; it covers {summary.covers}. Bold or with a "
+            "star: it excludes 0."
         )
         if not any(variant.AP.interval for variant in summary.variants):
             said += " A single seed without detections has none."
@@ -245,7 +246,9 @@ def _note(summary: DatasetSummary) -> str:
 
 
 def _best(summary: DatasetSummary) -> str:
-    """One sentence: which variants differ from the baseline by more than chance."""
+    """One sentence: which variants are shown to differ from the baseline."""
+    if not any(variant.AP.interval for variant in summary.variants):
+        return "there is no interval by which a variant could be told from the baseline."
     better = [v.name for v in summary.variants if v.AP.excludes_zero and v.AP.difference > 0]
     worse = [v.name for v in summary.variants if v.AP.excludes_zero and v.AP.difference < 0]
     parts = [
@@ -253,7 +256,7 @@ def _best(summary: DatasetSummary) -> str:
         for word, names in (("better", better), ("worse", worse))
         if names
     ]
-    found = "; ".join(parts) or f"no variant differs from {summary.baseline.name}"
+    found = "; ".join(parts) or f"no variant is shown to differ from {summary.baseline.name}"
     return f"by a 95 % interval of AP that excludes 0, {found}."
 
 

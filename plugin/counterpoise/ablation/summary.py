@@ -36,8 +36,8 @@ class Estimate:
         by_seed: values, in the order of the seeds.
         mean: of them; None where there is none.
         std: standard deviation, n - 1 in the denominator; None for a single seed.
-        difference: mean minus that of the baseline, over the seeds that both have; None for the
-            baseline.
+        difference: mean minus that of the baseline, see
+            :func:`counterpoise.evaluation.seeds.difference`; None for the baseline.
         interval: of the difference, 95 %; see :attr:`DatasetSummary.covers`.
         excludes_zero: whether the interval does.
     """
@@ -163,7 +163,7 @@ def _dataset(
         variants[variant] = sorted(newest, key=lambda run: run.seed)
     finished = [run for runs in variants.values() for run in runs if run.scores]
     first = finished[0].scores
-    _check_classes(name, finished)
+    _check_alike(name, finished)
     resamples = resampling(finished)
     measure = _Measure(next(iter(variants.values())), resamples)
     boxes = {c.name: c.train_boxes for c in first.per_class}
@@ -180,15 +180,21 @@ def _dataset(
     numbers = [sum(run.scores is not None for run in runs) for runs in variants.values()]
     covers = "seeds and test images" if max(numbers) > 1 else "test images alone"
     fewest = min(numbers)
-    if fewest < 2:
+    if max(numbers) == 1:
+        notes.append("No variant has two seeds that finished, so no interval covers the seeds.")
+    elif fewest < 2:
         notes.append(
-            "Not every variant has two seeds that finished; an interval without them does not "
-            "cover the seeds."
+            "Not every variant has two seeds that finished; one without is taken to vary with the "
+            "seed as the baseline does."
         )
     elif fewest == 2:
         notes.append(
             "Two seeds tell little of how much seeds differ, so their intervals are wide; three or "
             "five narrow them."
+        )
+    if len({_classes_of_groups(run.scores) for run in finished}) > 1:
+        notes.append(
+            "The trainings differ in which classes are frequent; the groups are those of the first."
         )
     if len(versions := {tuple(sorted(run.versions.items())) for run in finished}) > 1:
         notes.append(f"The runs come from {len(versions)} combinations of package versions.")
@@ -228,7 +234,7 @@ def _variant(
         AP=measure(finished, "AP", lambda scores: scores.AP),
         AP50=measure(finished, "AP50", lambda scores: scores.AP50),
         groups={
-            group: measure(finished, "AP", _of_group(group), names)
+            group: measure(finished, "AP", _mean_of(names), names)
             for group, names in groups.items()
         },
         classes={own: measure(finished, "AP", _of_class(own), [own]) for own in classes},
@@ -241,8 +247,12 @@ def _of_class(name: str) -> Callable[[Scores], float | None]:
     return lambda scores: next(c.AP for c in scores.per_class if c.name == name)
 
 
-def _of_group(name: str) -> Callable[[Scores], float | None]:
-    return lambda scores: next((g.AP for g in scores.groups if g.name == name), None)
+def _mean_of(names: Sequence[str]) -> Callable[[Scores], float | None]:
+    def mean(scores: Scores) -> float | None:
+        found = [c.AP for c in scores.per_class if c.name in names and c.AP is not None]
+        return fmean(found) if found else None
+
+    return mean
 
 
 class _Measure:
@@ -303,7 +313,18 @@ class _Measure:
         return [k for k, name in enumerate(names) if classes is None or name in classes]
 
 
-def _check_classes(dataset: str, runs: Iterable[RunResult]) -> None:
+def _classes_of_groups(scores: Scores) -> tuple[tuple[str, ...], ...]:
+    return tuple(group.classes for group in scores.groups)
+
+
+def _check_alike(dataset: str, runs: Iterable[RunResult]) -> None:
+    """Refuse runs whose scores cannot be compared."""
+    tests = {f"{run.scores.test_set} with {run.scores.test_images} images" for run in runs}
+    if len(tests) > 1:
+        raise UserError(
+            f"the runs on {dataset} were tested on different images ({'; '.join(sorted(tests))}): "
+            "give each its own dataset"
+        )
     lists = {tuple(c.name for c in run.scores.per_class) for run in runs}
     if len(lists) > 1:
         raise UserError(

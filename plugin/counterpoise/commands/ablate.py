@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"--baseline {args.baseline} is no variant, {did_you_mean(args.baseline, names)}"
         )
+    # The first one is what the settings of the others differ from.
+    variants = sorted(variants, key=lambda variant: variant.name != args.baseline)
     plan = make_plan(args.out, args.config_file, datasets, variants, args.seeds, args.opts)
     file = args.out / results_file.FILE_NAME
     kept = _kept(plan, file)
@@ -140,14 +142,9 @@ def _train(
         return
     gpus = _gpus()
     jobs = args.jobs or max(len(gpus), 1)
-    failed = {
-        (result.config, result.seed)
-        for result in (read_results([file]) if file.is_file() else ())
-        if result.outcome == "failed"
-    }
 
     def command(trial: Trial) -> list[str]:
-        return _command(trial, args.imports, (trial.config, trial.seed) in failed)
+        return _command(trial, args.imports)
 
     state = Progress(len(kept), len(plan.trials))
     told = False
@@ -158,6 +155,9 @@ def _train(
             if isinstance(event, Ended):
                 result = result_of(event.trial, event)
                 append_result(file, result)
+                if result.outcome == "failed" and not _was_stopped(event.code):
+                    # It would fail there again, so it starts anew.
+                    (event.trial.folder / "last_checkpoint").unlink(missing_ok=True)
                 state.end(event.trial, event.seconds is not None)
                 bar.write(_line(result, event.trial, state), file=sys.stderr)
                 if args.discard_models and result.outcome == "finished":
@@ -172,9 +172,14 @@ def _train(
             bar.refresh()
 
 
-def _command(trial: Trial, imports: Sequence[str], anew: bool) -> list[str]:
-    """Training of a trial, resumed where it was interrupted, and from the start where it failed."""
-    resume = (trial.folder / "last_checkpoint").is_file() and not anew
+def _was_stopped(code: int) -> bool:
+    """Whether a signal has ended a process, at once or after it had saved its training."""
+    return code < 0 or code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def _command(trial: Trial, imports: Sequence[str]) -> list[str]:
+    """Training of a trial, resumed where it was interrupted."""
+    resume = (trial.folder / "last_checkpoint").is_file()
     files = [part for file in imports for part in ("--import", file)]
     return [
         sys.executable, "-m", "counterpoise", "train", "--resume" if resume else "--overwrite",

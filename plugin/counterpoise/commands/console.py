@@ -54,17 +54,22 @@ def train_net(arguments: Sequence[str] | None = None) -> int:
 
 def _execute(args: argparse.Namespace, program: str) -> int:
     silence_known_noise()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # class names may have letters that a terminal has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         if getattr(args, "model", None) is None:  # an exported model needs no Detectron2
             require_detectron2(program)
         import_module(f"counterpoise.commands.{args.command.replace('-', '_')}").run(args)
         sys.stdout.flush()
     except (UserError, RunStopped) as error:
-        # A loader or GPU process hands its error on with the traceback as text, the sentence last.
-        sentence = str(error).strip().splitlines()[-1]
+        sentence = str(error).strip()
+        if "Traceback (most recent call last)" in sentence:
+            # A loader or GPU process hands its error on with its traceback, the sentence last.
+            sentence = sentence.splitlines()[-1]
         for kind in (UserError, RunStopped):
             sentence = sentence.removeprefix(f"{kind.__module__}.{kind.__name__}: ")
-        print(printable(f"{program}: error: {sentence}"), file=sys.stderr)
+        print(printable(f"{program}: error: {sentence}", lines=False), file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:  # outside the loop of a training, which saves first
         print(f"{program}: stopped by Ctrl-C", file=sys.stderr)

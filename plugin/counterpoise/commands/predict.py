@@ -96,8 +96,11 @@ def _min_score(args: argparse.Namespace, thresholds_chosen: bool) -> float:
 
 def summary(coco: dict[str, list[dict[str, Any]]]) -> str:
     """Count detections and images by class, as a table for the terminal."""
-    rows = []
-    for category in coco["categories"]:
-        own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]
-        rows.append((category["name"], len(own), len({a["image_id"] for a in own})))
+    images: dict[int, list[int]] = {category["id"]: [] for category in coco["categories"]}
+    for annotation in coco["annotations"]:
+        images[annotation["category_id"]].append(annotation["image_id"])
+    rows = [
+        (category["name"], len(images[category["id"]]), len({*images[category["id"]]}))
+        for category in coco["categories"]
+    ]
     return Table(("class", "detections", "images"), rows).as_text()

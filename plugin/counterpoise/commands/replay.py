@@ -1,6 +1,7 @@
 """``counterpoise replay``: a step that stopped a training, once more."""
 
 import argparse
+import math
 
 from counterpoise.config.loading import load_config
 from counterpoise.config.validation import check_config
@@ -40,6 +41,7 @@ def as_text(result: Replay) -> str:
         if names:
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             parts.append(f"{meaning}: {shown}")
-    if not (result.error or result.parameters or result.layers or result.gradients):
+    finite = all(map(math.isfinite, result.losses.values()))
+    if finite and not (result.error or result.parameters or result.layers or result.gradients):
         parts.append("All numbers of this step are finite here.")
     return "\n\n".join(parts)

@@ -28,6 +28,9 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 < args.min_score <= 1:
         raise UserError(f"--min-score is {args.min_score:g}, expected a number in (0, 1]")
+    if args.dataset is None and (args.opts or args.config_file):
+        given = (args.opts or args.config_file)[0]
+        raise UserError(f"{given} is not read without --dataset: name a dataset, or leave it out")
     if args.through_training and args.dataset is None:
         raise UserError(
             "--through-training runs the earlier checkpoints over a dataset: name it with --dataset"
@@ -55,9 +58,14 @@ def _reviewed(args: argparse.Namespace) -> Iterator[tuple[TestSet, list[Detectio
 
 
 def _earlier_checkpoints(folder: Path, cfg: CfgNode) -> list[str]:
-    """Checkpoints of a run that are named by their iteration, but the one after its last."""
-    last = f"model_{cfg.SOLVER.MAX_ITER - 1:07d}.pth"
-    found = [str(p) for p in sorted(folder.glob("model_[0-9]*.pth")) if p.name != last]
+    """Checkpoints of a run that are named by their iteration, but the one after its last.
+
+    A training that has stopped early wrote that one before ``SOLVER.MAX_ITER``.
+    """
+    last = {f"model_{cfg.SOLVER.MAX_ITER - 1:07d}.pth"}
+    if (newest := folder / "last_checkpoint").is_file():
+        last.add(newest.read_text().strip())
+    found = [str(p) for p in sorted(folder.glob("model_[0-9]*.pth")) if p.name not in last]
     if not found:
         raise UserError(
             f"{folder} has no earlier checkpoints for --through-training: train with a shorter "

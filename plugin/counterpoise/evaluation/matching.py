@@ -119,23 +119,28 @@ def match(
     # Equal scores stay in the order of images and, within an image, of their ranks.
     keys = (rank, detections.images[order], -detections.scores[order], detections.classes[order])
     order = order[np.lexsort(keys)]
+    counted = np.flatnonzero(~ground_truth.ignored)
+    counted = counted[np.argsort(ground_truth.classes[counted], kind="stable")]
+    classes = np.arange(ground_truth.num_classes + 1)
+    ends = np.searchsorted(detections.classes[order], classes)
+    gt_ends = np.searchsorted(ground_truth.classes[counted], classes)
     return tuple(
         _of_class(
-            k, order[detections.classes[order] == k], gt_of, ignored, ground_truth, detections
+            order[ends[k] : ends[k + 1]], counted[gt_ends[k] : gt_ends[k + 1]],
+            gt_of, ignored, ground_truth, detections,
         )
         for k in range(ground_truth.num_classes)
-    )
+    )  # fmt: skip
 
 
 def _of_class(
-    k: int,
     chosen: np.ndarray,
+    counted: np.ndarray,
     gt_of: np.ndarray,
     ignored: np.ndarray,
     ground_truth: GroundTruth,
     detections: Detections,
 ) -> ClassMatches:
-    counted = np.flatnonzero((ground_truth.classes == k) & ~ground_truth.ignored)
     return ClassMatches(
         detections=chosen,
         scores=detections.scores[chosen],

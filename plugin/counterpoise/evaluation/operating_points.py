@@ -88,12 +88,14 @@ def best_f1_threshold(matches: ClassMatches) -> float | None:
 def best_common_threshold(matches: Sequence[ClassMatches]) -> float:
     """The one threshold with the largest mean F1 over the classes with boxes; 0 where all is 0."""
     curves = [precision_recall_curve(m) for m in matches if m.num_gt]
-    scores = np.unique(np.concatenate([curve.scores for curve in curves] or [[]]))[::-1]
-    total = np.zeros(len(scores))
-    for curve in curves:
-        kept = np.searchsorted(-curve.scores, -scores, side="right")
-        total += np.r_[0.0, curve.f1][kept]
-    return _below(scores, int(total.argmax())) if total.any() else 0.0
+    at = np.concatenate([curve.scores for curve in curves] or [[]])
+    if not len(at):
+        return 0.0
+    steps = np.concatenate([np.diff(curve.f1, prepend=0.0) for curve in curves])
+    scores, place = np.unique(-at, return_inverse=True)
+    # Rounded, since sums that are equal must stay so for the higher score to be taken.
+    total = np.cumsum(np.bincount(place, steps)).round(9)
+    return _below(-scores, int(total.argmax())) if total.any() else 0.0
 
 
 def best_f1_thresholds(matches: Sequence[ClassMatches]) -> list[float]:

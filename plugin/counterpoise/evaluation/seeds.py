@@ -51,8 +51,9 @@ def difference(
 ) -> tuple[float, Interval | None]:
     """Difference of the means of two configs, with its 95 % interval.
 
-    It is taken in pairs, over the seeds that both have. Where they have none in common, or it is
-    not known, it is that of the means of all.
+    It is taken in pairs, over the seeds that both have, where these are several, or where each has
+    one training, of the same seed. Otherwise it is that of the means of all: one pair among more
+    trainings would say nothing of how much seeds differ.
 
     Args:
         first: the baseline.
@@ -65,13 +66,12 @@ def difference(
         in two images.
     """
     common = [seed for seed in first.seeds or () if seed in (second.seeds or ())]
-    if common:
+    if len(common) > 1 or (common and len(first.values) == len(second.values) == 1):
         first, second = first.of_seeds(common), second.of_seeds(common)
-        by_seed = [_variance_of_mean(second.values - first.values)]
+        parts = _by_seed(second.values - first.values)
     else:
-        by_seed = [_variance_of_mean(first.values), _variance_of_mean(second.values)]
+        parts = _by_seed(first.values, second.values)
     found = float(second.values.mean() - first.values.mean())
-    parts = [part for part in by_seed if part is not None]
     if first.samples is not None and second.samples is not None:
         by_image = image_variance(second.samples.mean(axis=0) - first.samples.mean(axis=0), images)
         if by_image is None:
@@ -80,7 +80,14 @@ def difference(
     return found, within(found, half_width(sum_of(parts))) if parts else None
 
 
-def _variance_of_mean(values: np.ndarray) -> Variance | None:
-    """Of S values, with S - 1 degrees of freedom; None for a single one."""
-    size = len(values)
-    return Variance(float(values.var(ddof=1)) / size, size - 1) if size > 1 else None
+def _by_seed(*sides: np.ndarray) -> list[Variance]:
+    """Variances of the means of one or two sets of values; none where there is one value of each.
+
+    A single value is taken to vary as those of the other side do (Student's pooled variance).
+    """
+    several = [side for side in sides if len(side) > 1]
+    variances = [Variance(float(side.var(ddof=1)) / len(side), len(side) - 1) for side in several]
+    if len(several) < len(sides) and several:
+        (own,), (side,) = variances, several
+        return [Variance(own.value * (1 + len(side)), own.freedom)]
+    return variances

@@ -120,10 +120,17 @@ def _coco(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
     folders = [folder, *_subfolders(folder)]
     folders += [below for inner in folders[1:] for below in _subfolders(inner)]
     found = FolderDataset({})
-    for path in sorted(p for place in folders for p in place.glob("*.json")):
+    described: dict[str | None, tuple[Path, set[str]]] = {}  # by split, its file and images
+    files = (path for place in folders for path in place.glob("*.json"))
+    # COCO itself has keypoints of the same images beside its instances.
+    for path in sorted(files, key=lambda p: (not p.name.startswith("instances"), p)):
         if (names := _coco_file_names(path)) is None:
             continue
         role = _role(path, folder)
+        other, known = described.get(role, (None, set()))
+        if 2 * len(known.intersection(names)) > len(names):
+            found.notes.append(f"{path} is left out: {other} is of the same images")
+            continue
         images = _images_of(path, names, role, folders)
         if images is None:
             found.notes.append(
@@ -131,6 +138,7 @@ def _coco(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
             )
             continue
         entry = {"FORMAT": "coco", "IMAGES": str(images), "ANNOTATIONS": str(path)} | options
+        described.setdefault(role, (path, {*names}))
         found.entries[path.stem if role is None or role in found.entries else role] = entry
     return found if found.entries else None
 
@@ -140,7 +148,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _coco_file_names(path: Path) -> list[str] | None:
-    """Some of the image files of a COCO file; None where the JSON is something else."""
+    """The image files of a COCO file; None where the JSON is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -149,7 +157,7 @@ def _coco_file_names(path: Path) -> list[str] | None:
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
         return None
     names = [image.get("file_name") for image in content["images"] if isinstance(image, dict)]
-    return [name for name in names if isinstance(name, str)][:_PROBED]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _role(path: Path, folder: Path) -> str | None:
@@ -168,7 +176,7 @@ def _images_of(path: Path, names: list[str], role: str | None, folders: list[Pat
     """The folder that holds most of these files; of two alike, the one that fits the split."""
 
     def fit(place: Path) -> tuple[int, bool, bool]:
-        files = sum((place / name.replace("\\", "/")).is_file() for name in names)
+        files = sum((place / name.replace("\\", "/")).is_file() for name in names[:_PROBED])
         return files, role is not None and role in _words(place.name), place == path.parent
 
     best = max(folders, key=fit)

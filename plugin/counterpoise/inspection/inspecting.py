@@ -86,9 +86,8 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
     )
     changeable = [s.name for s in target.specs.values() if target.splits.keys() & set(s.parts)]
     advice = recommend(inspection, cfg, changeable)
-    return replace(
-        inspection, recommendations=advice, config=combined_config(target.datasets, advice)
-    )
+    config = combined_config(target.datasets, advice) if has_boxes else ""
+    return replace(inspection, recommendations=advice, config=config)
 
 
 def _split(name: str, role: str | None, truth: GroundTruth, report: Report | None) -> Split:

@@ -103,7 +103,7 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
             "belong into one split, or the score on the other is too high.",
         )
     subject = inspection.subject
-    if subject.empty_images:
+    if subject.empty_images and subject.boxes:
         share = subject.empty_images / subject.images
         many = share > 0.5
         yield Recommendation(

@@ -135,7 +135,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         the paths written.
 
     Raises:
-        UserError: there can be no such folder.
+        UserError: there can be no such folder, or a file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +145,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         ) from (error)
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
     for path in paths:
-        figure.savefig(path, dpi=150)
+        try:
+            figure.savefig(path, dpi=150)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror}): make room") from error
     plt.close(figure)
     return paths

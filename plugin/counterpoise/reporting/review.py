@@ -1,5 +1,6 @@
 """The labels that a detector contradicts, as a page of pictures and as a COCO file."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def _lead(
         f"{counted(int((found.scores >= min_score).sum()), 'detection')} of score {min_score:g} "
         "and above disagree."
     )
+    numbers = Counter((found.classes[issue.detection], issue.kind) for issue in issues)
     rows = [
-        (name, *(str(_count(test_set, issues, k, kind)) for kind in _MEANINGS))
+        (name, *(str(numbers[k, kind]) for kind in _MEANINGS))
         for k, name in enumerate(truth.class_names)
     ]
     yield Table(("detected class", *(kind.value for kind in _MEANINGS)), rows)
@@ -90,11 +92,6 @@ def _lead(
         "first are right is for the eye to say.",
         "note",
     )
-
-
-def _count(test_set: TestSet, issues: Sequence[LabelIssue], k: int, kind: IssueKind) -> int:
-    classes = test_set.detections.classes
-    return sum(issue.kind == kind and classes[issue.detection] == k for issue in issues)
 
 
 def _pictures(

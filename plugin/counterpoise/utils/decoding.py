@@ -30,7 +30,7 @@ def read_record(path: Path, kind: type[T], fix: str) -> T:
         raise UserError(f"{path} cannot be read ({error.strerror}): {fix}") from error
     except msgspec.ValidationError as error:
         raise UserError(f"{path}{where_and_why(error)}: {fix}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not a complete JSON file ({error}): {fix}") from error
 
 
