@@ -28,13 +28,14 @@ from counterpoise.ablation.plan import Trial, config_hash, make_plan
 from counterpoise.ablation.progress import Progress, iterations_done
 from counterpoise.ablation.results import (
     ClassScore,
+    GroupScore,
     RunResult,
     Scores,
     append_result,
     read_results,
 )
 from counterpoise.ablation.running import Ended, run_trials
-from counterpoise.ablation.sections import as_markdown
+from counterpoise.ablation.sections import as_markdown, as_page
 from counterpoise.ablation.summary import Resamples, summarize
 from counterpoise.ablation.variants import Variant, parse_grids, variants_of
 from counterpoise.balance.class_counts import ClassCounts
@@ -240,7 +241,9 @@ def test_of_a_run_its_last_line_counts(tmp_path):
     assert [each.reason for each in read_results([file])] == ["second"]
 
 
-@pytest.mark.parametrize("line", [b"{}\n", b"nonsense\n", b'{"config": 3}\n'])
+@pytest.mark.parametrize(
+    "line", [b"{}\n", b"nonsense\n", b'{"config": 3}\n', b'{"config": "\xff"}\n']
+)
 def test_a_line_that_is_no_result_is_named(tmp_path, line):
     file = tmp_path / "results.jsonl"
     append_result(file, result())
@@ -665,6 +668,35 @@ def test_the_baseline_is_the_one_that_differs_in_nothing_whichever_run_ended_fir
 
 def some_scores():
     return Scores("mine_test", 3, 10.0, 20.0, (ClassScore("a|b", 5, 2, 10.0, 20.0),), (), None)
+
+
+def of_two_classes(groups, images=3):
+    classes = (ClassScore("a", 9, 2, 60.0, 80.0), ClassScore("b", 3, 2, 20.0, 40.0))
+    head, tail = groups
+    names = (GroupScore("head", (head,), 0.0, 0.0), GroupScore("tail", (tail,), 0.0, 0.0))
+    return Scores("mine_test", images, 40.0, 60.0, classes, names, None)
+
+
+def test_groups_are_of_the_same_classes_in_all_variants():
+    first = result("first", outcome="finished", scores=of_two_classes("ab"))
+    second = result("second", outcome="finished", scores=of_two_classes("ba"))
+    (summary,) = summarize([first, second])
+    assert [v.groups["tail"].mean for v in summary.variants] == [20.0, 20.0]
+    assert summary.variants[1].groups["tail"].difference == 0
+    assert any("differ in which classes are frequent" in note for note in summary.notes)
+
+
+def test_runs_on_other_test_images_are_not_compared():
+    runs = [
+        result(f"v{n}", outcome="finished", scores=of_two_classes("ab", images=n)) for n in (3, 4)
+    ]
+    with pytest.raises(UserError, match="mine_test with 3 images; mine_test with 4 images"):
+        summarize(runs)
+
+
+def test_without_any_interval_nothing_is_claimed():
+    runs = [result(name, outcome="finished", scores=of_two_classes("ab")) for name in "xy"]
+    assert "there is no interval by which" in as_page("Ablation", summarize(runs), "")
 
 
 def test_a_name_with_a_bar_does_not_break_a_markdown_table():

@@ -1,5 +1,6 @@
 """The command line: quick answers, and one training under two names."""
 
+import os
 import subprocess
 import sys
 
@@ -55,6 +56,22 @@ def test_help_and_a_mistyped_option_are_answered_before_anything_slow_is_importe
 def test_the_probe_sees_slow_imports(tmp_path):
     (tmp_path / "slow.py").write_text("import numpy")
     assert probe(tmp_path / "slow.py").stdout == "imported: ['numpy']\n"
+
+
+def test_a_terminal_without_the_letters_of_a_name_is_written_escapes():
+    missing = "Zähne細胞"
+    program = f"from counterpoise.commands.console import main; main(['compare', {missing!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0 and r"Z\xe4hne\u7d30\u80de" in done.stderr
+
+
+def test_a_name_with_a_line_break_does_not_cut_the_sentence(capsys):
+    assert main(["compare", "first\nsecond", "third"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert r"first\nsecond" in line
 
 
 def test_train_and_train_net_take_the_same_options():

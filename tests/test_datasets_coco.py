@@ -66,6 +66,35 @@ def test_boxes_crowds_and_gapped_category_ids_are_read(root: Path):
     assert not part.report.invalid_annotations
 
 
+def test_whole_numbers_written_as_floats_are_ids(root: Path):
+    part = load(root, [box(id=3.0, image_id=1.0, category_id=7.0)], [image(id=1.0)])
+    assert len(part.dicts[0]["annotations"]) == 1 and not part.report.invalid_annotations
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_file_is_the_image_of_the_entry_that_names_it_and_of_no_other(root: Path, order: int):
+    moved = image(id=2, file_name="gone/b.png")  # not there, and `b.png` is another's
+    boxes = [box(), box(id=1, image_id=2)]
+    part = load(root, boxes, [image(file_name="b.png"), moved][::order],
+                IMAGES=str(root / "img" / "sub"))  # fmt: skip
+    assert [d["image_id"] for d in part.dicts] == [1]
+    (left,) = part.report.invalid_annotations
+    assert left.kind == Kind.NO_IMAGE and "gone/b.png" in left.reason
+
+
+def test_two_entries_of_one_file_are_refused(root: Path):
+    part = load(root, [box(), box(id=1, image_id=2)], [image(), image(id=2)])
+    assert [d["image_id"] for d in part.dicts] == [1]
+    (left,) = part.report.invalid_annotations
+    assert left.kind == Kind.DUPLICATE_IMAGE and "a.jpg is the image of" in left.reason
+
+
+@pytest.mark.parametrize("name", ["a\0/b.jpg", "\ud800/b.jpg"])
+def test_a_folder_that_cannot_be_is_missing(root: Path, name: str):
+    (left,) = load(root, [box()], [image(), image(id=2, file_name=name)]).report.invalid_annotations
+    assert left.kind == Kind.NO_IMAGE
+
+
 def test_class_names_follow_the_category_ids(root: Path):
     load(root, [])
     node = {"FORMAT": "coco", "IMAGES": str(root / "img"), "ANNOTATIONS": str(root / "ann.json")}

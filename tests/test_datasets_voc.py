@@ -54,6 +54,15 @@ def voc(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_of_images_with_one_name_that_in_the_folder_of_the_xml_is_taken(tmp_path: Path):
+    for folder in ("front", "back"):
+        picture(tmp_path, f"img/{folder}/{folder}.jpg")
+        picture(tmp_path, f"img/{folder}/001.jpg")
+    write(tmp_path, "xml/back/001.xml", xml())
+    (record,) = load(tmp_path).dicts
+    assert record["file_name"] == str(tmp_path / "img" / "back" / "001.jpg")
+
+
 def test_a_record_becomes_a_detectron2_dict_of_plain_types(voc: Path):
     (record,) = load(voc).dicts
     assert record == {

@@ -70,6 +70,32 @@ def test_a_line_becomes_a_box_within_the_image(tmp_path: Path, line: str, bbox: 
     assert part.report.clipped == clipped and not part.report.invalid_annotations
 
 
+@pytest.mark.parametrize("shape, line", [("[2, 2]", " 0.1 0.1 0.9 0.9"), ("[1, 3]", " 0.1 0.1 2")])
+def test_keypoints_behind_a_box_are_no_polygon(tmp_path: Path, shape: str, line: str):
+    add(tmp_path, "train/images/a.jpg", text=LINE.strip() + line)
+    add(tmp_path, "train/images/b.jpg")
+    part = from_yaml(tmp_path, f"train: train/images\nkpt_shape: {shape}")
+    assert [d["annotations"][0]["bbox"] for d in part.dicts] == [[15, 5, 25, 15]] * 2
+    assert not part.report.invalid_annotations
+
+
+def test_another_number_of_keypoints_than_stated_is_named(tmp_path: Path):
+    add(tmp_path, "train/images/a.jpg", text="1 0.1 0.2 0.5 0.1 0.3 0.9")
+    part = from_yaml(tmp_path, "train: train/images\nkpt_shape: [2, 2]")
+    assert "7 columns, expected class cx cy w h and the 4 of kpt_shape" in part.report.summary()
+    with pytest.raises(UserError, match=r"'kpt_shape' in .* is 3, expected"):
+        from_yaml(tmp_path, "train: train/images\nkpt_shape: 3")
+
+
+def test_a_readme_is_a_label_where_an_image_is_called_so(tmp_path: Path):
+    add(tmp_path, "images/readme_01.jpg")
+    add(tmp_path, "images/a.jpg")
+    (tmp_path / "labels" / "README.txt").write_text("exported by a tool")
+    part = from_folders(tmp_path)
+    assert [len(record["annotations"]) for record in part.dicts] == [1, 1]
+    assert not part.report.invalid_annotations
+
+
 def test_images_without_labels_are_background(tmp_path: Path):
     for name, text in (("a", LINE), ("blank", "\n \n"), ("none", "")):
         add(tmp_path, f"images/{name}.jpg", text=text)

@@ -21,6 +21,7 @@ from torch import nn
 from counterpoise.commands.console import main
 from counterpoise.errors import UserError
 from counterpoise.export.describing import detection_graph
+from counterpoise.export.graph import best_per_class
 from counterpoise.export.writing import EXTRA_FILE, onnx_bytes, torchscript_bytes
 from counterpoise.runtime.description import (
     METADATA_KEY,
@@ -362,3 +363,12 @@ def test_a_briefly_trained_model_finds_the_same_in_real_images(
         assert one["category_id"] == other["category_id"]
         assert one["bbox"] == pytest.approx(other["bbox"], abs=0.1)
         assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+
+
+def test_classes_are_kept_apart_though_boxes_are_larger_than_the_image():
+    boxes = torch.tensor([[-200.0, -200, 300, 300], [-200.0, -200, 300, 300]])
+    scores, classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
+    size = torch.tensor([64, 64])
+    found, _, kept = best_per_class(boxes, scores, classes, size, 0.5, -1)
+    assert kept.tolist() == [0, 1] and torch.equal(found, boxes)
+    assert len(best_per_class(boxes[:0], scores[:0], classes[:0], size, 0.5, -1)[0]) == 0

@@ -359,6 +359,19 @@ def test_a_coco_folder_gives_its_splits_and_the_config_that_names_them(tmp_path)
     assert by_name.splits == inspection.splits
 
 
+def test_keypoints_of_the_same_images_are_no_split_of_their_own(tmp_path):
+    for split in ("train", "val"):
+        path = write_coco(tmp_path, split, {"a": 8, "b": 2})
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        for kind in ("instances", "person_keypoints"):
+            (tmp_path / "annotations" / f"{kind}_{split}2017.json").write_text(path.read_text())
+        path.unlink()
+    inspection = inspected(tmp_path)
+    assert [split.role for split in inspection.splits] == ["train", "val"]
+    assert sum("is left out" in note for note in inspection.notes) == 2
+    assert not any("share" in title for title in titles(inspection))
+
+
 def test_coco_images_are_found_beside_their_json_though_names_repeat(tmp_path):
     for split in ("train", "valid"):
         path = write_coco(tmp_path, split, {"a": 2, "b": 2}, seed=len(split))

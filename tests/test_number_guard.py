@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from counterpoise.commands import console
+from counterpoise.commands.replay import as_text
 from counterpoise.errors import RunStopped
 from counterpoise.training.number_guard import NumberGuard
 from counterpoise.training.random_state import set_random_state
+from counterpoise.training.replay import Replay
 from counterpoise.training.step_bundle import read_step
 from models import quick_config
 from runs import NO_TEST, train_net, write_dataset
@@ -131,6 +133,12 @@ def test_a_step_is_kept_with_the_state_in_which_it_began(tmp_path):
     assert step["model"]["cls_loss.loss.steps"] == 1
     set_random_state(step["random_state"])
     assert model([]) == drawn
+
+
+def test_an_infinite_loss_is_named_though_its_gradient_is_finite():
+    said = as_text(Replay(losses={"loss_rpn_loc": float("inf")}))
+    assert "Losses that are not finite: loss_rpn_loc" in said and "All numbers" not in said
+    assert "All numbers of this step are finite" in as_text(Replay(losses={"loss_rpn_loc": 1.0}))
 
 
 def given_up(rank, out):

@@ -25,6 +25,28 @@ def saved(path, pixels, **options):
     return path
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_tiff_is_turned_once(tmp_path, mode, orientation):
+    picture = Image.new(mode, (64, 48))
+    path = saved(tmp_path / "a.tif", picture, tiffinfo={274: orientation})
+    height, width = read_pixels(path).shape[:2]
+    assert (width, height) == ((48, 64) if orientation == 6 else (64, 48))
+    assert read_image(str(path), "RGB").shape[:2] == (height, width)
+    header = read_image_header(path)
+    assert header.size == (width, height) and header.turned == (orientation > 1)
+
+
+def test_pixels_that_cannot_be_decoded_are_unreadable_whatever_the_decoder_raises(tmp_path):
+    path = saved(tmp_path / "a.png", np.zeros((64, 64, 3), np.uint8))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"IDAT")
+    content[at : at + 4] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError):
+        read_pixels(path)
+
+
 def config():
     cfg = get_cfg()
     add_counterpoise_config(cfg)

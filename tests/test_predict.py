@@ -44,6 +44,21 @@ def test_every_image_is_drawn_and_the_json_is_a_coco_dataset(run, images, tmp_pa
     assert "3 images" in capsys.readouterr().out
 
 
+def test_images_to_look_at_are_never_drawn_over(run, images, tmp_path, capsys):
+    folder = tmp_path / "data" / "images"
+    shutil.copytree(images, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    assert predict(run, folder, "--out", tmp_path / "data") == 2
+    assert "choose another --out, or add --no-images" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert predict(run, folder, "--out", tmp_path / "data", "--no-images") == 0
+
+
+def test_hidden_files_are_not_looked_at(images):
+    (images / "._a.png").write_bytes(b"not an image")
+    assert len(find_images([images])) == 3
+
+
 def test_no_dataset_is_needed(run, images, tmp_path, capsys):
     run_dir = tmp_path / "moved"
     run_dir.mkdir()

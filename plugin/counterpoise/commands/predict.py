@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from counterpoise.errors import UserError
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace) -> None:
     if args.min_score is not None and not 0 <= args.min_score <= 1:
         raise UserError(f"--min-score is {args.min_score:g}, expected a number in [0, 1]")
     images = find_images(args.images)
+    if not args.no_images:
+        _check_folder(args.out / "images", images)
     detect = _of_file if args.model is not None else _of_checkpoint
     class_names, found = detect(args, images)
     readable: list[Predictions] = []
@@ -49,6 +52,17 @@ def run(args: argparse.Namespace) -> None:
     print(summary(coco))
     written = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
     print(printable(f"\n{len(readable)} images, {len(coco['annotations'])} detections: {written}"))
+
+
+def _check_folder(folder: Path, images: Sequence[InputImage]) -> None:
+    """Refuse to draw where images to look at are, which would be replaced."""
+    own = folder.resolve()
+    inside = next((i.path for i in images if own in i.path.resolve().parents), None)
+    if inside is not None:
+        raise UserError(
+            f"{printable(str(inside), lines=False)} is in {folder}, where drawn images are "
+            "written: choose another --out, or add --no-images"
+        )
 
 
 def _of_checkpoint(

@@ -33,7 +33,9 @@ def as_text(result: Replay) -> str:
         parts.append(Table(("loss", "value"), rows).as_text())
     if result.error:
         parts.append(f"The model gives up: {result.error}")
+    infinite = [name for name, value in result.losses.items() if not math.isfinite(value)]
     for names, meaning in (
+        (infinite, "Losses that are not finite"),
         (result.parameters, "Weights that are not finite"),
         (result.layers, "Layers that make numbers that are not finite from finite ones"),
         (result.gradients, "Parameters whose gradient is not finite"),
@@ -41,7 +43,7 @@ def as_text(result: Replay) -> str:
         if names:
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             parts.append(f"{meaning}: {shown}")
-    finite = all(map(math.isfinite, result.losses.values()))
-    if finite and not (result.error or result.parameters or result.layers or result.gradients):
+    found = (result.error, infinite, result.parameters, result.layers, result.gradients)
+    if not any(found):
         parts.append("All numbers of this step are finite here.")
     return "\n\n".join(parts)

@@ -141,6 +141,7 @@ def _check_images(
     sizes = np.zeros((len(images), 2), np.int64)
     invalid, headers = [], []
     seen: dict[int | str, str] = {}
+    seen_files: dict[str, str] = {}
     for i, image in enumerate(images):
         try:
             if boxes[i] > MAX_BOXES:
@@ -151,6 +152,10 @@ def _check_images(
                 raise InvalidAnnotationError(InvalidKind.DUPLICATE_IMAGE, reason)
             seen[image.id] = image.where
             header = _header(image)
+            if image.path in seen_files:
+                reason = f"{image.path} is the image of {seen_files[image.path]}, too"
+                raise InvalidAnnotationError(InvalidKind.DUPLICATE_IMAGE, reason)
+            seen_files[image.path] = image.where
             sizes[i] = header.size
             headers.append(header)
         except InvalidAnnotationError as error:

@@ -193,6 +193,7 @@ def _read_images(
         records: to append to.
     """
     index_of: dict[int | str, int] = {}
+    by_basename: dict[int, str] = {}  # images that are not where their names say, and where that is
     typed = content.typed(_Image)
     for number, entry in enumerate(content.images):
         try:
@@ -201,6 +202,9 @@ def _read_images(
             records.reject(InvalidKind.UNREADABLE_ENTRY, f"{file}, images[{number}]", error)
             continue
         path = _image_path(root, name)
+        named = os.path.normpath(os.path.join(root, name.replace("\\", "/")))
+        if os.path.normpath(path) not in (named, os.path.normpath(os.path.join(root, name))):
+            by_basename[len(records.images)] = named
         if not records.unwatched and not is_found_by_a_walk(path, root):
             records.unwatched = path
         # Of two images with one id, the second is invalid: it gets no objects.
@@ -208,6 +212,11 @@ def _read_images(
         where = f"{file}, image id {record_id!r}"
         outside = boundary.why_outside(path)
         records.images.append(ImageRecord(path, record_id, where, size, outside=outside))
+    uses = Counter(image.path for image in records.images)
+    for number, named in by_basename.items():
+        image = records.images[number]
+        if uses[image.path] > 1:  # another image's file, while its own is missing
+            image.path = named
     return index_of
 
 

@@ -1,5 +1,6 @@
 """Finding and reading a dataset's files; every failure becomes one clear sentence."""
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -140,7 +141,10 @@ class Boundary:
             return ""
         folder, name = os.path.split(path)
         if folder not in self._real_of:  # looked up once, as most files share theirs
-            self._real_of[folder] = os.path.realpath(folder)
+            with contextlib.suppress(ValueError):  # no folder can be called so, so it is not there
+                self._real_of[folder] = os.path.realpath(folder)
+        if folder not in self._real_of:
+            return ""
         real = os.path.join(self._real_of[folder], name)
         if name in ("", ".", "..") or os.path.islink(real):
             real = os.path.realpath(real)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import PIL
@@ -79,8 +80,10 @@ def _files(spec: DatasetSpec) -> Iterator[str]:
 
 @cache
 def _reader_digest() -> bytes:
-    """Digest of this package's readers and of Pillow's version: other code, other records."""
+    """Digest of the code that reads, here and in libraries: other code, other records."""
     digest = hashlib.blake2b(PIL.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    digest.update(version("pycocotools").encode())
+    here = Path(__file__).parent
+    for path in sorted((*here.glob("*.py"), *(here.parent / "utils").glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.digest()

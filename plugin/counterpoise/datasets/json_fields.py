@@ -16,6 +16,8 @@ def get_field(item: Any, key: str) -> Any:
 def get_identifier(item: Any, key: str) -> int | str:
     """Return a whole number or text."""
     value = get_field(item, key)
+    if isinstance(value, float) and value.is_integer():  # as tables write whole numbers with gaps
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"its '{key}' is {repr(value)}, neither a whole number nor text")
     return value

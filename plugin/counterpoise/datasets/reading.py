@@ -15,10 +15,10 @@ _read_8_bits = detection_utils.read_image
 
 
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:
-    """Read an image by Detectron2's ``read_image``, unless it has more than 8 bits a sample.
+    """Read an image by Detectron2's ``read_image``, but for TIFF and more than 8 bits a sample.
 
-    Those are scaled by :func:`counterpoise.utils.pixels.to_8_bits`, where Detectron2 has Pillow cut
-    them off at 255, which makes them white.
+    The latter are scaled by :func:`counterpoise.utils.pixels.to_8_bits`, where Detectron2 has
+    Pillow cut them off at 255, which makes them white.
 
     Args:
         file_name: of the image.
@@ -33,7 +33,8 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
             check_shape(*image.size)
-            if is_deep(image.mode):
+            # Pillow turns a TIFF itself, and Detectron2 would turn it once more.
+            if is_deep(image.mode) or image.format == "TIFF":
                 image.load()
                 with contextlib.suppress(Exception):  # Detectron2 takes broken EXIF data for none
                     image = ImageOps.exif_transpose(image)

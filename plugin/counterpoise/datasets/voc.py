@@ -64,7 +64,7 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
             records.reject(InvalidKind.UNREADABLE_FILE, where, error)
             continue
         file_name = _file_name(tree)
-        found = _find_image(images, path.stem, file_name)
+        found = _find_image(images, path.stem, file_name, path.relative_to(root).parent)
         if len(found) > 1:
             fitting = ", ".join(p.relative_to(images.root).as_posix() for p in found)
             records.reject(
@@ -202,11 +202,15 @@ def _file_name(tree: Element) -> str:
     return PurePosixPath(written.replace("\\", "/")).name
 
 
-def _find_image(images: ImageIndex, stem: str, file_name: str) -> list[Path]:
+def _find_image(images: ImageIndex, stem: str, file_name: str, folder: Path) -> list[Path]:
     # The stem comes first: <filename> goes stale when files are renamed, and may then name
     # another image of the set.
     found = images.with_stem(stem)
     if not found:
         found = images.named(file_name) or images.with_stem(images.stem_of(file_name))
-    exact = [path for path in found if path.name == file_name]
-    return exact or found
+    for fits in (
+        lambda path: path.relative_to(images.root).parent == folder,  # as the XML below its root
+        lambda path: path.name == file_name,
+    ):
+        found = [path for path in found if fits(path)] or found
+    return found

@@ -8,7 +8,7 @@ from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_layout import find_layout
-from counterpoise.datasets.yolo_yaml import yolo_class_names
+from counterpoise.datasets.yolo_yaml import yolo_class_names, yolo_keypoint_columns
 from counterpoise.utils.files import check_is_file
 
 
@@ -19,6 +19,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
         UserError: a folder, list, split or class list is missing or unusable.
     """
     names = yolo_class_names(spec)
+    keypoints = yolo_keypoint_columns(spec)
     layout = find_layout(spec)
     boundary = Boundary(() if spec.outside_files else layout.folders)
     records = RecordSet(
@@ -47,7 +48,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
                 records.reject(InvalidKind.UNREADABLE_FILE, where, error)
                 continue
             record.labels = where
-            _add_objects(text, where, names, records)
+            _add_objects(text, where, names, keypoints, records)
         records.images.append(record)
     for label in layout.orphans:
         records.reject(
@@ -58,14 +59,16 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
     return records
 
 
-def _add_objects(text: str, where: str, names: tuple[str, ...], records: RecordSet) -> None:
+def _add_objects(
+    text: str, where: str, names: tuple[str, ...], keypoints: int, records: RecordSet
+) -> None:
     """Append the objects of a label file, as those of the next image of the set."""
     for number, line in enumerate(text.splitlines(), start=1):
         columns = line.split()
         if not columns:
             continue
         try:
-            index, box = parse_line(columns)
+            index, box = parse_line(columns, keypoints)
         except ValueError as error:
             records.reject(InvalidKind.UNREADABLE_OBJECT, f"{where}:{number}", error)
             continue
@@ -80,18 +83,28 @@ def _place(image: ImageRecord, number: int) -> str:
     return f"{image.labels}:{number}"
 
 
-def parse_line(columns: list[str]) -> tuple[int, Box]:
+def parse_line(columns: list[str], keypoints: int = 0) -> tuple[int, Box]:
     """Parse the columns of one line into a class index and (x0, y0, x1, y1).
 
     Five columns are a box. An odd number of seven or more is the polygon of a segmentation label,
     of which the bounding box is taken. Six columns are refused, as by Ultralytics: the sixth would
     be the confidence of a prediction.
 
+    Args:
+        columns: of the line.
+        keypoints: columns that keypoints have behind a box in this dataset, which are left out.
+
     Raises:
         ValueError: another number of columns, or a column that is not a number; the message says
             which.
     """
+    if keypoints and len(columns) == 5 + keypoints:
+        columns = columns[:5]
     count = len(columns)
+    if keypoints and count != 5:
+        raise ValueError(
+            f"{count} columns, expected class cx cy w h and the {keypoints} of kpt_shape"
+        )
     if count != 5 and (count < 7 or count % 2 == 0):
         confidence = " (is the sixth the confidence of a prediction?)" if count == 6 else ""
         raise ValueError(

@@ -122,7 +122,7 @@ def _add_folder(layout: Layout, folder: Path) -> None:
     txts = _label_files(folder)
     if labels is not None and os.path.isdir(labels):
         txts |= _label_files(labels)
-    elif not txts:
+    elif all(map(_is_readme, txts)):
         raise UserError(
             f"{folder} has no labels: expected txt files in {labels or folder}; create that "
             "folder if all images really are background"
@@ -156,13 +156,18 @@ def _listed(listing: Path, spec: DatasetSpec, notes: list[str]) -> list[Path]:
 
 
 def _label_files(folder: Path) -> set[Path]:
-    others = ("classes.txt", "readme")
     txts = find_files(folder, {".txt"}.__contains__)
-    return {path for path in txts if not path.name.lower().startswith(others)}
+    return {path for path in txts if path.name.lower() != "classes.txt"}
+
+
+def _is_readme(path: Path) -> bool:
+    """Whether a text is one that exports lay beside labels, unless an image is called so."""
+    return path.name.lower().startswith("readme")
 
 
 def _unpaired(txts: set[Path], layout: Layout) -> list[Path]:
-    return sorted(txts - {label for _, label in layout.pairs})
+    unpaired = txts - {label for _, label in layout.pairs}
+    return sorted(path for path in unpaired if not _is_readme(path))
 
 
 def _label_on_disk(image: Path) -> Path | None:

@@ -78,6 +78,23 @@ def yolo_class_names(spec: DatasetSpec) -> tuple[str, ...]:
     return spec.classes
 
 
+def yolo_keypoint_columns(spec: DatasetSpec) -> int:
+    """Columns of the keypoints behind each box, by ``kpt_shape`` in ``DATA_YAML``; 0 without.
+
+    Raises:
+        UserError: ``kpt_shape`` is not two whole numbers.
+    """
+    shape = None if spec.data_yaml is None else _load_data_yaml(spec).get("kpt_shape")
+    if shape is None:
+        return 0
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)):
+        raise UserError(
+            f"'kpt_shape' in {spec.data_yaml} is {repr(shape)}, expected the number of keypoints "
+            "and of values for each, such as [17, 3]"
+        )
+    return shape[0] * shape[1]
+
+
 def _names_in_order(data: Mapping[str, Any], spec: DatasetSpec) -> object:
     names = data.get("names")
     if not isinstance(names, dict):

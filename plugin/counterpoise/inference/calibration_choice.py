@@ -18,7 +18,7 @@ from counterpoise.evaluation.coco_metrics import coco_metrics
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import match
-from counterpoise.inference.evaluation import load_for_evaluation, loader_of
+from counterpoise.inference.evaluation import check_class_list, load_for_evaluation, loader_of
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.inference.loop import infer
@@ -114,13 +114,14 @@ def _detect(
     cfg: CfgNode, exponents: Sequence[float], counts: ClassCounts
 ) -> tuple[dict[str, list[dict]], list[list[dict]]]:
     """COCO ground truth of ``DATASETS.VAL``, and the detections of each exponent."""
-    model, _ = load_for_evaluation(cfg)
+    model, training = load_for_evaluation(cfg)
     predictor = model.roi_heads.box_predictor
     predictor.calibration.use_counts(counts.boxes)
     predictions: list[tuple[Tensor, Tensor]] = []
     truth: dict[str, list[dict]] = {"images": [], "annotations": []}
     detections: list[list[dict]] = [[] for _ in exponents]
     for name in cfg.DATASETS.VAL:
+        check_class_list(name, training)
         evaluators = [PerClassEvaluator(name) for _ in exponents]
         coco = evaluators[0].ground_truth
         tap = predictor.register_forward_hook(lambda _, inputs, out: predictions.append(out))

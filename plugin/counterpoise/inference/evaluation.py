@@ -134,17 +134,26 @@ def check_test_classes(name: str, training: ClassCounts | None) -> None:
     Raises:
         UserError: it has other classes, or no box.
     """
-    records, names = load_dataset(name)
-    classes = tuple(names)
-    if training is not None and classes != training.names:
-        raise UserError(
-            f"test set {name} has the classes [{', '.join(classes)}], but the model was trained on "
-            f"[{', '.join(training.names)}]: give both the same list"
-        )
+    check_class_list(name, training)
+    records, classes = load_dataset(name)
     if not any(record.get("annotations") for record in records):
         raise UserError(
             f"test set {name} has no box of the classes [{', '.join(classes)}], so there is "
             "nothing to evaluate: check the class names in its report above"
+        )
+
+
+def check_class_list(name: str, training: ClassCounts | None) -> None:
+    """Refuse a dataset whose detections would be taken for those of other classes.
+
+    Raises:
+        UserError: it has other classes than the training set, or has them in another order.
+    """
+    classes = tuple(load_dataset(name)[1])
+    if training is not None and classes != training.names:
+        raise UserError(
+            f"test set {name} has the classes [{', '.join(classes)}], but the model was trained on "
+            f"[{', '.join(training.names)}]: give both the same list"
         )
 
 

@@ -22,7 +22,9 @@ def infer(
         description: of the progress bar on standard error, which shows the remaining time.
     """
     bar = progress(None, description, "image", total)
-    with inference_context(model), torch.no_grad(), bar:
+    with inference_context(model), bar:
         for batch in loader:
-            yield batch, model(batch)
+            with torch.no_grad():
+                outputs = model(batch)
+            yield batch, outputs
             bar.update(len(batch))

@@ -19,7 +19,7 @@ from counterpoise.evaluation.operating_points import (
     recall_threshold,
 )
 from counterpoise.inference.dataset import detections_on
-from counterpoise.inference.evaluation import load_for_evaluation
+from counterpoise.inference.evaluation import check_class_list, load_for_evaluation
 from counterpoise.modeling.weight_sources import head_section
 
 
@@ -52,10 +52,11 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
     Raises:
         UserError: the checkpoint or a dataset cannot be used, or no dataset has a box.
     """
-    model = load_for_evaluation(cfg)[0]
+    model, training = load_for_evaluation(cfg)
     truth: dict[str, list[dict]] = {"images": [], "annotations": []}
     results = []
     for name in cfg.DATASETS.VAL:
+        check_class_list(name, training)
         coco, found = detections_on(cfg, model, name)
         # Two datasets may number their images alike.
         truth["images"] += numbered(coco["images"], "id", name)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from counterpoise.errors import UserError
-from counterpoise.utils.images import image_suffixes
+from counterpoise.utils.images import UnreadableImageError, image_suffixes
 from counterpoise.utils.pixels import to_8_bits
 
 
@@ -38,7 +38,11 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
     taken: set[Path] = set()
     for given in inputs:
         if given.is_dir():
-            files = sorted(p for p in given.rglob("*") if p.suffix.lower() in suffixes)
+            files = sorted(
+                path
+                for path in given.rglob("*")
+                if path.suffix.lower() in suffixes and not _is_hidden(path.relative_to(given))
+            )
             if not files:
                 raise UserError(f"{given} holds no image: give image files or a folder of them")
             names = [file.relative_to(given) for file in files]
@@ -63,6 +67,10 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
     return list(found.values())
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def read_pixels(path: Path) -> np.ndarray:
     """Read an image as :func:`counterpoise.datasets.reading.read_image` does.
 
@@ -70,10 +78,14 @@ def read_pixels(path: Path) -> np.ndarray:
         (H, W, 3), uint8, RGB.
 
     Raises:
-        OSError: it cannot be decoded.
+        UnreadableImageError: it cannot be decoded.
     """
-    with Image.open(path) as image:
-        image.load()
-        with contextlib.suppress(Exception):  # Detectron2 takes broken EXIF data for none
-            image = ImageOps.exif_transpose(image)
-        return np.asarray(to_8_bits(image).convert("RGB"))
+    try:
+        # By a file, not its name: of those Pillow maps into memory, it turns none.
+        with path.open("rb") as file, Image.open(file) as image:
+            image.load()
+            with contextlib.suppress(Exception):  # Detectron2 takes broken EXIF data for none
+                image = ImageOps.exif_transpose(image)
+            return np.asarray(to_8_bits(image).convert("RGB"))
+    except Exception as error:  # Pillow's plugins raise anything on broken files
+        raise UnreadableImageError(str(error).strip() or type(error).__name__) from error

@@ -107,7 +107,7 @@ class OnnxDetector:
                 try:
                     size = read_image_size(image.path)
                     pixels = read_pixels(image.path)
-                except (UnreadableImageError, OSError) as error:
+                except (UnreadableImageError, FileNotFoundError) as error:
                     yield Predictions(image, (0, 0), (), str(error))
                 else:
                     found = self.detect(pixels)

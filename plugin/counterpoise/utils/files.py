@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,8 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Processes of two machines that share a folder may have one number.
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def unfinished_files(folder: Path, suffix: str = "") -> Iterator[Path]:

@@ -137,14 +137,17 @@ def read_image_header(path: str | os.PathLike) -> ImageHeader:
 
 def _header_by_pillow(file: BinaryIO, tail: bytes) -> ImageHeader:
     with Image.open(file) as image:
-        width, height = image.size
-        check_shape(width, height)
+        check_shape(*image.size)
         orientation = _orientation(image, tail)
+        turned = orientation in _TURNED
         marker = _END_MARKERS.get(image.format or "")
         if marker is None or marker not in tail:
             image.load()
+        if image.format == "TIFF":  # which newer versions of Pillow turn themselves
+            orientation = _orientation(image, tail)
+        width, height = image.size
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return ImageHeader(size, image.mode, orientation in _TURNED)
+    return ImageHeader(size, image.mode, turned)
 
 
 def _orientation(image: Image.Image, tail: bytes) -> int | None:
