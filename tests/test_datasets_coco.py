@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -80,6 +81,15 @@ def test_a_file_is_the_image_of_the_entry_that_names_it_and_of_no_other(root: Pa
     assert [d["image_id"] for d in part.dicts] == [1]
     (left,) = part.report.invalid_annotations
     assert left.kind == Kind.NO_IMAGE and "gone/b.png" in left.reason
+
+
+@pytest.mark.parametrize("form, other", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_may_be_composed_in_the_file_and_decomposed_on_the_disk(
+    root: Path, form: str, other: str
+):
+    (root / "img" / "a.jpg").rename(root / "img" / normalize(form, "caf\u00e9.jpg"))
+    part = load(root, [box()], [image(file_name=normalize(other, "caf\u00e9.jpg"))])
+    assert len(part.dicts) == 1 and not part.report.invalid_annotations
 
 
 def test_two_entries_of_one_file_are_refused(root: Path):

@@ -154,7 +154,9 @@ def _train(
         for event in events:
             if isinstance(event, Ended):
                 result = result_of(event.trial, event)
-                append_result(file, result)
+                own = event.trial.config, event.trial.seed
+                if event.seconds is not None or own not in _kept(plan, file):
+                    append_result(file, result)  # else the process that trained it has done so
                 if result.outcome == "failed" and not _was_stopped(event.code):
                     # It would fail there again, so it starts anew.
                     (event.trial.folder / "last_checkpoint").unlink(missing_ok=True)

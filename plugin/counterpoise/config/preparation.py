@@ -207,19 +207,18 @@ def _check_annotations(cfg: CfgNode) -> None:
         if not cfg.MODEL[key]:
             continue
         for name in cfg.DATASETS.TRAIN:
-            annotations = [
-                annotation
-                for record in load_dataset(name)[0]
-                for annotation in record.get("annotations", ())
-                if not annotation.get("iscrowd", 0)
-            ]
-            bare = sum(not annotation.get(needed) for annotation in annotations)
+            boxes = bare = encoded = 0
+            for record in load_dataset(name)[0]:
+                for annotation in record.get("annotations", ()):
+                    if not annotation.get("iscrowd", 0):
+                        boxes += 1
+                        bare += not annotation.get(needed)
+                        encoded += isinstance(annotation.get(needed), dict)
             if bare:
                 raise UserError(
-                    f"MODEL.{key} is True, but {bare} of {len(annotations)} boxes of {name} have "
+                    f"MODEL.{key} is True, but {bare} of {boxes} boxes of {name} have "
                     f"no {what}: set it to False to train on the boxes"
                 )
-            encoded = any(isinstance(annotation[needed], dict) for annotation in annotations)
             if encoded and cfg.INPUT.MASK_FORMAT == "polygon":
                 raise UserError(
                     f"INPUT.MASK_FORMAT is 'polygon', but {name} has run-length encoded masks: "

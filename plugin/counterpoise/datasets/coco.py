@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -237,12 +238,15 @@ def _parse_image(
 
 
 def _image_path(root: str, file_name: str) -> str:
-    """Return the file as named, else with Windows separators, else without its sub folders."""
+    """Return the file as named, else with Windows separators, else with its letters composed or
+    decomposed (archives from macOS differ in that), else without its sub folders."""
     named = os.path.join(root, file_name)
     if os.path.isfile(named):
         return named
     posix = file_name.replace("\\", "/")
-    tried = [os.path.join(root, name) for name in (posix, posix.rsplit("/", 1)[-1])]
+    forms = (unicodedata.normalize(form, posix) for form in ("NFC", "NFD"))
+    names = (posix, *forms, posix.rsplit("/", 1)[-1])
+    tried = [os.path.join(root, name) for name in names]
     return next(filter(os.path.isfile, tried), tried[0])
 
 
