@@ -176,15 +176,14 @@ def _trials(
     seeds: Iterable[int],
     settings: dict[str, str],
 ) -> list[Trial]:
-    prepared = cfg.clone()
     if cfg.SOLVER.EPOCHS:  # the number of images makes the iterations
-        prepare(prepared)
-    iterations = prepared.SOLVER.MAX_ITER
+        cfg = cfg.clone()
+        prepare(cfg)
     return [
         Trial(
             folder.name, dataset, variant, seed, settings, folder / CONFIG_FILE,
             folder / f"seed{seed}",
-            cfg.DATASETS.TEST[0], iterations,
+            cfg.DATASETS.TEST[0], cfg.SOLVER.MAX_ITER,
         )
         for seed in seeds
     ]  # fmt: skip

@@ -239,7 +239,7 @@ def best_per_class(
     One NMS over boxes shifted by class, as ``torchvision.ops.batched_nms`` does. Boxes that are not
     clipped may be larger than the image; its size keeps the extent defined where there are none.
     """
-    corners = torch.cat([boxes.flatten(), size.to(boxes), torch.zeros_like(boxes.flatten()[:1])])
+    corners = torch.cat([boxes.flatten(), size.to(boxes)])
     apart = classes[:, None] * (corners.max() - corners.min() + 1)
     keep = nms(boxes + apart, scores, iou)
     if limit >= 0:
