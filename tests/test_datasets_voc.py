@@ -171,6 +171,18 @@ def test_the_split_file_tolerates_what_people_write(voc: Path):
     assert not part.report.invalid_annotations
 
 
+def test_images_of_one_name_in_several_folders_are_told_apart(voc: Path):
+    for place in ("north/x", "south/x"):
+        picture(voc, f"img/{place}.jpg")
+        write(voc, f"xml/{place}.xml", xml())
+    assert [d["image_id"] for d in load(voc).dicts] == ["good", "north/x", "south/x"]
+    split = write(voc, "split.txt", "JPEGImages/south/x.jpg\n")
+    (record,) = load(voc, SPLIT_FILE=str(split)).dicts
+    assert record["image_id"] == "south/x" and record["file_name"].endswith("south/x.jpg")
+    write(voc, "split.txt", "x\n")
+    assert len(load(voc, SPLIT_FILE=str(split)).dicts) == 2
+
+
 def test_hidden_copies_are_left_out(voc: Path):
     picture(voc, "img/.ipynb_checkpoints/good.jpg")
     write(voc, "xml/._good.xml", b"\x00\x05\x16\x07")

@@ -53,7 +53,8 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
     boundary = Boundary(() if spec.outside_files else (images.root, root))
     renamed = 0
     for path in _split_xmls(spec, root, images, records):
-        where = path.relative_to(root).as_posix()
+        relative = path.relative_to(root)
+        where = relative.as_posix()
         if outside := boundary.why_outside(str(path)):
             records.reject(InvalidKind.OUTSIDE_FILE, where, outside)
             continue
@@ -64,7 +65,7 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
             records.reject(InvalidKind.UNREADABLE_FILE, where, error)
             continue
         file_name = _file_name(tree)
-        found = _find_image(images, path.stem, file_name, path.relative_to(root).parent)
+        found = _find_image(images, path.stem, file_name, relative.parent)
         if len(found) > 1:
             fitting = ", ".join(p.relative_to(images.root).as_posix() for p in found)
             records.reject(
@@ -80,7 +81,8 @@ def read_voc(spec: DatasetSpec) -> RecordSet:
             records.objects.add(len(records.images), name, box, number)
             records.objects.difficult.append(difficult)
         outside = boundary.why_outside(str(image))
-        records.images.append(ImageRecord(str(image), path.stem, where, size, outside=outside))
+        image_id = relative.with_suffix("").as_posix()
+        records.images.append(ImageRecord(str(image), image_id, where, size, outside=outside))
     if renamed:
         records.notes.append(
             "XML files whose <filename> names another existing image than the one of their own "
@@ -109,14 +111,18 @@ def _split_xmls(
             continue
         # The whole line comes first because a stem may hold spaces; else the rest of the line is
         # a second column.
-        stems = [_stem(name, images) for name in (line.strip(), line.split()[0])]
-        found = by_stem.get(stems[0]) or by_stem.get(stems[1])
-        if not found:
-            where = f"{spec.split_file.name}:{number}"
-            reason = f"{stems[0]!r} is listed, but there is no '{stems[0]}.xml' under {root}"
-            records.reject(InvalidKind.NO_ANNOTATION_FILE, where, reason)
+        for name in (line.strip(), line.split()[0]):
+            listed = _without_suffix(name, images)
+            found = by_stem.get(listed.name)
+            if found:
+                # Of XMLs of one name in several folders, the one that the line names by its folder.
+                yield from [p for p in found if _ends_with(listed, p.relative_to(root))] or found
+                break
         else:
-            yield from found
+            stem = _without_suffix(line.strip(), images).name
+            where = f"{spec.split_file.name}:{number}"
+            reason = f"{stem!r} is listed, but there is no '{stem}.xml' under {root}"
+            records.reject(InvalidKind.NO_ANNOTATION_FILE, where, reason)
 
 
 def _parse_xml(path: Path) -> Element:
@@ -142,9 +148,14 @@ def _has_no_doctype(data: bytes) -> bool:
     return b"\0" not in data and b"<!DOCTYPE" not in data
 
 
-def _stem(listed: str, images: ImageIndex) -> str:
-    name = PurePosixPath(listed.replace("\\", "/")).name
-    return name[:-4] if name.lower().endswith(".xml") else images.stem_of(name)
+def _without_suffix(listed: str, images: ImageIndex) -> PurePosixPath:
+    path = PurePosixPath(listed.replace("\\", "/"))
+    is_xml = path.name.lower().endswith(".xml")
+    return path.parent / (path.name[:-4] if is_xml else images.stem_of(path.name))
+
+
+def _ends_with(listed: PurePosixPath, xml: Path) -> bool:
+    return listed.parts[-len(xml.parts) :] == xml.with_suffix("").parts
 
 
 def _content(
