@@ -237,7 +237,7 @@ def test_boxes_of_a_class_that_the_run_lacks_are_reported_from_the_cache_too(rea
     before = readings.count
     assert content(readings.parts(("a",))) == fresh and readings.count == before
     reasons = [str(found) for found in fresh["set"][1].invalid_annotations]
-    assert "labels.json, annotation id 1: unknown class 'b'" in reasons
+    assert "labels.json, annotation id 1: unknown class 'b', but the class list is [a]" in reasons
 
 
 @pytest.mark.parametrize("readings", ["coco", "voc"], indirect=True)

@@ -115,7 +115,7 @@ def test_classes_reorder_by_name_and_what_they_lack_is_an_unknown_class(root: Pa
     part = load(root, [box(), box(id=1, category_id=0)], CLASSES=["bird", "cat"])
     assert [a["category_id"] for a in part.dicts[0]["annotations"]] == [1]
     assert [str(f) for f in part.report.invalid_annotations] == [
-        "ann.json, annotation id 1: unknown class 'dog'"
+        "ann.json, annotation id 1: unknown class 'dog', but the class list is [bird, cat]"
     ]
 
 

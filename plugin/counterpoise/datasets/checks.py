@@ -25,7 +25,7 @@ from counterpoise.utils.images import (
     read_image_header,
     remarks_on_pixels,
 )
-from counterpoise.utils.text import counted
+from counterpoise.utils.text import counted, listed
 
 #: Boxes of an image, whose IoU with all proposals is a matrix in memory.
 MAX_BOXES = 10_000
@@ -187,10 +187,11 @@ def _header(record: ImageRecord) -> ImageHeader:
 def _category_ids(names: Iterable[str], classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Return int32, the category id of each name or -1, and what to say of a name without one."""
     known = {name: i for i, name in enumerate(classes)}
+    among = f", but the class list is [{listed(classes, 10)}]"
     reasons = []
     for name in names:
         near = [other for other in known if other.lower() == name.lower()]
-        hint = f"; the class list has '{near[0]}', and upper and lower case differ" if near else ""
+        hint = f"; the class list has '{near[0]}', and upper and lower case differ" if near else among
         reasons.append(f"unknown class {name!r}{hint}")
     return np.array([known.get(name, -1) for name in names], np.int32), reasons
 
