@@ -147,31 +147,38 @@ def _train(
         return _command(trial, args.imports)
 
     state = Progress(len(kept), len(plan.trials))
-    told = False
+    waiting_said = False
     bar = progress(None, "ablation", "run", total=len(plan.trials))
     bar.initial = bar.n = len(kept)
     with bar, contextlib.closing(run_trials(trials, command, jobs, gpus, is_finished)) as events:
         for event in events:
             if isinstance(event, Ended):
-                result = result_of(event.trial, event)
-                own = event.trial.config, event.trial.seed
-                if event.seconds is not None or own not in _kept(plan, file):
-                    append_result(file, result)  # else the process that trained it has done so
-                if result.outcome == "failed" and not _was_stopped(event.code):
-                    # It would fail there again, so it starts anew.
-                    (event.trial.folder / "last_checkpoint").unlink(missing_ok=True)
+                result = _record(event, plan, file, args.discard_models)
                 state.end(event.trial, event.seconds is not None)
                 bar.write(_line(result, event.trial, state), file=sys.stderr)
-                if args.discard_models and result.outcome == "finished":
-                    _discard_models(event.trial.folder)
                 continue
-            if not event and not told:
-                told = True
+            if not event and not waiting_said:
+                waiting_said = True
                 bar.write("Waiting for runs that another process trains", file=sys.stderr)
             state.look(event)
             bar.n = round(state.finished, 2)
             bar.set_postfix_str("; ".join(trial.name for trial in event), refresh=False)
             bar.refresh()
+
+
+def _record(ended: Ended, plan: Plan, file: Path, discard_models: bool) -> RunResult:
+    """Append the result of a run to the file, and remove the checkpoints that nothing needs."""
+    trial, result = ended.trial, result_of(ended.trial, ended)
+    trained_here = ended.seconds is not None
+    if trained_here or (trial.config, trial.seed) not in _kept(plan, file):
+        append_result(file, result)  # else the process that trained it has done so
+    if result.outcome == "failed" and not _was_stopped(ended.code):
+        # It would fail there again, so it starts anew.
+        (trial.folder / "last_checkpoint").unlink(missing_ok=True)
+    if discard_models and result.outcome == "finished":
+        for path in [*trial.folder.glob("model_*.pth"), *trial.folder.glob("last_checkpoint")]:
+            path.unlink()
+    return result
 
 
 def _was_stopped(code: int) -> bool:
@@ -188,12 +195,6 @@ def _command(trial: Trial, imports: Sequence[str]) -> list[str]:
         *files, "--config-file", str(trial.config_file),
         "OUTPUT_DIR", str(trial.folder), "SEED", str(trial.seed),
     ]  # fmt: skip
-
-
-def _discard_models(folder: Path) -> None:
-    """Remove the checkpoints of a finished run; everything else about it stays."""
-    for path in [*folder.glob("model_*.pth"), *folder.glob("last_checkpoint")]:
-        path.unlink()
 
 
 def _gpus() -> list[str]:

@@ -191,8 +191,8 @@ def _category_ids(names: Iterable[str], classes: Sequence[str]) -> tuple[np.ndar
     reasons = []
     for name in names:
         near = [other for other in known if other.lower() == name.lower()]
-        hint = f"; the class list has '{near[0]}', and upper and lower case differ" if near else among
-        reasons.append(f"unknown class {name!r}{hint}")
+        case = f"; the class list has '{near[0]}', and upper and lower case differ" if near else ""
+        reasons.append(f"unknown class {name!r}{case or among}")
     return np.array([known.get(name, -1) for name in names], np.int32), reasons
 
 
