@@ -213,7 +213,7 @@ BAD = {
     "no number": (box_xml(box=("a", 1, 6, 9)), Kind.UNREADABLE_OBJECT, "object 2", "xmin", 2, 2),
     "no box": ("<object><name>rbc</name></object>", Kind.UNREADABLE_OBJECT, "2", "xmin", 2, 2),
     "no name": (box_xml(" "), Kind.UNREADABLE_OBJECT, "object 2", "no <name>", 2, 2),
-    "class": (box_xml("cat"), Kind.UNKNOWN_CLASS, "object 2", "'cat', but the class list is [rbc", 2, 2),
+    "class": (box_xml("cat"), Kind.UNKNOWN_CLASS, "object 2", "but the class list is [rbc", 2, 2),
     "case": (box_xml("RBC"), Kind.UNKNOWN_CLASS, "object 2", "the class list has 'rbc'", 2, 2),
     "malformed": ("<object>", Kind.UNREADABLE_FILE, "bad.xml", "mismatched tag", 1, 1),
 }

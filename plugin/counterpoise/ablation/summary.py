@@ -1,6 +1,6 @@
 """What the results of an ablation say: means over seeds, and differences from the baseline."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -149,18 +149,7 @@ def summarize(
 def _dataset(
     name: str, results: Sequence[RunResult], resampling: Resampling, baseline: str | None
 ) -> DatasetSummary:
-    variants: dict[str, list[RunResult]] = {}
-    for result in results:
-        variants.setdefault(result.variant, []).append(result)
-    if baseline is None:
-        baseline = next((result.variant for result in results if not result.settings), None)
-    if baseline in variants:
-        variants = {baseline: variants[baseline], **variants}
-    older = 0
-    for variant, runs in variants.items():
-        newest = [run for run in runs if run.config == runs[-1].config]
-        older += len(runs) - len(newest)
-        variants[variant] = sorted(newest, key=lambda run: run.seed)
+    variants, left_out = _by_variant(results, baseline)
     finished = [run for runs in variants.values() for run in runs if run.scores]
     first = finished[0].scores
     _check_alike(name, finished)
@@ -170,34 +159,8 @@ def _dataset(
     known = all(count is not None for count in boxes.values())
     order = sorted(first.per_class, key=lambda c: c.train_boxes if known else c.test_boxes)
     groups = {group.name: group.classes for group in first.groups}
-    notes = []
-    if not measure.baseline:
-        notes.append("The baseline has no finished run, so there are no differences.")
-    if older:
-        notes.append(
-            f"{older} lines are left out: their variants were trained again with another config."
-        )
-    numbers = [sum(run.scores is not None for run in runs) for runs in variants.values()]
-    covers = "seeds and test images" if max(numbers) > 1 else "test images alone"
-    fewest = min(numbers)
-    if max(numbers) == 1:
-        notes.append("No variant has two seeds that finished, so no interval covers the seeds.")
-    elif fewest < 2:
-        notes.append(
-            "Not every variant has two seeds that finished; one without is taken to vary with the "
-            "seed as the baseline does."
-        )
-    elif fewest == 2:
-        notes.append(
-            "Two seeds tell little of how much seeds differ, so their intervals are wide; three or "
-            "five narrow them."
-        )
-    if len({_classes_of_groups(run.scores) for run in finished}) > 1:
-        notes.append(
-            "The trainings differ in which classes are frequent; the groups are those of the first."
-        )
-    if len(versions := {tuple(sorted(run.versions.items())) for run in finished}) > 1:
-        notes.append(f"The runs come from {len(versions)} combinations of package versions.")
+    seeds = [sum(run.scores is not None for run in runs) for runs in variants.values()]
+    covers = "seeds and test images" if max(seeds) > 1 else "test images alone"
     return DatasetSummary(
         name=name,
         test_set=first.test_set,
@@ -211,8 +174,62 @@ def _dataset(
         groups=groups,
         covers=covers if resamples else "seeds alone",
         machines=tuple(dict.fromkeys(run.machine for run in finished if run.machine)),
-        notes=tuple(notes),
+        notes=tuple(_notes(measure, finished, seeds, left_out)),
     )
+
+
+def _by_variant(
+    results: Sequence[RunResult], baseline: str | None
+) -> tuple[dict[str, list[RunResult]], int]:
+    """Runs of the newest config of each variant by seed, the baseline first; and how many others.
+
+    Args:
+        results: on one dataset.
+        baseline: its name; None for the variant without settings.
+    """
+    variants: dict[str, list[RunResult]] = {}
+    for result in results:
+        variants.setdefault(result.variant, []).append(result)
+    if baseline is None:
+        baseline = next((result.variant for result in results if not result.settings), None)
+    if baseline in variants:
+        variants = {baseline: variants[baseline], **variants}
+    left_out = 0
+    for variant, runs in variants.items():
+        newest = [run for run in runs if run.config == runs[-1].config]
+        left_out += len(runs) - len(newest)
+        variants[variant] = sorted(newest, key=lambda run: run.seed)
+    return variants, left_out
+
+
+def _notes(
+    measure: "_Measure", finished: Sequence[RunResult], seeds: Sequence[int], left_out: int
+) -> Iterator[str]:
+    """What a reader must know, with the number of finished seeds of each variant."""
+    if not measure.baseline:
+        yield "The baseline has no finished run, so there are no differences."
+    if left_out:
+        yield (
+            f"{left_out} lines are left out: their variants were trained again with another config."
+        )
+    if max(seeds) == 1:
+        yield "No variant has two seeds that finished, so no interval covers the seeds."
+    elif min(seeds) < 2:
+        yield (
+            "Not every variant has two seeds that finished; one without is taken to vary with the "
+            "seed as the baseline does."
+        )
+    elif min(seeds) == 2:
+        yield (
+            "Two seeds tell little of how much seeds differ, so their intervals are wide; three or "
+            "five narrow them."
+        )
+    if len({_classes_of_groups(run.scores) for run in finished}) > 1:
+        yield (
+            "The trainings differ in which classes are frequent; the groups are those of the first."
+        )
+    if len(versions := {tuple(sorted(run.versions.items())) for run in finished}) > 1:
+        yield f"The runs come from {len(versions)} combinations of package versions."
 
 
 def _variant(
