@@ -76,21 +76,21 @@ def step(rpn: RPN, anchors: list[Boxes], image: Instances, logits: torch.Tensor)
 def seconds(run: Callable, device: str) -> float:
     """Time of a call, all work of the device included."""
     if device != "cpu":
-        torch.accelerator.synchronize()
+        torch.cuda.synchronize()
     started = time.perf_counter()
     run()
     if device != "cpu":
-        torch.accelerator.synchronize()
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def peak_megabytes(run: Callable, device: str) -> float:
     """The most memory in MB that a call holds at once, its results included."""
     if device != "cpu":
-        torch.accelerator.reset_peak_memory_stats()
-        before = torch.accelerator.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         run()
-        return (torch.accelerator.max_memory_allocated() - before) / 1e6
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         run()
     events = profiled.profiler.kineto_results.events()

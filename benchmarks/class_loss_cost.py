@@ -42,7 +42,7 @@ class Clock:
     def read(self) -> float:
         """Seconds, after all work of the device is done."""
         if self.device.type != "cpu":
-            torch.accelerator.synchronize()
+            torch.cuda.synchronize()
         return time.perf_counter()
 
     def wrap(self, function: Callable) -> Callable:

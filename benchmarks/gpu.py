@@ -133,6 +133,7 @@ def common_overrides(device: str) -> list[str]:
     return [
         "MODEL.WEIGHTS", "", "MODEL.DEVICE", device,
         "MODEL.ROI_HEADS.NUM_CLASSES", str(CLASSES),
+        "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "1e-9",  # random weights must not diverge
     ]  # fmt: skip
 
 

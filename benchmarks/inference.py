@@ -246,7 +246,7 @@ def torchvision_retinanet(cfg: CfgNode, model: nn.Module, common: dict) -> nn.Mo
 def synchronize(device: torch.device) -> None:
     """Wait for a GPU."""
     if device.type != "cpu":
-        torch.accelerator.synchronize()
+        torch.cuda.synchronize()
 
 
 def agreement(found: Sequence[Detections], stock: Sequence[Detections]) -> tuple[str, str, str]:

@@ -87,7 +87,7 @@ def training_step(cfg: CfgNode, images: list[dict]) -> Callable[[], float]:
 
     def synchronize() -> float:
         if device.type != "cpu":
-            torch.accelerator.synchronize()
+            torch.cuda.synchronize()
         return time.perf_counter()
 
     def step() -> float:

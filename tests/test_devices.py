@@ -10,7 +10,8 @@ import torch
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from counterpoise import ANCHOR_SAMPLER_REGISTRY, ROI_SAMPLER_REGISTRY
@@ -29,6 +30,7 @@ from counterpoise.modeling.acceleration import use_numbered_gpu
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.training.hooks import ClassLossWriter
 from models import CONFIGS, batch, build, quick_config
 from runs import NO_TEST, SMALL, train_net, write_dataset
 from test_retinanet import retinanet_config
@@ -290,3 +292,22 @@ def test_the_gpu_that_a_device_numbers_becomes_the_current_one(monkeypatch, devi
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
     use_numbered_gpu(torch.device(device))
     assert chosen == current
+
+
+def test_class_losses_of_a_resumed_run_are_written_before_its_first_step(monkeypatch, tmp_path):
+    written = []
+    monkeypatch.setattr(
+        "counterpoise.training.hooks.sum_over_processes",
+        lambda sums: written.append(sums.device.type) or SimpleNamespace(tolist=lambda: [0.0]),
+    )
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        recorder = PerClassLoss()
+        recorder.add(torch.zeros(5, dtype=torch.long, device="cuda"), torch.ones(5).cuda(), 3)
+        recorder.load_training_state(recorder.training_state())  # as a checkpoint keeps them
+        assert recorder.sums.device.type == "cpu"
+        writer = ClassLossWriter(tmp_path / "losses.jsonl", ["a", "b", "c"])
+        model = nn.Sequential(nn.Linear(2, 2, device="cuda"), recorder)
+        writer.trainer = SimpleNamespace(model=model, iter=99, max_iter=100)
+        writer.before_train()
+        writer.after_step()
+    assert written == ["cuda"]

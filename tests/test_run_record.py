@@ -101,6 +101,7 @@ def test_overwrite_removes_all_that_a_run_leaves_and_nothing_of_the_user(tmp_pat
     choice = ["thresholds", "--run", str(out), "DATASETS.VAL", "shapes_val"]
     assert console.main(choice) == 0
     (out / "log.txt.rank3").touch()  # of a run in more processes
+    (out / "model.onnx").touch()  # of an export
     mark = b"of the earlier run"
     earlier = [path for path in out.rglob("*") if path.is_file()]
     assert {"thresholds.json", "report.html", "model_best.pth"} <= {p.name for p in earlier}

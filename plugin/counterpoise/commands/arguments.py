@@ -12,7 +12,7 @@ from typing import Any
 from counterpoise.config.packaged import config_folder, packaged_configs
 
 EPILOG = """\
-exit codes: 0 done, 2 bad input, 1 anything else
+exit codes: 0 done, 2 bad input, 130 and 143 stopped by a signal, 1 anything else
 `counterpoise COMMAND --help` shows an example of each command
 """
 

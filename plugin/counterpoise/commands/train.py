@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 RUN_FILES = (
     "model_*.pth", "stopped_at_*.pth", "last_checkpoint", "events.out.tfevents.*",
     metrics_file.FILE_NAME, evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME,
-    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME,
+    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME, "model.onnx", "model.ts",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.evaluation import inference_on_dataset
@@ -23,7 +24,7 @@ from counterpoise.inference.augmentation import with_augmentation
 from counterpoise.inference.batches import batched_loader
 from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
-from counterpoise.modeling.acceleration import accelerate
+from counterpoise.modeling.acceleration import accelerate, use_numbered_gpu
 from counterpoise.modeling.checkpoint import (
     RECORD_KEY,
     BalancedCheckpointer,
@@ -173,6 +174,7 @@ def load_for_evaluation(
         UserError: the checkpoint is missing, lacks a parameter of the model or holds numbers that
             are not finite.
     """
+    use_numbered_gpu(torch.device(cfg.MODEL.DEVICE))
     model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
     accelerate(model, cfg)
     checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)

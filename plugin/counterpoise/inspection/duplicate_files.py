@@ -1,6 +1,5 @@
 """Files that hold the same bytes, in two splits or twice in one."""
 
-import hashlib
 import logging
 import os
 from collections import defaultdict
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
 from counterpoise.inspection.results import DuplicateFiles, SharedFiles
+from counterpoise.utils.files import sha256_of
 from counterpoise.utils.text import printable
 
 _HEAD = 4096  # bytes that tell most files of one size apart
@@ -57,8 +57,7 @@ def _head(path: str) -> bytes | None:
 
 def _whole(path: str) -> str | None:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return None
 
@@ -86,8 +85,7 @@ def find_duplicate_files(
     content = {}
     for path in track(suspects):
         try:
-            with open(path, "rb") as file:
-                content[path] = hashlib.sha256(file.read()).hexdigest()
+            content[path] = sha256_of(path)
         except OSError:
             unreadable.append(path)
     # A file that shares its size with none is like itself alone, in whatever splits it is listed.

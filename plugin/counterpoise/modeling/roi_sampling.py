@@ -240,3 +240,5 @@ def read_only(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+        # Older PyTorch keeps the cast weights, which have no graph, for the pass that trains.
+        torch.clear_autocast_cache()

@@ -1,6 +1,5 @@
 """One score threshold per class: the file that keeps them, and their way into a model."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor
 from counterpoise.datasets.json_fields import is_number
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling.checkpoint import local_checkpoint
-from counterpoise.utils.files import read_json, write_json
+from counterpoise.utils.files import read_json, sha256_of, write_json
 
 #: Name of the file in a run's OUTPUT_DIR.
 FILE_NAME = "thresholds.json"
@@ -228,11 +227,7 @@ def _sha256(path: Path, modified_ns: int, size: int) -> str:
 
     It takes a second for 300 MB, and a model with three heads asks three times.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path)
 
 
 def _checkpoint(content: Any, path: Path) -> Checkpoint | None:

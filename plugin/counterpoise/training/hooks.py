@@ -143,7 +143,7 @@ class ClassLossWriter(HookBase):
         for recorder in self._recorders:
             taken = recorder.take()
             if taken is not None:
-                sums += taken
+                sums += taken.to(device)  # sums that were loaded lie on the CPU
         sums = sum_over_processes(sums).tolist()
         # A registered loss that says nothing of single samples leaves the sums at 0.
         if comm.is_main_process() and sum(sums) > 0:

@@ -11,7 +11,12 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from counterpoise.errors import UserError
-from counterpoise.modeling.acceleration import accelerate, train_in_bfloat16, trains_in_bfloat16
+from counterpoise.modeling.acceleration import (
+    accelerate,
+    train_in_bfloat16,
+    trains_in_bfloat16,
+    use_numbered_gpu,
+)
 from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
@@ -52,6 +57,7 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         UserError: the file holds no step, or one of another model.
     """
     step = read_step(path)
+    use_numbered_gpu(torch.device(cfg.MODEL.DEVICE))
     model = build_model(cfg)
     try:
         model.load_state_dict(step["model"])

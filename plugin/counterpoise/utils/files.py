@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -88,6 +89,19 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
 def _temporary(path: Path) -> Path:
     # Processes of two machines that share a folder may have one number.
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Hash of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def unfinished_files(folder: Path, suffix: str = "") -> Iterator[Path]:
