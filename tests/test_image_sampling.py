@@ -95,6 +95,12 @@ def test_no_rule_tells_equal_classes_apart(rule):
     assert factors.tolist() == pytest.approx([1] * 5)
 
 
+def test_expected_boxes_are_those_of_as_many_draws_as_there_are_images():
+    # 6 draws, of which 3 in 8 are of the image with 1, 4 and 1 boxes, and 1 in 8 of each other
+    factors = torch.tensor([1.0, 1, 1, 1, 3, 1])
+    assert expected_boxes(COUNTS, factors).tolist() == pytest.approx([7.5, 9.75, 2.25, 0])
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_shows_the_rarest_class_more_often(rule):
     before, after = COUNTS.sum(dim=0), expected_boxes(COUNTS, image_factors(COUNTS, rule))

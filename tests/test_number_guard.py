@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 
 from counterpoise.commands import console
 from counterpoise.commands.replay import as_text
@@ -13,7 +14,7 @@ from counterpoise.errors import RunStopped
 from counterpoise.training.number_guard import NumberGuard
 from counterpoise.training.random_state import set_random_state
 from counterpoise.training.replay import Replay
-from counterpoise.training.step_bundle import read_step
+from counterpoise.training.step_bundle import read_step, write_step
 from models import quick_config
 from runs import NO_TEST, train_net, write_dataset
 
@@ -181,6 +182,24 @@ def test_replay_names_the_images_and_the_parameters(tmp_path, capsys):
     assert len(re.findall(r"\d\.png", shown)) == 2
     assert "All numbers of this step are finite" not in shown
     assert re.search(r"Layers that make .*: \S+", shown) or "gives up" in shown
+
+
+def test_a_step_with_masks_is_refused_since_they_are_not_kept(run, tmp_path, capsys):
+    image = {
+        "image": torch.zeros(3, 8, 8),
+        "height": 8,
+        "width": 8,
+        "instances": Instances(
+            (8, 8),
+            gt_boxes=Boxes(torch.tensor([[0.0, 0, 4, 4]])),
+            gt_classes=torch.tensor([0]),
+            gt_masks=torch.zeros(1, 8, 8),
+        ),
+    }
+    path = write_step(tmp_path / "stopped_at_1.pth", {}, [image, image], {}, {})
+    config = ["--config-file", str(run[1] / "config.yaml")]
+    assert console.main(["replay", str(path), *config]) == 2
+    assert f"{path} is a step with gt_masks, of which" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no step"])

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
 
 def as_text(result: Replay) -> str:
     """What was found, for the terminal."""
-    parts = [Table(("image", "boxes"), list(result.images.items())).as_text()]
+    parts = [Table(("image", "boxes"), result.images).as_text()]
     if result.losses:
         rows = [(name, f"{value:.6g}") for name, value in result.losses.items()]
         parts.append(Table(("loss", "value"), rows).as_text())

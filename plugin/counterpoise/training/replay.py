@@ -38,7 +38,7 @@ class Replay:
         gradients: names of the parameters whose gradient is not finite.
     """
 
-    images: dict[str, int] = field(default_factory=dict)
+    images: list[tuple[str, int]] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
     error: str = ""
     layers: list[str] = field(default_factory=list)
@@ -57,7 +57,14 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         UserError: the file holds no step, or one of another model.
     """
     step = read_step(path)
-    use_numbered_gpu(torch.device(cfg.MODEL.DEVICE))
+    left_out = {name for image in step["images"] for name in image.get("left_out", ())}
+    if left_out:
+        raise UserError(
+            f"{path} is a step with {', '.join(sorted(left_out))}, of which a file of a step keeps "
+            "nothing: only a step of boxes and classes can be repeated"
+        )
+    device = torch.device(cfg.MODEL.DEVICE)
+    use_numbered_gpu(device)
     model = build_model(cfg)
     try:
         model.load_state_dict(step["model"])
@@ -69,10 +76,10 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
     _use_record(model, step[RECORD_KEY])
     accelerate(model, cfg)
     if trains_in_bfloat16(cfg):
-        train_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
+        train_in_bfloat16(model, device)
     batch = step["batch"]
     result = Replay(
-        images={image["file_name"]: len(image["instances"]) for image in batch},
+        images=[(image["file_name"], len(image["instances"])) for image in batch],
         parameters=[n for n, p in model.named_parameters() if not p.isfinite().all()],
     )
     for name, module in model.named_modules():
@@ -80,7 +87,9 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
             module.register_forward_hook(_recorder(name, result.layers))
     model.train()
     set_random_state(step["random_state"])
-    with EventStorage():
+    # What is left of mixed precision is Detectron2's own, float16 on a GPU.
+    in_float16 = cfg.SOLVER.AMP.ENABLED and not trains_in_bfloat16(cfg)
+    with EventStorage(), torch.autocast(device.type, torch.float16, enabled=in_float16):
         try:
             losses = model(batch)
         except FloatingPointError as error:

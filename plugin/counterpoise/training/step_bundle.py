@@ -33,6 +33,7 @@ def write_step(
             "file_name": str(image.get("file_name", "")),
             "boxes": image["instances"].gt_boxes.tensor,
             "classes": image["instances"].gt_classes,
+            "left_out": _left_out(image),
             "height": image["height"],
             "width": image["width"],
         }
@@ -60,6 +61,12 @@ def read_step(path: Path) -> dict[str, Any]:
             "stopped_at_*.pth that a stopped training left in its OUTPUT_DIR"
         ) from error
     return content
+
+
+def _left_out(image: Mapping[str, Any]) -> list[str]:
+    """What a model may have read beside boxes and classes, such as masks."""
+    fields = set(image["instances"].get_fields()) - {"gt_boxes", "gt_classes"}
+    return sorted(fields | ({"proposals"} & image.keys()))
 
 
 def _as_input(image: Mapping[str, Any]) -> dict[str, Any]:
