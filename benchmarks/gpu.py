@@ -36,11 +36,11 @@ from loss_speed import sides as loss_sides
 from training_step import (
     BFLOAT16,
     CHANNELS_LAST,
-    CLASSES,
     FULL,
     FUSED,
     ROOT,
     STOCK,
+    common_overrides,
     synthetic_images,
     training_step,
 )
@@ -126,15 +126,6 @@ def compare(
             part, case, side, middle, min(times), max(times), ratio,
             peak_megabytes(runs[side], device), images and 1000 * images / middle,
         )  # fmt: skip
-
-
-def common_overrides(device: str) -> list[str]:
-    """Config overrides of every side with a model."""
-    return [
-        "MODEL.WEIGHTS", "", "MODEL.DEVICE", device,
-        "MODEL.ROI_HEADS.NUM_CLASSES", str(CLASSES),
-        "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "1e-9",  # random weights must not diverge
-    ]  # fmt: skip
 
 
 def training_steps(sizes: Sizes, device: str, turns: int) -> Iterator[Measurement]:

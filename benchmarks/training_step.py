@@ -24,7 +24,12 @@ from tabulate import tabulate
 
 from counterpoise.commands.console import silence_known_noise
 from counterpoise.config.loading import load_config
-from counterpoise.modeling.acceleration import accelerate, train_in_bfloat16, trains_in_bfloat16
+from counterpoise.modeling.acceleration import (
+    accelerate,
+    train_in_bfloat16,
+    trains_in_bfloat16,
+    trains_in_float16,
+)
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.run_record import hardware
 
@@ -73,6 +78,16 @@ def synthetic_images(number: int, height: int, width: int, boxes: int = 12) -> l
     return images
 
 
+def common_overrides(device: str) -> list[str]:
+    """Config overrides of every side with a model."""
+    return [
+        "MODEL.WEIGHTS", "", "MODEL.DEVICE", device,
+        "MODEL.ROI_HEADS.NUM_CLASSES", str(CLASSES),
+        "SOLVER.OPTIMIZER", "SGD",
+        "SOLVER.BASE_LR", "1e-9",  # random weights must not diverge
+    ]  # fmt: skip
+
+
 def training_step(cfg: CfgNode, images: list[dict]) -> Callable[[], float]:
     """Build a model and return a function that trains it for one step and returns the seconds."""
     torch.manual_seed(0)
@@ -82,7 +97,7 @@ def training_step(cfg: CfgNode, images: list[dict]) -> Callable[[], float]:
     if trains_in_bfloat16(cfg):
         train_in_bfloat16(model, device)
     optimizer = optimizer_of(cfg, model)
-    float16 = cfg.SOLVER.AMP.ENABLED and not trains_in_bfloat16(cfg)
+    float16 = trains_in_float16(cfg)
     scaler = torch.amp.GradScaler(device.type, enabled=float16)
 
     def synchronize() -> float:
@@ -119,13 +134,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = synthetic_images(2, args.height, args.width)
-    common = [
-        "MODEL.WEIGHTS", "", "MODEL.DEVICE", device,
-        "MODEL.ROI_HEADS.NUM_CLASSES", str(CLASSES),
-        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", "2",
-        "SOLVER.OPTIMIZER", "SGD",
-        "SOLVER.BASE_LR", "1e-9",  # random weights must not diverge
-    ]  # fmt: skip
+    common = [*common_overrides(device), "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", "2"]
     steps = {}
     for name, overrides in SIDES.items():
         cfg = load_config([ROOT / "configs" / args.model / "base.yaml"], [*common, *overrides])

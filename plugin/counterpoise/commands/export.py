@@ -28,8 +28,7 @@ def run(args: argparse.Namespace) -> None:
     model, _ = load_for_evaluation(cfg, all_detections=False)
     graph = detection_graph(model, cfg)
     description = describe(cfg, class_names, graph)
-    suffix = FORMATS[args.format][0]
-    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(f"model{suffix}")
+    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(FORMATS[args.format][0])
     write_model(graph, description, args.format, path)
     scores = (number(score, 3) for score in description.score_thresholds)
     rows = list(zip(class_names, scores, strict=True))

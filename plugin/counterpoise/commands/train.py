@@ -30,6 +30,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.datasets import load_dataset
 from counterpoise.errors import UserError
 from counterpoise.evaluation import stored
+from counterpoise.export.writing import FORMATS
 from counterpoise.inference import evaluator
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
 from counterpoise.inspection.duplicate_files import warn_of_shared_files
@@ -49,7 +50,8 @@ logger = logging.getLogger(__name__)
 RUN_FILES = (
     "model_*.pth", "stopped_at_*.pth", "last_checkpoint", "events.out.tfevents.*",
     metrics_file.FILE_NAME, evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME,
-    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME, "model.onnx", "model.ts",
+    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME,
+    *(name for name, _ in FORMATS.values()),
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from counterpoise.datasets import (
 )
 from counterpoise.datasets.counting import training_records
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.modeling.acceleration import choose_speed
+from counterpoise.modeling.acceleration import choose_speed, trains_in_float16
 from counterpoise.modeling.checkpoint import read_training_record
 from counterpoise.modeling.score_thresholds import ScoreThresholds, known_class_names
 from counterpoise.modeling.weight_sources import head_section
@@ -191,7 +191,7 @@ def _check_proposal_files(
 
 def _check_half_precision(cfg: CfgNode) -> None:
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
-    if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16" and not on_gpu:
+    if trains_in_float16(cfg) and not on_gpu:
         raise UserError(
             f"SOLVER.AMP.PRECISION is 'float16', but the model is on the device "
             f"{cfg.MODEL.DEVICE}, and float16 trains on a GPU only: set it to 'bfloat16'"

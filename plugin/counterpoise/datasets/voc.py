@@ -111,15 +111,14 @@ def _split_xmls(
             continue
         # The whole line comes first because a stem may hold spaces; else the rest of the line is
         # a second column.
-        for name in (line.strip(), line.split()[0]):
-            listed = _without_suffix(name, images)
-            found = by_stem.get(listed.name)
-            if found:
-                # Of XMLs of one name in several folders, the one that the line names by its folder.
-                yield from [p for p in found if _ends_with(listed, p.relative_to(root))] or found
-                break
+        names = [_without_suffix(name, images) for name in (line.strip(), line.split()[0])]
+        listed = next((name for name in names if name.name in by_stem), None)
+        if listed is not None:
+            found = by_stem[listed.name]
+            # Of XMLs of one name in several folders, the one that the line names by its folder.
+            yield from [p for p in found if _ends_with(listed, p.relative_to(root))] or found
         else:
-            stem = _without_suffix(line.strip(), images).name
+            stem = names[0].name
             where = f"{spec.split_file.name}:{number}"
             reason = f"{stem!r} is listed, but there is no '{stem}.xml' under {root}"
             records.reject(InvalidKind.NO_ANNOTATION_FILE, where, reason)

@@ -67,10 +67,10 @@ def torchscript_bytes(graph: DetectionGraph, description: ModelDescription) -> b
     return content.getvalue()
 
 
-#: Format -> ending of its files, and what makes their content.
+#: Format -> name of its file beside the checkpoint, and what makes its content.
 FORMATS: dict[str, tuple[str, Callable[[DetectionGraph, ModelDescription], bytes]]] = {
-    "onnx": (".onnx", onnx_bytes),
-    "torchscript": (".ts", torchscript_bytes),
+    "onnx": ("model.onnx", onnx_bytes),
+    "torchscript": ("model.ts", torchscript_bytes),
 }
 
 

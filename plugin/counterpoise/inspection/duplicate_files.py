@@ -84,10 +84,11 @@ def find_duplicate_files(
     suspects = sorted(path for paths in by_size.values() if len(paths) > 1 for path in paths)
     content = {}
     for path in track(suspects):
-        try:
-            content[path] = sha256_of(path)
-        except OSError:
+        digest = _whole(path)
+        if digest is None:
             unreadable.append(path)
+        else:
+            content[path] = digest
     # A file that shares its size with none is like itself alone, in whatever splits it is listed.
     keys = {name: [content.get(path, path) for path in files] for name, files in splits.items()}
     shared = []

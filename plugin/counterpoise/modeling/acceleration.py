@@ -122,6 +122,11 @@ def trains_in_bfloat16(cfg: CfgNode) -> bool:
     return cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "bfloat16"
 
 
+def trains_in_float16(cfg: CfgNode) -> bool:
+    """Whether training runs under autocast to float16, with a scaler of the loss."""
+    return cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16"
+
+
 def without_amp_trainer(cfg: CfgNode) -> CfgNode:
     """Copy a config so that Detectron2 takes its plain trainer where the model casts itself.
 

@@ -12,6 +12,7 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
+from counterpoise.modeling.acceleration import trains_in_float16
 from counterpoise.modeling.checkpoint import trunk_names
 
 
@@ -28,7 +29,7 @@ def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         model: whose trainable parameters are optimized.
     """
     solver = cfg.SOLVER
-    fused = solver.FUSED and not (solver.AMP.ENABLED and solver.AMP.PRECISION == "float16")
+    fused = solver.FUSED and not trains_in_float16(cfg)
     if solver.OPTIMIZER == "SGD" and solver.BACKBONE_MULTIPLIER == 1 and not fused:
         return build_optimizer(cfg, model)
     trunk = set(trunk_names(name for name, _ in model.named_parameters()))

@@ -15,6 +15,7 @@ from counterpoise.modeling.acceleration import (
     accelerate,
     train_in_bfloat16,
     trains_in_bfloat16,
+    trains_in_float16,
     use_numbered_gpu,
 )
 from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of
@@ -54,7 +55,8 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         path: of the step.
 
     Raises:
-        UserError: the file holds no step, or one of another model.
+        UserError: the file holds no step, one of another model, or one of masks and the like, of
+            which it keeps nothing.
     """
     step = read_step(path)
     left_out = {name for image in step["images"] for name in image.get("left_out", ())}
@@ -87,9 +89,9 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
             module.register_forward_hook(_recorder(name, result.layers))
     model.train()
     set_random_state(step["random_state"])
-    # What is left of mixed precision is Detectron2's own, float16 on a GPU.
-    in_float16 = cfg.SOLVER.AMP.ENABLED and not trains_in_bfloat16(cfg)
-    with EventStorage(), torch.autocast(device.type, torch.float16, enabled=in_float16):
+    # bfloat16 is a part of the model; float16 is around it, as in Detectron2's trainer.
+    float16 = torch.autocast(device.type, torch.float16, enabled=trains_in_float16(cfg))
+    with EventStorage(), float16:
         try:
             losses = model(batch)
         except FloatingPointError as error:

@@ -1,4 +1,4 @@
-"""JSON files, and writing of files: completely, or not at all."""
+"""JSON files, hashes, and writing of files: completely, or not at all."""
 
 import contextlib
 import errno
@@ -32,6 +32,19 @@ def check_is_file(path: str | os.PathLike, most: int = MAX_BYTES) -> None:
         raise OSError(errno.EINVAL, "it is not a regular file")
     if found.st_size > most:
         raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes, more than {most:,}")
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Hash of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:
@@ -89,19 +102,6 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
 def _temporary(path: Path) -> Path:
     # Processes of two machines that share a folder may have one number.
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-
-
-def sha256_of(path: str | os.PathLike) -> str:
-    """Hash of a file's content, in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def unfinished_files(folder: Path, suffix: str = "") -> Iterator[Path]:
