@@ -7,9 +7,14 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from counterpoise import ROI_LOSS_REGISTRY
-from counterpoise.config.validation import ROI_LOSS_READERS, check_config, unread_loss_keys
+from counterpoise.config.declaration import Choices, Interval
+from counterpoise.config.keys import training_config
+from counterpoise.config.loading import load_config
+from counterpoise.config.tree import value_at
+from counterpoise.config.unread_keys import DECLARED, unread_keys
+from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
-from models import quick_config
+from models import CONFIGS, quick_config
 from runs import NO_TEST, train_net, write_dataset
 
 
@@ -26,16 +31,21 @@ from runs import NO_TEST, train_net, write_dataset
         (["BALANCE.IMAGE_SAMPLER.NAME", "irfs", "DATALOADER.REPEAT_THRESHOLD", "0.1",
           "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"],
          "IMAGE_SAMPLER.NAME is 'irfs', but DATALOADER.SAMPLER_TRAIN is 'RepeatFactorTrainingSam"),
-        (["BALANCE.IMAGE_SAMPLER.THRESHOLD", "0.1"], "'none', which does not read it: set NAME to"),
+        (["BALANCE.IMAGE_SAMPLER.THRESHOLD", "0.1"],
+         "is 0.1, but BALANCE.IMAGE_SAMPLER.NAME is 'none', with which nothing reads it: set that "
+         "to 'repeat_factor' or 'irfs' or 'eirfs', or this back to -1.0"),
         (["BALANCE.IMAGE_SAMPLER.NAME", "irfs", "BALANCE.IMAGE_SAMPLER.EXPONENT", "1.0"],
-         "IMAGE_SAMPLER.EXPONENT is 1, but NAME is 'irfs', which does not read it"),
+         "IMAGE_SAMPLER.EXPONENT is 1.0, but BALANCE.IMAGE_SAMPLER.NAME is 'irfs', with which"),
         (["BALANCE.IMAGE_SAMPLER.NAME", "irfs", "BALANCE.IMAGE_SAMPLER.THRESHOLD", "0.0"],
          r"THRESHOLD is 0.0, expected a number in \(0, 1\]; -1 takes the median of f"),
         (["BALANCE.CALIBRATION.EXPONENT", "0.5"],
          "CALIBRATION.EXPONENT is 0.5, but BALANCE.CALIBRATION.NAME is 'none', with which nothing "
-         "reads it: set that to 'norcal', or this back to 0.0"),
-        (["BALANCE.PISA.CARL", "True"], "PISA.CARL is True, but BALANCE.PISA.ENABLED is 'False'"),
+         "reads it: set that to 'norcal' or 'logit_adjustment', or this back to 0.0"),
+        (["BALANCE.PISA.CARL", "True"], "PISA.CARL is True, but BALANCE.PISA.ENABLED is False"),
         (["BALANCE.PISA.POWER", "1.0"], "or this back to 2.0"),
+        (["BALANCE.PISA.CARL_BIAS", "0.1"], "CARL_BIAS is 0.1, but BALANCE.PISA.CARL is False"),
+        (["BALANCE.PISA.CARL_BIAS", "0.1", "BALANCE.PISA.CARL", "True"],
+         "PISA.CARL is True, but BALANCE.PISA.ENABLED is False"),
         (["BALANCE.CLASSIFIER.SCALE", "16.0"], "CLASSIFIER.NAME is 'linear', with which nothing"),
         (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], "which finds boxes without classes"),
         (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "which needs a label for every pixel"),
@@ -61,25 +71,67 @@ def test_what_nothing_would_read_is_refused(overrides, said):
         check_config(quick_config(*overrides))
 
 
-def test_a_key_of_another_loss_is_named_but_not_one_of_the_loss_itself():
-    eqlv2 = ["BALANCE.ROI_LOSS.NAME", "eqlv2", "BALANCE.ROI_LOSS.EQL_MU", "0.5"]
-    (said,) = unread_loss_keys(quick_config(*eqlv2, "BALANCE.ROI_LOSS.GAMMA", "1.0"))
-    assert said == (
-        "BALANCE.ROI_LOSS.GAMMA is 1.0, but the loss 'eqlv2' does not read it: it belongs to "
-        "softmax_focal and sigmoid_focal"
-    )
-    assert list(unread_loss_keys(quick_config(*eqlv2))) == []
-    cfg = quick_config("BALANCE.ROI_LOSS.NAME", "cross_entropy", "BALANCE.ROI_LOSS.TAU", "0.5")
-    assert len(list(unread_loss_keys(cfg))) == 1
-    readers = {name for names in ROI_LOSS_READERS.values() for name in names}
-    assert all(name in ROI_LOSS_REGISTRY for name in readers)
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["BALANCE.ROI_LOSS.NAME", "eqlv2", "BALANCE.ROI_LOSS.GAMMA", "1.0"],
+         "BALANCE.ROI_LOSS.GAMMA is 1.0, but BALANCE.ROI_LOSS.NAME is 'eqlv2', with which nothing "
+         "reads it: set that to 'softmax_focal' or 'sigmoid_focal', or this back to 2.0"),
+        (["BALANCE.ROI_LOSS.NAME", "cross_entropy", "BALANCE.ROI_LOSS.TAU", "0.5"], "'logit_adju"),
+        (["BALANCE.ANCHOR_SAMPLER.RATIO", "1.0"], "ANCHOR_SAMPLER.NAME is 'random', with which"),
+        (["BALANCE.ANCHOR_SAMPLER.NAME", "ohem", "BALANCE.ANCHOR_SAMPLER.NEG_POS_UB", "1.0"],
+         "set that to 'random', or this back to -1.0"),
+        (["BALANCE.ROI_SAMPLER.BUDGET", "128"], "set that to 'ohem', or this back to 64"),
+        (["BALANCE.RPN_LOSS.GAMMA", "1.0"], "RPN_LOSS.NAME is 'cross_entropy', with which nothing"),
+        (["BALANCE.CLASS_WEIGHTS.VALUES", "[1, 2, 3]"], "WEIGHTS.SOURCE is 'dataset', with which"),
+        (["BALANCE.CLASS_WEIGHTS.BETA", "0.9"], "CLASS_WEIGHTS.RULE is 'log', with which nothing"),
+        (["BALANCE.CLASS_WEIGHTS.SOURCE", "none", "BALANCE.CLASS_WEIGHTS.LOG_OFFSET", "1.2"],
+         "LOG_OFFSET is 1.2, but BALANCE.CLASS_WEIGHTS.SOURCE is 'none', with which nothing"),
+        (["MODEL.EMA.DECAY", "0.9"], "MODEL.EMA.ENABLED is False, with which nothing reads it"),
+        (["SOLVER.EARLY_STOPPING.METRIC", "AP50"], "PATIENCE is 0, with which nothing reads it: "
+         "set that to a number >= 1, or this back to "),
+        (["INPUT.COPY_PASTE.MAX_BOXES", "5"], "PROB is 0.0, with which nothing reads it"),
+        (["MODEL.META_ARCHITECTURE", "BalancedRetinaNet", "BALANCE.DENSE_LOSS.NAME", "ohem",
+          "BALANCE.DENSE_LOSS.GAMMA", "1.0"], "DENSE_LOSS.NAME is 'ohem', with which nothing"),
+    ],
+)  # fmt: skip
+def test_a_key_of_another_choice_is_named_and_not_refused(overrides, said):
+    cfg = quick_config(*overrides)
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        check_config(cfg)
+    (sentence,) = unread_keys(cfg)
+    assert said in sentence
+
+
+@pytest.mark.parametrize("path", [path.as_posix() for path in CONFIGS.rglob("*.yaml")])
+def test_the_configs_here_set_nothing_in_vain(path):
+    assert unread_keys(load_config([path])) == []
+
+
+def test_what_a_choice_reads_is_not_named():
+    read = ["BALANCE.ROI_LOSS.NAME", "eqlv2", "BALANCE.ROI_LOSS.EQL_MU", "0.5"]
+    read += ["BALANCE.ANCHOR_SAMPLER.NAME", "ohem", "BALANCE.ANCHOR_SAMPLER.RATIO", "1.0"]
+    read += ["BALANCE.CLASS_WEIGHTS.SOURCE", "batch", "BALANCE.CLASS_WEIGHTS.LOG_OFFSET", "1.2"]
+    read += ["SOLVER.EARLY_STOPPING.PATIENCE", "2", "SOLVER.EARLY_STOPPING.METRIC", "AP50"]
+    assert unread_keys(quick_config(*read)) == []
+
+
+def test_readers_are_keys_beside_and_values_that_these_allow():
+    for name, key in DECLARED.items():
+        if key.read_by is None:
+            continue
+        other = f"{name.rpartition('.')[0]}.{key.read_by.key}"
+        assert value_at(training_config(), other) is not None
+        if other in DECLARED and isinstance(DECLARED[other].allowed, Choices):
+            assert set(key.read_by.values) <= set(DECLARED[other].allowed.known)
+        elif isinstance(key.read_by.values, Interval):
+            assert value_at(training_config(), other) not in key.read_by.values
 
 
 def test_a_loss_of_the_users_own_may_read_every_key():
-    cfg = quick_config("BALANCE.ROI_LOSS.TAU", "0.5")
-    cfg.defrost()
-    cfg.BALANCE.ROI_LOSS.NAME = "mine"
-    assert list(unread_loss_keys(cfg)) == []
+    ROI_LOSS_REGISTRY.register(lambda cfg: None, name="read_all")
+    cfg = quick_config("BALANCE.ROI_LOSS.TAU", "0.5", "BALANCE.ROI_LOSS.NAME", "read_all")
+    assert unread_keys(cfg) == []
 
 
 def test_a_sampler_whose_key_this_detectron2_defines_is_taken():

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from counterpoise.commands import train
 from counterpoise.commands.configs import config_of
 from counterpoise.config.keys import training_config
-from counterpoise.config.validation import unread_sections
+from counterpoise.config.unread_keys import unread_sections
 from counterpoise.errors import UserError
 
 #: Part of the run's iterations that the classifier is trained for (arXiv:1910.09217 takes 10 to 30

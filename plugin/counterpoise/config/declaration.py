@@ -117,6 +117,32 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class ReadBy:
+    """What another key has to be for a key to be read.
+
+    >>> str(ReadBy("NAME", ("norcal", "logit_adjustment")))
+    "'norcal' or 'logit_adjustment'"
+    >>> str(ReadBy("ENABLED", (True,))), str(ReadBy("PATIENCE", Interval(1)))
+    ('True', 'a number >= 1')
+
+    Attributes:
+        key: name of the other, in the same section.
+        values: of it with which the key is read.
+        refused: whether a key that is set in vain is refused. It is only said otherwise, so that a
+            config can be set up for several values of the other key.
+    """
+
+    key: str
+    values: tuple[str | bool, ...] | Interval
+    refused: bool = False
+
+    def __str__(self) -> str:
+        if isinstance(self.values, Interval):
+            return f"a number {self.values}"
+        return " or ".join(map(repr, self.values))
+
+
+@dataclass(frozen=True)
 class Key:
     """A config key.
 
@@ -127,6 +153,7 @@ class Key:
         allowed: numbers or names; None where the type alone restricts the value. For a list it
             holds of every element.
         source: where it comes from, or "".
+        read_by: what else has to be set; None where the key is read with its section.
     """
 
     name: str
@@ -134,6 +161,7 @@ class Key:
     meaning: str
     allowed: Interval | Choices | Numbers | None = None
     source: str = ""
+    read_by: ReadBy | None = None
 
 
 @dataclass(frozen=True)

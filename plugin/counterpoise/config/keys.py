@@ -13,7 +13,7 @@ from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
 from counterpoise.balance.image_sampling import MEDIAN
 from counterpoise.balance.image_sampling import RULES as IMAGE_RULES
 from counterpoise.balance.sampling import TIE_BREAKS
-from counterpoise.config.declaration import Choices, Interval, Key, Numbers, Section
+from counterpoise.config.declaration import Choices, Interval, Key, Numbers, ReadBy, Section
 from counterpoise.datasets.cache import AUTO
 from counterpoise.datasets.registration import BAD_RECORDS
 from counterpoise.modeling import (
@@ -44,6 +44,7 @@ GRADIENT_KEYS = (
         "`eqlv2`: steepness of the weights over the ratio of gradients.",
         Interval(0, open_low=True),
         "arXiv:2012.08548",
+        read_by=ReadBy("NAME", ("eqlv2",)),
     ),
     Key(
         "EQL_MU",
@@ -52,6 +53,7 @@ GRADIENT_KEYS = (
         "class's negatives weigh 1/2.",
         Interval(0),
         "arXiv:2012.08548",
+        read_by=ReadBy("NAME", ("eqlv2",)),
     ),
     Key(
         "EQL_ALPHA",
@@ -59,6 +61,7 @@ GRADIENT_KEYS = (
         "`eqlv2`: the positives of a class weigh up to 1 + `EQL_ALPHA`.",
         Interval(0),
         "arXiv:2012.08548",
+        read_by=ReadBy("NAME", ("eqlv2",)),
     ),
     Key(
         "GHM_BINS",
@@ -66,6 +69,7 @@ GRADIENT_KEYS = (
         "`ghmc`: bins of the gradient norm.",
         Interval(1),
         "arXiv:1811.05181",
+        read_by=ReadBy("NAME", ("ghmc",)),
     ),
     Key(
         "GHM_MOMENTUM",
@@ -73,6 +77,7 @@ GRADIENT_KEYS = (
         "`ghmc`: share of what a bin held before a step in what it holds after.",
         Interval(0, 1, open_high=True),
         "arXiv:1811.05181",
+        read_by=ReadBy("NAME", ("ghmc",)),
     ),
 )
 
@@ -96,6 +101,7 @@ SECTIONS = (
                 "Focusing parameter of the focal losses; 0 is cross-entropy.",
                 GAMMA,
                 "arXiv:1708.02002, eq. 4",
+                read_by=ReadBy("NAME", ("softmax_focal", "sigmoid_focal")),
             ),
             Key(
                 "ALPHA",
@@ -104,6 +110,7 @@ SECTIONS = (
                 "order.",
                 Interval(0, 1, special=(-1, "is off")),
                 "arXiv:1708.02002, eq. 5",
+                read_by=ReadBy("NAME", ("sigmoid_focal",)),
             ),
             Key(
                 "NORMALIZER",
@@ -133,6 +140,7 @@ SECTIONS = (
                 "`logit_adjusted`: exponent of the prior of the classes; 0 is cross-entropy.",
                 Interval(0),
                 "arXiv:2007.07314",
+                read_by=ReadBy("NAME", ("logit_adjusted",)),
             ),
             Key(
                 "SEESAW_P",
@@ -141,6 +149,7 @@ SECTIONS = (
                 "rare ones down less.",
                 Interval(0),
                 "arXiv:2008.10032",
+                read_by=ReadBy("NAME", ("seesaw",)),
             ),
             Key(
                 "SEESAW_Q",
@@ -149,12 +158,14 @@ SECTIONS = (
                 "another is pushed down nonetheless.",
                 Interval(0),
                 "arXiv:2008.10032",
+                read_by=ReadBy("NAME", ("seesaw",)),
             ),
             Key(
                 "SCORE_MOMENTUM",
                 0.99,
                 "`equilibrium`: share of the mean score of a class before a step in that after it.",
                 Interval(0, 1, open_high=True),
+                read_by=ReadBy("NAME", ("equilibrium",)),
             ),
             *GRADIENT_KEYS,
         ),
@@ -182,6 +193,7 @@ SECTIONS = (
                 "`MODEL.RETINANET.FOCAL_LOSS_ALPHA`.",
                 Interval(0, 1, special=(-1, "is off")),
                 "arXiv:1708.02002, tables 1a and 1b",
+                read_by=ReadBy("NAME", dense_loss.WITH_ALPHA),
             ),
             Key(
                 "ALPHA_SOURCE",
@@ -199,6 +211,7 @@ SECTIONS = (
                 "`MODEL.RETINANET.FOCAL_LOSS_GAMMA`.",
                 GAMMA,
                 "arXiv:1708.02002, eq. 5",
+                read_by=ReadBy("NAME", ("sigmoid_focal",)),
             ),
             Key(
                 "RATIO",
@@ -207,6 +220,7 @@ SECTIONS = (
                 "chosen, positive or negative (arXiv:1604.03540), which needs a `BATCH_SIZE`.",
                 Interval(0, open_low=True, special=(0, "chooses by BATCH_SIZE alone")),
                 "arXiv:1512.02325",
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "BATCH_SIZE",
@@ -214,12 +228,14 @@ SECTIONS = (
                 "`ohem`: anchors per image; where there are more positives, a random subset. 0 "
                 "sets no bound.",
                 Interval(0),
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "MIN_NEGATIVES",
                 3,
                 "`ohem` with a `RATIO`: negatives for an image without positives.",
                 Interval(0),
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "NMS_THRESH",
@@ -228,6 +244,7 @@ SECTIONS = (
                 "chosen last; 0.5 and 0.7 in the source.",
                 IOU,
                 "arXiv:1708.02002, table 1d",
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             *GRADIENT_KEYS,
         ),
@@ -251,6 +268,7 @@ SECTIONS = (
                 "`effective_num` (1 - `BETA`) / (1 - `BETA`^n); `none` 1.",
                 Choices(WEIGHT_RULE_REGISTRY),
                 "`log`: arXiv:1606.02147, section 5.2; `effective_num`: arXiv:1901.05555, eq. 2",
+                read_by=ReadBy("SOURCE", ("dataset", "batch")),
             ),
             Key(
                 "LOG_OFFSET",
@@ -258,6 +276,7 @@ SECTIONS = (
                 "Offset of the rule `log`; 1.10, ESPNet's constant, bounds the weights to "
                 "[1.35, 10.5].",
                 Interval(1, open_low=True),
+                read_by=ReadBy("RULE", ("log",)),
             ),
             Key(
                 "BETA",
@@ -265,6 +284,7 @@ SECTIONS = (
                 "Beta of the rule `effective_num`.",
                 Interval(0, 1, open_low=True, open_high=True),
                 "arXiv:1901.05555, eq. 2",
+                read_by=ReadBy("RULE", ("effective_num",)),
             ),
             Key(
                 "BACKGROUND",
@@ -274,12 +294,14 @@ SECTIONS = (
                 "`min`; `value` `BACKGROUND_VALUE`; `frequency` the rule at "
                 "`BACKGROUND_FRACTION`.",
                 Choices(BACKGROUNDS),
+                read_by=ReadBy("SOURCE", ("dataset", "list")),
             ),
             Key(
                 "BACKGROUND_VALUE",
                 1.0,
                 "The background's weight for `BACKGROUND` `value`.",
                 Interval(0, open_low=True),
+                read_by=ReadBy("BACKGROUND", ("value",)),
             ),
             Key(
                 "BACKGROUND_FRACTION",
@@ -287,12 +309,14 @@ SECTIONS = (
                 "The background's assumed share of the proposals for `BACKGROUND` `frequency`; "
                 "0.75 is what `MODEL.ROI_HEADS.POSITIVE_FRACTION` 0.25 leaves.",
                 Interval(0, 1, open_low=True),
+                read_by=ReadBy("BACKGROUND", ("frequency",)),
             ),
             Key(
                 "NORMALIZE",
                 "none",
                 "`mean_one` divides the K + 1 weights by their mean.",
                 Choices(NORMALIZES),
+                read_by=ReadBy("SOURCE", ("dataset", "list", "batch")),
             ),
             Key(
                 "VALUES",
@@ -300,6 +324,7 @@ SECTIONS = (
                 "Weights for `SOURCE` `list` in class order: K numbers (the background follows "
                 "`BACKGROUND`) or K + 1 (background last).",
                 Interval(0),
+                read_by=ReadBy("SOURCE", ("list",)),
             ),
         ),
     ),
@@ -315,7 +340,13 @@ SECTIONS = (
                 Choices(("linear", "cosine")),
                 "`cosine`: arXiv:1804.09458",
             ),
-            Key("SCALE", 20.0, "`cosine`: largest logit.", Interval(0, open_low=True)),
+            Key(
+                "SCALE",
+                20.0,
+                "`cosine`: largest logit.",
+                Interval(0, open_low=True),
+                read_by=ReadBy("NAME", ("cosine",), refused=True),
+            ),
         ),
     ),
     Section(
@@ -335,6 +366,7 @@ SECTIONS = (
                 "Power of the importance, which falls linearly with the rank of a proposal's IoU.",
                 Interval(0),
                 "arXiv:1904.04821",
+                read_by=ReadBy("ENABLED", (True,), refused=True),
             ),
             Key(
                 "BIAS",
@@ -342,6 +374,7 @@ SECTIONS = (
                 "Least importance, before the power.",
                 Interval(0, 1, open_high=True),
                 "arXiv:1904.04821",
+                read_by=ReadBy("ENABLED", (True,), refused=True),
             ),
             Key(
                 "CARL",
@@ -349,13 +382,21 @@ SECTIONS = (
                 "With `ENABLED`, add the classification-aware regression loss `loss_carl`: box "
                 "losses weighted by the score, which learns from them.",
                 source="arXiv:1904.04821",
+                read_by=ReadBy("ENABLED", (True,), refused=True),
             ),
-            Key("CARL_POWER", 1.0, "Power of the factors of CARL.", Interval(0)),
+            Key(
+                "CARL_POWER",
+                1.0,
+                "Power of the factors of CARL.",
+                Interval(0),
+                read_by=ReadBy("CARL", (True,), refused=True),
+            ),
             Key(
                 "CARL_BIAS",
                 0.2,
                 "Factor of a score of 0 in CARL, before the power.",
                 Interval(0, 1, open_high=True),
+                read_by=ReadBy("CARL", (True,), refused=True),
             ),
         ),
     ),
@@ -374,7 +415,13 @@ SECTIONS = (
                 Choices(rpn_loss.NAMES),
                 "`focal`: arXiv:1708.02002, eq. 5",
             ),
-            Key("GAMMA", 2.0, "`focal`: focusing parameter; 0 is cross-entropy.", GAMMA),
+            Key(
+                "GAMMA",
+                2.0,
+                "`focal`: focusing parameter; 0 is cross-entropy.",
+                GAMMA,
+                read_by=ReadBy("NAME", ("focal",)),
+            ),
             Key(
                 "PRIOR_PROB",
                 0.0,
@@ -387,6 +434,7 @@ SECTIONS = (
                 0.25,
                 "`focal`: weight of the positives; the negatives weigh 1 - `ALPHA`.",
                 Interval(0, 1, special=(-1, "is off")),
+                read_by=ReadBy("NAME", ("focal",)),
             ),
         ),
     ),
@@ -408,18 +456,21 @@ SECTIONS = (
                 "`ohem`: negatives per positive, 3 in SSD.",
                 Interval(0, open_low=True),
                 "arXiv:1512.02325",
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "MAX_POSITIVES",
                 128,
                 "`ohem`: positives per image; where there are more, a random subset.",
                 Interval(1, special=(-1, "keeps all")),
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "MIN_NEGATIVES",
                 3,
                 "`ohem`: negatives for an image without positives.",
                 Interval(0),
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "NMS_THRESH",
@@ -428,6 +479,7 @@ SECTIONS = (
                 "last. Neighbours among an FPN's anchors overlap by 0.6, so 0.5 thins them out and "
                 "the 0.7 that arXiv:1604.03540 has for regions does not.",
                 IOU,
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "TIE_BREAK",
@@ -436,6 +488,7 @@ SECTIONS = (
                 "the top left of the finest level. `random`: drawn from torch's generator, so by "
                 "`SEED`.",
                 Choices(TIE_BREAKS),
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "NEG_POS_UB",
@@ -445,6 +498,7 @@ SECTIONS = (
                 "with negatives.",
                 Interval(0, open_low=True, special=(-1, "is off")),
                 "MMDetection's `neg_pos_ub`",
+                read_by=ReadBy("NAME", ("random",)),
             ),
             Key(
                 "RANDOM_FRACTION",
@@ -452,6 +506,7 @@ SECTIONS = (
                 "`ohem`: share of the negatives that is drawn at random among those that are not "
                 "the hardest.",
                 Interval(0, 1),
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "NORMALIZER",
@@ -484,6 +539,7 @@ SECTIONS = (
                 "`ohem`: proposals per image; 128 for two images in the source.",
                 Interval(1),
                 "arXiv:1604.03540",
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
             Key(
                 "NMS_THRESH",
@@ -492,6 +548,7 @@ SECTIONS = (
                 "label and a larger loss.",
                 IOU,
                 "arXiv:1604.03540",
+                read_by=ReadBy("NAME", ("ohem",)),
             ),
         ),
     ),
@@ -517,6 +574,7 @@ SECTIONS = (
                 "`DATASETS.VAL`.",
                 Interval(0),
                 "arXiv:2107.02170",
+                read_by=ReadBy("NAME", METHODS, refused=True),
             ),
         ),
     ),
@@ -617,6 +675,7 @@ LAUNCHER_SECTIONS = (
                 "t: classes with a lower f are drawn more often. LVIS's 0.001 changes nothing "
                 "where there are few classes.",
                 Interval(0, 1, open_low=True, special=(MEDIAN, "takes the median of f")),
+                read_by=ReadBy("NAME", ("repeat_factor", "irfs", "eirfs"), refused=True),
             ),
             Key(
                 "EXPONENT",
@@ -625,6 +684,7 @@ LAUNCHER_SECTIONS = (
                 "as often.",
                 Interval(0),
                 "arXiv:2503.21893",
+                read_by=ReadBy("NAME", ("eirfs",), refused=True),
             ),
         ),
     ),
@@ -672,6 +732,7 @@ LAUNCHER_SECTIONS = (
                 "Share of the average that a step keeps, at most t / (9 + t) after t steps. It "
                 "looks back over about 1 / (1 - `DECAY`) steps.",
                 Interval(0, 1, open_high=True),
+                read_by=ReadBy("ENABLED", (True,)),
             ),
         ),
     ),
@@ -755,6 +816,7 @@ LAUNCHER_SECTIONS = (
                 "METRIC",
                 "",
                 "What has to improve, named as in `TEST.BEST_METRIC`; empty takes that one.",
+                read_by=ReadBy("PATIENCE", Interval(1)),
             ),
             Key(
                 "MIN_DELTA",
@@ -762,6 +824,7 @@ LAUNCHER_SECTIONS = (
                 "An improvement is above the best value so far by more than this, in points of AP "
                 "(0 to 100).",
                 Interval(0),
+                read_by=ReadBy("PATIENCE", Interval(1)),
             ),
         ),
     ),
@@ -776,6 +839,7 @@ LAUNCHER_SECTIONS = (
                 "device, `float16` with scaled gradients on a GPU. Evaluation "
                 "follows `TEST.PRECISION`.",
                 Choices(acceleration.PRECISIONS),
+                read_by=ReadBy("ENABLED", (True,)),
             ),
         ),
     ),
@@ -809,12 +873,6 @@ LAUNCHER_SECTIONS = (
                 Numbers(Interval(0.05, 10), length=2, empty=True, ascending=True),
                 "arXiv:2012.07177",
             ),
-        ),
-    ),
-    Section(
-        "INPUT",
-        "",
-        (
             Key(
                 "COMPOSE_UNTIL",
                 1.0,
@@ -852,7 +910,13 @@ LAUNCHER_SECTIONS = (
                 Interval(0, 1),
                 "arXiv:2012.07177",
             ),
-            Key("MAX_BOXES", 3, "Between 1 and so many boxes are pasted.", Interval(1)),
+            Key(
+                "MAX_BOXES",
+                3,
+                "Between 1 and so many boxes are pasted.",
+                Interval(1),
+                read_by=ReadBy("PROB", Interval(0, 1, open_low=True)),
+            ),
         ),
     ),
     Section(

@@ -10,7 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from counterpoise.config.schedule import set_length
-from counterpoise.config.validation import check_config, unread_loss_keys
+from counterpoise.config.unread_keys import unread_keys
+from counterpoise.config.validation import check_config
 from counterpoise.datasets import (
     DatasetSpec,
     cache_folder,
@@ -86,7 +87,7 @@ def prepare(
         if cfg.SOLVER.EPOCHS:
             filtered = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
             set_length(cfg, len(training_records(cfg.DATASETS.TRAIN, filtered)))
-        for said in unread_loss_keys(cfg):
+        for said in unread_keys(cfg):
             logger.warning(said)
         _check_half_precision(cfg)
         _check_annotations(cfg)

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -12,21 +11,13 @@ from counterpoise.config.declaration import Choices, Interval, Numbers, declared
 from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
 from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS, training_config
 from counterpoise.config.tree import flat_leaves, value_at
+from counterpoise.config.unread_keys import refuse_unread_keys
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling import dense_loss
 from counterpoise.modeling.weight_sources import RETINANETS
 
 #: What a key allows beside the names of its registry.
 WITHOUT_REGISTRY = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",)}
-
-#: Components of Detectron2, and the one here that takes the place of each.
-DETECTRON2_COMPONENTS = {
-    "GeneralizedRCNN": "BalancedRetinaNet",
-    "RPN": "BalancedRPN",
-    "StandardROIHeads": "BalancedROIHeads",
-    "Res5ROIHeads": "BalancedRes5ROIHeads",
-    "CascadeROIHeads": "BalancedCascadeROIHeads",
-}
 
 #: Components of Detectron2 that make no detector of upright boxes: why, and what to set instead.
 OTHER_TASKS = {
@@ -57,34 +48,6 @@ SAMPLER_KEYS = {
     "WeightedCategoryTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
 }
 
-#: Keys of BALANCE.IMAGE_SAMPLER -> the rules that read them.
-IMAGE_SAMPLER_READERS = {
-    "THRESHOLD": ("repeat_factor", "irfs", "eirfs"),
-    "EXPONENT": ("eirfs",),
-}
-
-#: Keys of BALANCE.ROI_LOSS that single losses read -> these losses.
-ROI_LOSS_READERS = {
-    "GAMMA": ("softmax_focal", "sigmoid_focal"),
-    "ALPHA": ("sigmoid_focal",),
-    "TAU": ("logit_adjusted",),
-    "SEESAW_P": ("seesaw",),
-    "SEESAW_Q": ("seesaw",),
-    "SCORE_MOMENTUM": ("equilibrium",),
-    "EQL_GAMMA": ("eqlv2",),
-    "EQL_MU": ("eqlv2",),
-    "EQL_ALPHA": ("eqlv2",),
-    "GHM_BINS": ("ghmc",),
-    "GHM_MOMENTUM": ("ghmc",),
-}
-
-#: Switch of a section -> its value that turns the section off, and one that turns it on.
-SWITCHES = {
-    "BALANCE.CALIBRATION.NAME": ("none", "norcal"),
-    "BALANCE.CLASSIFIER.NAME": ("linear", "cosine"),
-    "BALANCE.PISA.ENABLED": (False, True),
-}
-
 
 def check_config(cfg: CfgNode) -> None:
     """Refuse values that no part of the program could use, and those that none would read.
@@ -110,8 +73,7 @@ def check_config(cfg: CfgNode) -> None:
     _check_augmented_test(cfg)
     _check_dense_loss(cfg)
     _check_classifier(cfg)
-    _check_balance_is_read(cfg)
-    _check_switches(cfg)
+    refuse_unread_keys(cfg)
 
 
 def _check_value(key: str, value: object, allowed: Choices | Interval | Numbers | None) -> None:
@@ -202,38 +164,13 @@ def _check_sampler(cfg: CfgNode) -> None:
             f"DATALOADER.SAMPLER_TRAIN is '{name}', which does not read it: set that to "
             "'RepeatFactorTrainingSampler'"
         )
-    node, default = cfg.BALANCE.IMAGE_SAMPLER, training_config().BALANCE.IMAGE_SAMPLER
-    if node.NAME != "none" and name != "TrainingSampler":
+    rule = cfg.BALANCE.IMAGE_SAMPLER.NAME
+    if rule != "none" and name != "TrainingSampler":
         raise UserError(
-            f"BALANCE.IMAGE_SAMPLER.NAME is '{node.NAME}', but DATALOADER.SAMPLER_TRAIN is "
+            f"BALANCE.IMAGE_SAMPLER.NAME is '{rule}', but DATALOADER.SAMPLER_TRAIN is "
             f"'{name}', which chooses the images too: set that to 'TrainingSampler', or this to "
             "'none'"
         )
-    for key, readers in IMAGE_SAMPLER_READERS.items():
-        if node[key] != default[key] and node.NAME not in readers:
-            raise UserError(
-                f"BALANCE.IMAGE_SAMPLER.{key} is {node[key]:g}, but NAME is '{node.NAME}', which "
-                f"does not read it: set NAME to '{readers[0]}'"
-            )
-
-
-def unread_loss_keys(cfg: CfgNode) -> Iterator[str]:
-    """Say which keys of ``BALANCE.ROI_LOSS`` are set though the chosen loss does not read them.
-
-    They are not refused, so that a config can be set up for several losses. A loss of the user's
-    own may read any of them.
-    """
-    node, default = cfg.BALANCE.ROI_LOSS, training_config().BALANCE.ROI_LOSS
-    if node.NAME != "cross_entropy" and not any(
-        node.NAME in readers for readers in ROI_LOSS_READERS.values()
-    ):
-        return
-    for key, readers in ROI_LOSS_READERS.items():
-        if node[key] != default[key] and node.NAME not in readers:
-            yield (
-                f"BALANCE.ROI_LOSS.{key} is {node[key]}, but the loss '{node.NAME}' does not read "
-                f"it: it belongs to {' and '.join(readers)}"
-            )
 
 
 def _check_proposals(cfg: CfgNode) -> None:
@@ -342,74 +279,3 @@ def _check_classifier(cfg: CfgNode) -> None:
             f"BALANCE.ROI_LOSS.PRIOR_PROB is {prior}, which sets biases, but "
             "BALANCE.CLASSIFIER.NAME 'cosine' has none: set PRIOR_PROB to 0, or NAME to 'linear'"
         )
-
-
-def _check_balance_is_read(cfg: CfgNode) -> None:
-    """Refuse BALANCE keys that were changed for components that never look at them."""
-    defaults = training_config().BALANCE
-    for section, (key, reader) in unread_sections(cfg).items():
-        own, default = cfg.BALANCE[section], defaults[section]
-        if isinstance(own, CfgNode):
-            changed = [f"{section}.{k}" for k, v in own.items() if v != default[k]]
-        else:
-            changed = [section] if own != default else []
-        if changed:
-            raise UserError(
-                f"BALANCE.{changed[0]} is set, but {key} is '{value_at(cfg, key)}', which "
-                f"does not read it: set {key} to '{reader}'"
-            )
-
-
-def _check_switches(cfg: CfgNode) -> None:
-    """Refuse keys that were changed in a section that is turned off."""
-    defaults = training_config()
-    for switch, (off, on) in SWITCHES.items():
-        if value_at(cfg, switch) != off:
-            continue
-        section = switch.rpartition(".")[0]
-        default = value_at(defaults, section)
-        for key, value in value_at(cfg, section).items():
-            if f"{section}.{key}" != switch and value != default[key]:
-                raise UserError(
-                    f"{section}.{key} is {value}, but {switch} is '{off}', with which nothing "
-                    f"reads it: set that to '{on}', or this back to {default[key]}"
-                )
-
-
-def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
-    """Parts of BALANCE that no component reads -> the key, and its value that would read it."""
-    architecture = "MODEL.META_ARCHITECTURE"
-    if cfg.MODEL.META_ARCHITECTURE not in RETINANETS:
-        readers = {
-            "ROI_LOSS": "MODEL.ROI_HEADS.NAME",
-            "CLASS_WEIGHTS": "MODEL.ROI_HEADS.NAME",
-            "ANCHOR_SAMPLER": "MODEL.PROPOSAL_GENERATOR.NAME",
-            "ROI_SAMPLER": "MODEL.ROI_HEADS.NAME",
-            "RPN_LOSS": "MODEL.PROPOSAL_GENERATOR.NAME",
-            "CLASSIFIER": "MODEL.ROI_HEADS.NAME",
-            "PISA": "MODEL.ROI_HEADS.NAME",
-            "SCORE_THRESHOLDS": "MODEL.ROI_HEADS.NAME",
-            "CALIBRATION": "MODEL.ROI_HEADS.NAME",
-            "DENSE_LOSS": architecture,
-        }
-        balanced = DETECTRON2_COMPONENTS | {"PrecomputedProposals": "BalancedRPN"}
-        return {
-            section: (key, balanced[value_at(cfg, key)])
-            for section, key in readers.items()
-            if value_at(cfg, key) in balanced
-        }
-    unread = dict.fromkeys(
-        (
-            "ROI_LOSS", "ANCHOR_SAMPLER", "ROI_SAMPLER", "RPN_LOSS", "CLASSIFIER", "PISA",
-            "CALIBRATION",
-        ),
-        (architecture, "GeneralizedRCNN"),
-    )  # fmt: skip
-    dense = cfg.BALANCE.DENSE_LOSS
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        unread |= dict.fromkeys(
-            ("DENSE_LOSS", "CLASS_WEIGHTS", "SCORE_THRESHOLDS"), (architecture, "BalancedRetinaNet")
-        )
-    elif dense.ALPHA_SOURCE == "fixed" and dense.NAME in dense_loss.BUILT_IN:
-        unread["CLASS_WEIGHTS"] = ("BALANCE.DENSE_LOSS.ALPHA_SOURCE", "dataset")
-    return unread

@@ -10,9 +10,9 @@ from detectron2.modeling import build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from counterpoise.config.keys import training_config
-from counterpoise.config.validation import RETINANETS
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation import GroundTruth
+from counterpoise.modeling.weight_sources import RETINANETS
 
 Levels = tuple[tuple[float, ...], ...]
 

@@ -9,9 +9,10 @@ from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import deep_merge
-from counterpoise.config.validation import DETECTRON2_COMPONENTS, RETINANETS
+from counterpoise.config.unread_keys import STOCK_COMPONENTS
 from counterpoise.inspection.anchors import Coverage
 from counterpoise.inspection.results import Inspection, Recommendation, Split
+from counterpoise.modeling.weight_sources import RETINANETS
 from counterpoise.utils.text import listed, percent
 
 # The rules' thresholds are judgement, and stand in every reason that they lead to.
@@ -281,9 +282,9 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
         stock: dict[str, Any] = {"META_ARCHITECTURE": "BalancedRetinaNet"}
     else:
         stock = {
-            key: {"NAME": DETECTRON2_COMPONENTS[cfg.MODEL[key].NAME]}
+            key: {"NAME": STOCK_COMPONENTS[cfg.MODEL[key].NAME]}
             for key in ("ROI_HEADS", "PROPOSAL_GENERATOR")
-            if architecture not in RETINANETS and cfg.MODEL[key].NAME in DETECTRON2_COMPONENTS
+            if architecture not in RETINANETS and cfg.MODEL[key].NAME in STOCK_COMPONENTS
         }
     # A config without a model is completed by one of configs/, which has these components.
     if stock and _names_model(cfg):

@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import flat_leaves
-from counterpoise.config.validation import unread_sections
+from counterpoise.config.unread_keys import unread_sections
 from counterpoise.utils.text import NONE
 
 #: A key with dots, its value in a config, and the one that this is compared with.

@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 
 from counterpoise.balance.image_sampling import expected_boxes, image_factors
-from counterpoise.config.validation import unread_sections
+from counterpoise.config.unread_keys import unread_sections
 from counterpoise.datasets.counting import training_records
 from counterpoise.datasets.image_sampling import boxes_per_image
 from counterpoise.modeling.dense_loss import balanced_alpha

@@ -20,7 +20,7 @@ from fvcore.common.history_buffer import HistoryBuffer
 from torch import nn
 
 from counterpoise.config.tree import value_at
-from counterpoise.config.validation import unread_sections
+from counterpoise.config.unread_keys import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.evaluation import Evaluation
