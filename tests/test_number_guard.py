@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from counterpoise.commands import console
 from counterpoise.commands.replay import as_text
 from counterpoise.errors import RunStopped
-from counterpoise.training.number_guard import NumberGuard
+from counterpoise.training.number_guard import GuardedAMPTrainer, NumberGuard
 from counterpoise.training.random_state import set_random_state
 from counterpoise.training.replay import Replay
 from counterpoise.training.step_bundle import read_step, write_step
@@ -107,6 +108,26 @@ def test_a_skipped_step_in_float16_is_one_that_the_scaler_leaves_out(tmp_path, f
     scaler.scale(layer.weight.sum()).backward()
     scaler.step(optimizer)
     assert torch.allclose(layer.weight, before - 0.1)
+
+
+@pytest.mark.parametrize("scale, stops", [(0.5, True), (1.0, False)])
+def test_gradients_that_no_scale_makes_finite_in_float16_end_the_run(tmp_path, scale, stops):
+    layer, optimizer, guard = guarded_layer("stop", tmp_path)
+    trainer = GuardedAMPTrainer(layer, [], optimizer, grad_scaler=GradScalerAt(scale))
+    trainer.guard, trainer.iter = guard, 7
+    with EventStorage():
+        if not stops:
+            trainer._write_metrics({"loss_cls": torch.zeros(())}, 0.0)
+            return
+        with pytest.raises(RunStopped, match=r"In iteration 7 the loss's factor .* halved to 0.5"):
+            trainer._write_metrics({"loss_cls": torch.zeros(())}, 0.0)
+
+
+class GradScalerAt:
+    """A scaler that has come to some scale."""
+
+    def __init__(self, scale):
+        self.get_scale = lambda: scale
 
 
 class Counting(torch.nn.Module):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from counterpoise.commands.processes import TORCHRUN, place_by_launcher
+from counterpoise.commands import processes
+from counterpoise.commands.processes import TORCHRUN, Place, place_by_launcher
 from counterpoise.errors import UserError
 from interruptions import different, results
 from models import CONFIGS, ROOT
@@ -224,3 +225,61 @@ def test_processes_of_a_cpu_are_asked_for_by_their_own_flag(tmp_path, capsys):
     data = write_dataset(tmp_path / "shapes")
     assert train_net(data, tmp_path / "out", "--num-gpus=2") == 2
     assert "--num-processes for several processes on the CPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("started_by", ["torchrun", "--num-gpus"])
+def test_a_gpu_by_its_number_is_refused_for_several_processes(
+    tmp_path, monkeypatch, capsys, started_by
+):
+    data = write_dataset(tmp_path / "shapes")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if started_by == "torchrun":
+        for name, value in SECOND.items():
+            monkeypatch.setenv(name, value)
+    flags = ["--num-gpus=2"] if started_by == "--num-gpus" else []
+    assert train_net(data, tmp_path / "out", *flags, "MODEL.DEVICE", "cuda:1") == 2
+    assert "MODEL.DEVICE is 'cuda:1', but" in capsys.readouterr().err
+
+
+class Cached:
+    """A function without effect, with the cache that Detectron2's has."""
+
+    def __call__(self, *_):
+        pass
+
+    def cache_clear(self):
+        pass
+
+
+@pytest.mark.parametrize("on_gpu, left", [(True, []), (False, ["group"])])
+def test_a_process_that_fails_on_a_gpu_does_not_wait_for_what_the_others_are_in(
+    monkeypatch, on_gpu, left
+):
+    ended = []
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: ended.append("group"))
+    for name in ("create_local_process_group", "_get_global_gloo_group"):
+        monkeypatch.setattr(processes.comm, name, Cached())
+    monkeypatch.setattr(processes.comm, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    with pytest.raises(KeyError), processes.joined(Place(0, 0, 2, 2, "env://"), on_gpu):
+        raise KeyError
+    assert ended == left
+    with processes.joined(Place(0, 0, 2, 2, "env://"), on_gpu):
+        pass
+    assert ended == [*left, "group"]
+
+
+@pytest.mark.parametrize(
+    "text, of_another",
+    [
+        ("NCCL error in: x.cpp:1, unhandled system error", True),
+        ("[../gloo] Connection closed by peer [127.0.0.1]:1", True),
+        ("NCCL error in: x.cpp:1, invalid usage\nDuplicate GPU detected : rank 1", False),
+        ("shape '[2]' is invalid", False),
+    ],
+)
+def test_what_this_process_has_asked_for_in_vain_is_not_laid_on_another(text, of_another):
+    assert processes._tells_of_another(RuntimeError(text)) == of_another

@@ -1,14 +1,18 @@
 """ROIAlign as a gather: torchvision's values and gradients, and torchvision itself elsewhere."""
 
+import sys
+
 import pytest
 import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torchvision.ops import roi_align
 
 from counterpoise.modeling.roi_align import (
+    DeterministicROIAlign,
     ExactROIAlign,
     GatheredROIAlign,
     gathered_roi_align,
@@ -103,6 +107,39 @@ def test_the_adaptive_ratio_is_torchvisions_own():
     layer, stock = (kind((7, 7), SCALE, 0) for kind in (GatheredROIAlign, ROIAlign))
     maps, rois = features(dtype=torch.float32), random_rois()
     assert torch.equal(layer(maps, rois), stock(maps, rois))
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_the_deterministic_layer_is_torchvisions_in_value_and_gradient(ratio):
+    pooled, gradients = [], []
+    for kind in (DeterministicROIAlign, ROIAlign):
+        maps = features(dtype=torch.float32)
+        pooled.append(kind((7, 7), SCALE, ratio)(maps, random_rois()))
+        pooled[-1].square().sum().backward()
+        gradients.append(maps.grad)
+    assert_close(*pooled, rtol=1e-5, atol=3e-5)
+    assert_close(*gradients, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_the_deterministic_layer_on_a_gpu_compiles_nothing(monkeypatch, ratio):
+    module = sys.modules[roi_align.__module__]  # whose name in the package is the function's
+    monkeypatch.setattr(module, "_roi_align", lambda *_: pytest.fail("takes the compiled form"))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        maps = torch.zeros(2, 3, 15, 20, device="cuda")
+        rois = torch.zeros(60, 5, device="cuda")
+        pooled = DeterministicROIAlign((7, 7), SCALE, ratio)(maps, rois)
+    assert pooled.shape == (60, 3, 7, 7) and pooled.device.type == "cuda"
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_the_deterministic_layer_makes_no_tensor_elsewhere(ratio):
+    maps, rois = features(dtype=torch.float32), random_rois()
+    layer = DeterministicROIAlign((7, 7), SCALE, ratio)
+    with torch.device("meta"):  # in the place of the host, and the CPU in that of the GPU
+        layer(maps, rois).sum().backward()
+    assert maps.grad.device.type == "cpu"
 
 
 @pytest.mark.parametrize("kind", ["ROIAlign", "ROIAlignV2"])

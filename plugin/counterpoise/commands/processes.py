@@ -137,9 +137,11 @@ def joined(place: Place, on_gpu: bool) -> Iterator[None]:
         ) from error
     comm.create_local_process_group(place.local_size)
     comm.synchronize()
+    failed = False
     try:
         yield
     except BaseException as error:
+        failed = True
         _forget_values(error)
         if not _tells_of_another(error):
             raise
@@ -148,7 +150,7 @@ def joined(place: Place, on_gpu: bool) -> Iterator[None]:
             "what that one says, and go on with --resume"
         ) from error
     finally:
-        _leave()
+        _leave(failed and on_gpu)
 
 
 def _forget_values(error: BaseException | None) -> None:
@@ -162,17 +164,24 @@ def _tells_of_another(error: BaseException) -> bool:
     """Whether an error says that another process has ended, or does not answer."""
     # torch gives the errors of gloo and NCCL no class of their own on every version.
     words = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl")
+    own = "invalid usage", "duplicate gpu"  # NCCL's words for what this process asks of it
+    text = str(error).lower()
     lost = isinstance(error, RuntimeError) and not isinstance(error, RunStopped)
-    return lost and any(word in str(error).lower() for word in words)
+    return lost and any(word in text for word in words) and not any(word in text for word in own)
 
 
-def _leave() -> None:
+def _leave(abandoned: bool) -> None:
     """End the group and its threads, which live for as long as anything refers to it.
 
     Where they outlive the program, one of them may want Python while that is torn down, and the
     process is aborted after all its work.
+
+    Args:
+        abandoned: whether the others are in the middle of something, which NCCL would wait for, so
+            that a process that has failed would not end; the end of the process ends its group.
     """
-    dist.destroy_process_group()
+    if not abandoned:
+        dist.destroy_process_group()
     comm._LOCAL_PROCESS_GROUP = None
     for keeper in (comm.create_local_process_group, comm._get_global_gloo_group):
         keeper.cache_clear()

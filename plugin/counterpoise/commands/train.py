@@ -70,12 +70,14 @@ def run(args: argparse.Namespace) -> None:
     try:
         if place is not None:
             _check_launched(args, place)
+            _check_device(device, place.size)
             if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not args.eval_only:
                 args.resume, args.overwrite = True, False  # torchrun starts the same command again
             with joined(place, on_gpu):
                 train_or_evaluate(args)
             return
         local_size = _processes_to_start(args, on_gpu)
+        _check_device(device, local_size * args.num_machines)
         if local_size * args.num_machines == 1:
             train_or_evaluate(args)
             return
@@ -102,6 +104,14 @@ def _check_launched(args: argparse.Namespace, place: Place) -> None:
             raise UserError(
                 f"{flag} is {value}, but torchrun has started {place.size} processes: leave it out"
             )
+
+
+def _check_device(device: str, processes: int) -> None:
+    if device.startswith("cuda:") and processes > 1:
+        raise UserError(
+            f"MODEL.DEVICE is '{device}', but {processes} processes take a GPU each: set it to "
+            "'cuda', and CUDA_VISIBLE_DEVICES to the GPUs that they may take"
+        )
 
 
 def _processes_to_start(args: argparse.Namespace, on_gpu: bool) -> int:

@@ -766,7 +766,8 @@ LAUNCHER_SECTIONS = (
                 "DETERMINISTIC",
                 False,
                 "Let the same `SEED` give the same run on a GPU, too, as it does on a CPU: slower "
-                "kernels without atomic sums, and a warning that names an operation that has none.",
+                "kernels without atomic sums, and a warning that names an operation that has none. "
+                "ROIAlign has one where `POOLER_SAMPLING_RATIO` is stated, such as 2.",
             ),
             Key(
                 "TRAINABLE",

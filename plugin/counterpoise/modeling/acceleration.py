@@ -22,7 +22,12 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import Tensor, nn
 
-from counterpoise.modeling.roi_align import ExactROIAlign, GatheredROIAlign, use_roi_align
+from counterpoise.modeling.roi_align import (
+    DeterministicROIAlign,
+    ExactROIAlign,
+    GatheredROIAlign,
+    use_roi_align,
+)
 from counterpoise.modeling.rpn_head import SparseGradientRPNHead
 
 SPEEDS = ("stock", "auto")
@@ -88,13 +93,24 @@ def accelerate(model: nn.Module, cfg: CfgNode) -> None:
     """
     if cfg.MODEL.CHANNELS_LAST:
         model.to(memory_format=torch.channels_last)
-    gathers = cfg.MODEL.ROI_ALIGN == "gather"
-    if gathers or cfg.SOLVER.AMP.ENABLED or cfg.TEST.PRECISION != "float32":
+    roi_align = _roi_align_of(cfg)
+    if roi_align is not None:
         for module in model.modules():
             if isinstance(module, ROIPooler):
-                use_roi_align(module, GatheredROIAlign if gathers else ExactROIAlign)
+                use_roi_align(module, roi_align)
     if cfg.TEST.PRECISION == "bfloat16":
         infer_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
+
+
+def _roi_align_of(cfg: CfgNode) -> type[ExactROIAlign] | None:
+    """The layer that is to take the place of Detectron2's, None where that stays."""
+    if cfg.SOLVER.DETERMINISTIC and torch.device(cfg.MODEL.DEVICE).type != "cpu":
+        return DeterministicROIAlign
+    if cfg.MODEL.ROI_ALIGN == "gather":
+        return GatheredROIAlign
+    if cfg.SOLVER.AMP.ENABLED or cfg.TEST.PRECISION != "float32":
+        return ExactROIAlign
+    return None
 
 
 def use_numbered_gpu(device: torch.device) -> None:

@@ -55,9 +55,35 @@ class GatheredROIAlign(ExactROIAlign):
         """Pool boxes, see :class:`ExactROIAlign`."""
         if input.device.type != "cpu" or self.sampling_ratio <= 0:
             return super().forward(input, rois)
+        return self._gathered(input, rois)
+
+    def _gathered(self, input: Tensor, rois: Tensor) -> Tensor:
         return gathered_roi_align(
             input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
+
+
+class DeterministicROIAlign(GatheredROIAlign):
+    """ROIAlign whose gradient on a GPU is summed in one order, with a stated sampling ratio.
+
+    Under :func:`torch.use_deterministic_algorithms` torchvision leaves its GPU kernel for a
+    compiled function, which with the adaptive ratio 0 keeps as many samples of each bin as the map
+    has pixels. That ratio stays with the kernel here, and torch warns of its gradient.
+    """
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """Pool boxes, see :class:`ExactROIAlign`."""
+        if self.sampling_ratio > 0:
+            return self._gathered(input, rois)
+        pooled = torch.ops.torchvision.roi_align(
+            at_least_float32(input),
+            at_least_float32(rois),
+            self.spatial_scale,
+            *self.output_size,
+            self.sampling_ratio,
+            self.aligned,
+        )
+        return pooled.to(input.dtype)
 
 
 def use_roi_align(pooler: ROIPooler, kind: type[ExactROIAlign]) -> None:
@@ -134,7 +160,8 @@ class _WeightedRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         indices, weights = ctx.saved_tensors
         rows, order = indices.flatten().int().sort(stable=True)  # int32 takes half the time
-        first = torch.searchsorted(rows, torch.arange(ctx.num_rows, dtype=torch.int32))
+        numbers = torch.arange(ctx.num_rows, dtype=torch.int32, device=rows.device)
+        first = torch.searchsorted(rows, numbers)
         bag = order // indices.shape[1]
         weights = weights.flatten()[order]
         return F.embedding_bag(bag, grad, first, per_sample_weights=weights, mode="sum"), None, None

@@ -184,9 +184,23 @@ class GuardedTrainer(_Guarded, SimpleTrainer):
 
 
 class GuardedAMPTrainer(_Guarded, AMPTrainer):
-    """Detectron2's training step in float16 with a :class:`NumberGuard`."""
+    """Detectron2's training step in float16 with a :class:`NumberGuard`.
+
+    The scaler leaves steps with infinite gradients out and halves its factor, without an end where
+    they are never finite.
+    """
 
     _scales = True
+
+    def _write_metrics(self, *args: Any, **kwargs: Any) -> None:
+        scale = self.grad_scaler.get_scale()
+        if scale < 1 and self.guard.policy == "stop":
+            what = (
+                f"the loss's factor for float16 has been halved to {scale:g} since gradients were "
+                "not finite, for which SOLVER.AMP.PRECISION bfloat16 has room"
+            )
+            self.guard.refuse(what, self.optimizer, self.iter)
+        super()._write_metrics(*args, **kwargs)
 
 
 def guarded(trainer: SimpleTrainer, guard: NumberGuard) -> SimpleTrainer:

@@ -39,8 +39,8 @@ class WeightAverage:
         move = get_ema_multi_avg_fn(decay)
         names = [name for name in now if name in averaged]
         move([self.weights[name] for name in names], [now[name] for name in names], self.updates)
-        for name in now.keys() - averaged:
-            self.weights[name].copy_(now[name])
+        names = [name for name in now if name not in averaged]
+        torch._foreach_copy_([self.weights[name] for name in names], [now[name] for name in names])
         self.updates += 1
 
     @contextlib.contextmanager
