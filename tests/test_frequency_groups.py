@@ -13,6 +13,12 @@ def test_many_classes_are_rare_to_10_common_to_100_and_frequent_above():
     }
 
 
+def test_19_classes_are_halved_and_20_are_not():
+    halves = frequency_groups([500] * 19, [500] * 19)
+    assert [(g.name, len(g.classes)) for g in halves] == [("head", 9), ("tail", 10)]
+    assert [g.name for g in frequency_groups([500] * 20, [500] * 20)] == ["frequent"]
+
+
 def test_an_empty_group_is_not_there():
     assert [g.name for g in frequency_groups([500] * 30, [500] * 30)] == ["frequent"]
 

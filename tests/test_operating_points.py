@@ -38,6 +38,7 @@ def test_the_curve_counts_true_positives_from_the_highest_score():
     curve = precision_recall_curve(FIVE)
     np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3, 2 / 4, 3 / 5])
     np.testing.assert_allclose(curve.recall, [1 / 4, 1 / 4, 2 / 4, 2 / 4, 3 / 4])
+    np.testing.assert_allclose(curve.f1, [2 / 5, 1 / 3, 4 / 7, 1 / 2, 2 / 3])
 
 
 def test_equal_scores_are_one_point_because_no_threshold_tells_them_apart():

@@ -89,6 +89,11 @@ def test_a_proposal_covers_one_box_and_the_best_pair_comes_first():
     assert result.max_proposals == 1 and result.num_boxes == 2
 
 
+def test_a_box_is_covered_at_the_very_threshold():
+    box, half = np.array([[0, 0, 10, 10]]), np.array([[0, 0, 10, 5]])  # IoU 0.5, of 0.5 to 0.95
+    assert gathered([(half, box, [0])], 1).result().proposal_AR100 == pytest.approx(10)
+
+
 def test_boxes_of_an_image_without_proposals_are_not_covered():
     box = np.array([[0, 0, 10, 10]])
     result = gathered([(box, box, [0]), (np.zeros((0, 4)), box, [0])], 1).result()

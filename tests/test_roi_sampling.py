@@ -11,11 +11,11 @@ from torch.testing import assert_close
 
 from counterpoise.errors import UserError
 from counterpoise.modeling import ROISampler
+from counterpoise.modeling.box_regression import box_loss_per_proposal
 from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
 from counterpoise.modeling.roi_sampling import (
-    OHEMSampler,
+    OHEMProposalSampler,
     SampledROIHeads,
-    box_loss_per_proposal,
     read_only,
 )
 from models import C4, CASCADE, LOGGED, NEUTRAL, batch, build, losses_and_gradients, quick_config
@@ -124,7 +124,7 @@ def test_ohem_takes_the_largest_losses_that_a_separate_pass_finds(nms_thresh):
                 kept.append(i)
         expected.append(kept[:20])
     losses = heads.losses_per_proposal(features, candidates).split([*map(len, candidates)])
-    sampler = OHEMSampler(20, nms_thresh)
+    sampler = OHEMProposalSampler(20, nms_thresh)
     for proposals, loss, indices in zip(candidates, losses, expected, strict=True):
         chosen = sampler(proposals.gt_classes, proposals.proposal_boxes, loss)
         assert chosen.tolist() == indices
@@ -201,7 +201,7 @@ def test_no_share_of_foreground_is_asked_for():
     boxes = Boxes(
         torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29], [40, 40, 49, 49], [60, 0, 69, 9]])
     )
-    sampler = OHEMSampler(budget=2)
+    sampler = OHEMProposalSampler(budget=2)
     assert sampler(torch.tensor([0, 3, 3, 1]), boxes, losses).tolist() == [1, 2]
     assert sampler(torch.tensor([3, 0, 1, 3]), boxes, losses).tolist() == [1, 2]
 
@@ -210,9 +210,9 @@ def test_nms_drops_the_smaller_loss_of_two_with_one_label_and_keeps_other_labels
     boxes = Boxes(torch.tensor([[0.0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60]]))
     losses = torch.tensor([0.5, 0.6, 0.1])
     one_label, two_labels = torch.tensor([3, 3, 3]), torch.tensor([3, 0, 3])
-    assert OHEMSampler(2, 0.7)(one_label, boxes, losses).tolist() == [1, 2]
-    assert OHEMSampler(2, 0.7)(two_labels, boxes, losses).tolist() == [1, 0]
-    assert OHEMSampler(2, -1)(one_label, boxes, losses).tolist() == [1, 0]
+    assert OHEMProposalSampler(2, 0.7)(one_label, boxes, losses).tolist() == [1, 2]
+    assert OHEMProposalSampler(2, 0.7)(two_labels, boxes, losses).tolist() == [1, 0]
+    assert OHEMProposalSampler(2, -1)(one_label, boxes, losses).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("sampler", [ALL, OHEM])

@@ -8,8 +8,8 @@ from torch.nn.functional import softplus
 from torch.testing import assert_close
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.anchor_sampling import OHEMAnchorSampler
 from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
-from counterpoise.modeling.rpn import OHEMSampler
 from models import LOGGED, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 OHEM = ("BALANCE.ANCHOR_SAMPLER.NAME", "ohem")
@@ -137,7 +137,7 @@ def test_nms_spreads_the_negatives_and_refills_when_it_runs_short():
     labels, logits = torch.zeros(5, dtype=torch.int8), torch.tensor([5.0, 4, 3, 2, 1])
 
     def chosen(nms_thresh, negatives):
-        sampler = OHEMSampler(min_negatives=negatives, nms_thresh=nms_thresh)
+        sampler = OHEMAnchorSampler(min_negatives=negatives, nms_thresh=nms_thresh)
         return (sampler(labels, logits, anchors) == 0).nonzero().flatten().tolist()
 
     assert chosen(-1.0, 3) == [0, 1, 2]
@@ -147,7 +147,7 @@ def test_nms_spreads_the_negatives_and_refills_when_it_runs_short():
 
 def test_nms_does_not_mix_feature_levels():
     box = torch.tensor([[0.0, 0, 10, 10]])
-    sampler = OHEMSampler(min_negatives=2, nms_thresh=0.5)
+    sampler = OHEMAnchorSampler(min_negatives=2, nms_thresh=0.5)
     anchors = [Boxes(box), Boxes(torch.cat([box, box + 50]))]
     labels = torch.zeros(3, dtype=torch.int8)
     assert sampler(labels, torch.tensor([3.0, 2, 1]), anchors).tolist() == [0, 0, -1]

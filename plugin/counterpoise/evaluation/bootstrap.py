@@ -11,7 +11,7 @@ times Student's t (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 12.5). ``benchmarks/interval_coverage.py`` measures how often it covers the truth.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -75,11 +75,6 @@ def bootstrap(matches: tuple[ClassMatches, ...], drawn: np.ndarray) -> Bootstrap
     return BootstrapSamples(AP=100 * samples.mean(axis=0), AP50=100 * samples[0])
 
 
-def num_images(matches: Iterable[ClassMatches]) -> int:
-    """Test images with a box of some classes."""
-    return len(np.unique(np.concatenate([m.gt_images for m in matches])))
-
-
 def AP_interval(
     samples: np.ndarray, images: int | Sequence[int], estimate: float | None
 ) -> tuple[float, float] | None:
@@ -90,7 +85,7 @@ def AP_interval(
 
     Args:
         samples: (B,) or (B, K), 0-100, NaN where a resample has no box of a class.
-        images: test images with a box of each class, see :func:`num_images`.
+        images: test images with a box of each class, of ``images_per_class``.
         estimate: the value on the test set itself, 0-100; None where no class has a box.
 
     Returns:
@@ -153,7 +148,7 @@ def image_variance(samples: np.ndarray, images: int | Sequence[int]) -> Variance
 
     Args:
         samples: (B,) or (B, K), NaN where a resample has no box of a class.
-        images: test images with a box of each class, see :func:`num_images`.
+        images: test images with a box of each class, of ``images_per_class``.
 
     Returns:
         None where no class is in two images: drawing a single one again and again tells nothing.

@@ -11,10 +11,10 @@ from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
 from counterpoise.balance.losses import check_gamma, sigmoid_focal_loss
+from counterpoise.modeling.anchor_sampling import OHEMAnchorSampler
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.interfaces import DenseLoss
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
-from counterpoise.modeling.rpn import OHEMSampler
 from counterpoise.modeling.weight_sources import ClassTable, class_table
 
 ALPHA_SOURCES = ("fixed", "dataset")
@@ -107,10 +107,10 @@ class OHEMLoss(DenseLoss):
         self.by_ratio = ratio > 0
         if self.by_ratio:
             max_positives = int(batch_size / (1 + ratio)) if batch_size else -1
-            self.sampler = OHEMSampler(ratio, max_positives, min_negatives, nms_thresh)
+            self.sampler = OHEMAnchorSampler(ratio, max_positives, min_negatives, nms_thresh)
         else:
             # To take the hardest of all is to mine negatives where nothing is positive.
-            self.sampler = OHEMSampler(min_negatives=batch_size, nms_thresh=nms_thresh)
+            self.sampler = OHEMAnchorSampler(min_negatives=batch_size, nms_thresh=nms_thresh)
 
     def per_anchor(
         self, logits: Tensor, labels: Tensor, anchors: list[Boxes], alpha: float | Tensor = -1.0

@@ -11,7 +11,7 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
 from counterpoise.balance.prime_samples import hierarchical_rank, importance
-from counterpoise.modeling.roi_sampling import box_loss_per_proposal
+from counterpoise.modeling.box_regression import Foreground, box_loss_per_proposal
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,19 @@ class PrimeSampleAttention:
         Returns:
             float32 (R,), 1 for background.
         """
-        gt_classes = cat([p.gt_classes for p in proposals])
-        factors = torch.ones(len(gt_classes), device=gt_classes.device)
-        foreground = ((gt_classes >= 0) & (gt_classes < predictor.num_classes)).nonzero().flatten()
-        if not len(foreground):
+        found = Foreground.of(predictor, deltas, proposals)
+        factors = torch.ones(len(deltas), device=deltas.device)
+        if not len(found.indices):
             return factors
-        classes = gt_classes[foreground]
-        gt_boxes = cat(
-            [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
-        )[foreground]
-        boxes = cat([p.proposal_boxes.tensor for p in proposals])[foreground]
-        columns = torch.zeros_like(foreground) if deltas.shape[1] == 4 else classes
-        deltas = deltas.float().unflatten(1, (-1, 4))[foreground, columns]
-        regressed = predictor.box2box_transform.apply_deltas(deltas, boxes)
+        gt_boxes, classes = found.gt_boxes, found.classes
+        regressed = predictor.box2box_transform.apply_deltas(found.deltas, found.boxes)
         ious = matched_pairwise_iou(Boxes(regressed), Boxes(gt_boxes))
         images = cat([torch.full_like(p.gt_classes, i) for i, p in enumerate(proposals)])
         # An object is known by its image, class and box, as proposals do not name it.
-        keys = torch.stack([images[foreground].to(gt_boxes), classes.to(gt_boxes)], dim=1)
+        keys = torch.stack([images[found.indices].to(gt_boxes), classes.to(gt_boxes)], dim=1)
         _, objects = torch.cat([keys, gt_boxes], dim=1).unique(dim=0, return_inverse=True)
         ranks = hierarchical_rank(ious, classes, objects)
-        factors[foreground] = importance(ranks, classes, self.power, self.bias)
+        factors[found.indices] = importance(ranks, classes, self.power, self.bias)
         return factors
 
     def carl_loss(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoise.errors import UserError
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
-from counterpoise.modeling.score_thresholds import inference_thresholds
+from counterpoise.modeling.score_thresholds import inference_thresholds, use_score_thresholds
 
 
 @META_ARCH_REGISTRY.register()
@@ -45,9 +45,7 @@ class BalancedRetinaNet(RetinaNet):
         super().__init__(**kwargs)
         self.dense_loss = dense_loss
         if score_thresholds is not None:
-            # Detectron2 compares scores (R, K) with it, which one number per class fits as well.
-            del self.test_score_thresh
-            self.register_buffer("test_score_thresh", score_thresholds, persistent=False)
+            use_score_thresholds(self, score_thresholds)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:

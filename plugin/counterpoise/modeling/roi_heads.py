@@ -23,7 +23,7 @@ from counterpoise.modeling.interfaces import ROILoss
 from counterpoise.modeling.prime_sample_attention import PrimeSampleAttention
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.roi_sampling import SampledROIHeads
-from counterpoise.modeling.score_thresholds import inference_thresholds
+from counterpoise.modeling.score_thresholds import inference_thresholds, use_score_thresholds
 
 
 class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -68,9 +68,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         self.cls_loss_weight = cls_loss_weight
         self.calibration = calibration
         if score_thresholds is not None:
-            # Detectron2 compares scores (R, K) with it, which one number per class fits as well.
-            del self.test_score_thresh
-            self.register_buffer("test_score_thresh", score_thresholds, persistent=False)
+            use_score_thresholds(self, score_thresholds)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:

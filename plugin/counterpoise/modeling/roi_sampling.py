@@ -7,19 +7,17 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec, batched_nms, cat, ciou_loss, diou_loss
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, ROIHeads
+from detectron2.layers import ShapeSpec, batched_nms, cat
+from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
-from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor, nn
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.box_regression import box_loss_per_proposal
 from counterpoise.modeling.interfaces import ROISampler
 from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_SAMPLER_REGISTRY
-
-IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
 
 @ROI_SAMPLER_REGISTRY.register(name="random")
@@ -37,12 +35,12 @@ def build_all_sampler(cfg: CfgNode) -> ROISampler:
 
 @ROI_SAMPLER_REGISTRY.register(name="ohem")
 def build_ohem_sampler(cfg: CfgNode) -> ROISampler:
-    """The proposals with the largest losses, see :class:`OHEMSampler`."""
+    """The proposals with the largest losses, see :class:`OHEMProposalSampler`."""
     node = cfg.BALANCE.ROI_SAMPLER
-    return OHEMSampler(node.BUDGET, float(node.NMS_THRESH))
+    return OHEMProposalSampler(node.BUDGET, float(node.NMS_THRESH))
 
 
-class OHEMSampler(ROISampler):
+class OHEMProposalSampler(ROISampler):
     """Online hard example mining (arXiv:1604.03540, section 4) over the proposals of an image.
 
     Proposals are ranked by their loss, foreground and background together: no share of either is
@@ -194,39 +192,6 @@ class SampledROIHeads(ROIHeads):
                 "roi_head/num_bg_samples": (background.sum(), images),
             }
         )
-
-
-def box_loss_per_proposal(
-    predictor: FastRCNNOutputLayers, deltas: Tensor, proposals: list[Instances]
-) -> Tensor:
-    """Split Detectron2's ``loss_box_reg`` up into what each proposal adds to it.
-
-    Args:
-        predictor: whose kind of box loss, weight and box coding are used.
-        deltas: (R, 4K) or (R, 4), predicted.
-        proposals: per image, R together, labelled.
-
-    Returns:
-        float32 (R,), 0 for background; it sums to ``loss_box_reg``.
-    """
-    gt_classes = cat([p.gt_classes for p in proposals])
-    # An image without ground truth has no field for it, and no foreground to read it.
-    gt_boxes = cat(
-        [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
-    )
-    boxes = cat([p.proposal_boxes.tensor for p in proposals])
-    foreground = ((gt_classes >= 0) & (gt_classes < predictor.num_classes)).nonzero().flatten()
-    boxes, gt_boxes = boxes[foreground], gt_boxes[foreground]
-    columns = torch.zeros_like(foreground) if deltas.shape[1] == 4 else gt_classes[foreground]
-    deltas = deltas.float().unflatten(1, (-1, 4))[foreground, columns]
-    transform, kind = predictor.box2box_transform, predictor.box_reg_loss_type
-    if kind == "smooth_l1":
-        wanted = transform.get_deltas(boxes, gt_boxes)
-        loss = smooth_l1_loss(deltas, wanted, predictor.smooth_l1_beta, reduction="none").sum(1)
-    else:
-        loss = IOU_LOSSES[kind](transform.apply_deltas(deltas, boxes), gt_boxes, reduction="none")
-    losses = deltas.new_zeros(len(gt_classes)).index_copy(0, foreground, loss)
-    return predictor.loss_weight.get("loss_box_reg", 1.0) * losses / max(len(gt_classes), 1)
 
 
 @contextmanager

@@ -1,24 +1,19 @@
 """Region proposal network whose anchors are sampled by a registered sampler."""
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec, batched_nms, cat
+from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from counterpoise.balance.sampling import (
-    hardest,
-    mine_hard_negatives,
-    sample_random,
-)
 from counterpoise.modeling.anchor_labelling import label_anchors
+from counterpoise.modeling.anchor_sampling import OHEMAnchorSampler
 from counterpoise.modeling.distributed import mean_over_processes
 from counterpoise.modeling.interfaces import AnchorSampler
 from counterpoise.modeling.metric_log import MetricLog
@@ -27,119 +22,6 @@ from counterpoise.modeling.registry import ANCHOR_SAMPLER_REGISTRY
 from counterpoise.modeling.rpn_loss import RPNLoss, rpn_loss
 
 NORMALIZERS = ("batch", "num_sampled", "num_pos")
-
-
-@ANCHOR_SAMPLER_REGISTRY.register(name="random")
-def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
-    """Detectron2's sampling by ``BATCH_SIZE_PER_IMAGE`` and ``POSITIVE_FRACTION``, or 1:1."""
-    num_samples = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
-    positive_fraction = cfg.MODEL.RPN.POSITIVE_FRACTION
-    bound = float(cfg.BALANCE.ANCHOR_SAMPLER.NEG_POS_UB)
-    return AnchorSampler(
-        lambda labels, logits, anchors: sample_random(
-            labels, num_samples, positive_fraction, bound if bound > 0 else math.inf
-        )
-    )
-
-
-@ANCHOR_SAMPLER_REGISTRY.register(name="all")
-def build_all_sampler(cfg: CfgNode) -> AnchorSampler:
-    """Every anchor that has a label."""
-    return AnchorSampler(lambda labels, logits, anchors: labels)
-
-
-@ANCHOR_SAMPLER_REGISTRY.register(name="ohem")
-def build_ohem_sampler(cfg: CfgNode) -> AnchorSampler:
-    """All positives (up to a bound) and the hardest negatives, see :class:`OHEMSampler`."""
-    node = cfg.BALANCE.ANCHOR_SAMPLER
-    return OHEMSampler(
-        float(node.RATIO),
-        node.MAX_POSITIVES,
-        node.MIN_NEGATIVES,
-        float(node.NMS_THRESH),
-        node.TIE_BREAK,
-        float(node.RANDOM_FRACTION),
-    )
-
-
-class OHEMSampler(AnchorSampler):
-    """Online hard negative mining over the anchors of an image.
-
-    Negatives are ranked by their logit, with which their classification loss grows. Neighbouring
-    anchors look at the same pixels, so the hardest ones crowd at few locations; `nms_thresh`
-    spreads them, as the mining of arXiv:1604.03540 (section 4.1) does for regions.
-    """
-
-    #: NMS looks at this many times the negatives that can be asked for.
-    NMS_POOL = 10
-
-    def __init__(
-        self,
-        ratio: float = 3.0,
-        max_positives: int = 128,
-        min_negatives: int = 3,
-        nms_thresh: float = -1.0,
-        tie_break: str = "index",
-        random_fraction: float = 0.0,
-    ) -> None:
-        """
-        Args:
-            ratio, max_positives, min_negatives, tie_break, random_fraction: see
-                :func:`mine_hard_negatives`.
-            nms_thresh: IoU above which a negative counts as a duplicate of a harder one on its
-                level; duplicates are chosen last. Negative: off. On a GPU the host then waits
-                twice more per image, for the pool and for NMS.
-        """
-        super().__init__()
-        self.ratio = ratio
-        self.max_positives = max_positives
-        self.min_negatives = min_negatives
-        self.nms_thresh = nms_thresh
-        self.tie_break = tie_break
-        self.random_fraction = random_fraction
-
-    def __call__(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
-        """
-        Args:
-            labels: (A,), in {-1, 0, 1}.
-            logits: (A,), objectness, without gradient.
-            anchors: per feature level, A together.
-
-        Returns:
-            (A,), in {-1, 0, 1}.
-        """
-        rank = None
-        if self.nms_thresh >= 0:
-            rank = partial(self._demote_duplicates, labels, logits, anchors)
-        return mine_hard_negatives(
-            labels,
-            logits,
-            self.ratio,
-            self.max_positives,
-            self.min_negatives,
-            self.tie_break,
-            rank,
-            self.random_fraction,
-        )
-
-    def _demote_duplicates(
-        self, labels: Tensor, logits: Tensor, anchors: list[Boxes], wanted: int
-    ) -> Tensor:
-        """Logits (A,), float64, in which duplicates among the hardest come after all others."""
-        wanted = max(wanted, self.min_negatives)
-        pool = hardest(logits, self.NMS_POOL * wanted, self.tie_break, labels == 0)
-        pool = pool.nonzero().flatten()
-        if self.tie_break == "random":
-            # Of equal logits, NMS keeps the one that comes first.
-            pool = pool[torch.randperm(len(pool), device=pool.device)]
-        levels = torch.cat(
-            [torch.full((len(a),), i, device=labels.device) for i, a in enumerate(anchors)]
-        )
-        boxes = Boxes.cat(anchors).tensor
-        kept = batched_nms(boxes[pool], logits[pool], levels[pool], self.nms_thresh)
-        duplicate = torch.ones_like(pool, dtype=torch.float64).index_fill_(0, kept, 0.0)
-        logits = logits.double()
-        return logits.index_add(0, pool, duplicate * (logits.min() - logits.max() - 1))
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -196,7 +78,7 @@ class BalancedRPN(RPN):
         sampler = ANCHOR_SAMPLER_REGISTRY.get(node.NAME)(cfg)
         normalizer = node.NORMALIZER
         if normalizer == "auto":
-            normalizer = "num_sampled" if isinstance(sampler, OHEMSampler) else "batch"
+            normalizer = "num_sampled" if isinstance(sampler, OHEMAnchorSampler) else "batch"
         return super().from_config(cfg, input_shape) | {
             "anchor_sampler": sampler,
             "loss_normalizer": normalizer,

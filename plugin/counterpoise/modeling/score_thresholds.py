@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import log_first_n
-from torch import Tensor
+from torch import Tensor, nn
 
 from counterpoise.datasets.json_fields import is_number
 from counterpoise.errors import UserError, did_you_mean
@@ -165,6 +165,17 @@ class ScoreThresholds:
                 "every detection"
             )
         return tuple(by_name[name] for name in class_names)
+
+
+def use_score_thresholds(module: nn.Module, thresholds: Tensor) -> None:
+    """Let a part of Detectron2 compare its scores with one threshold per class.
+
+    Args:
+        module: with ``test_score_thresh``, which it compares scores (R, K) with.
+        thresholds: (K,), kept in a buffer that is not saved.
+    """
+    del module.test_score_thresh
+    module.register_buffer("test_score_thresh", thresholds, persistent=False)
 
 
 def inference_thresholds(cfg: CfgNode, num_classes: int) -> Tensor | None:

@@ -33,21 +33,18 @@ def loss_curve(gamma: float, alpha: float = -1.0, points: int = 400) -> tuple[Te
     return margin.detach().sigmoid(), loss.detach(), gradient.abs()
 
 
-def cumulative_share(
-    logits: Tensor, gt_classes: Tensor, gamma: float, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def cumulative_share(logits: Tensor, gt_classes: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """How the loss is spread over samples, from the easiest to the hardest.
 
     Args:
         logits: (N, C).
         gt_classes: (N,), in [0, C).
         gamma: focusing parameter >= 0.
-        weight: (C,), class weights.
 
     Returns:
         shares of the samples and of the summed loss, both (N,) ascending to 1.
     """
-    losses = softmax_focal_loss(logits, gt_classes, gamma, weight, reduction="none")
+    losses = softmax_focal_loss(logits, gt_classes, gamma, reduction="none")
     summed = losses.sort().values.cumsum(0)
     samples = torch.arange(1, len(losses) + 1) / max(len(losses), 1)
     return samples, summed / summed[-1:].clamp(min=torch.finfo(summed.dtype).tiny)
@@ -85,19 +82,13 @@ def draw_loss_curves(gammas: Sequence[float], alphas: Sequence[float]) -> Figure
     return figure
 
 
-def draw_cumulative_shares(
-    logits: Tensor,
-    gt_classes: Tensor,
-    gammas: Sequence[float],
-    weight: Tensor | None = None,
-) -> Figure:
+def draw_cumulative_shares(logits: Tensor, gt_classes: Tensor, gammas: Sequence[float]) -> Figure:
     """Draw, for foreground and background samples, which share of them causes which share of loss.
 
     Args:
         logits: (N, K + 1), background last.
         gt_classes: (N,), in [0, K].
         gammas: >= 0.
-        weight: (K + 1,), class weights.
 
     Returns:
         figure with one panel for foreground and one for background.
@@ -108,7 +99,7 @@ def draw_cumulative_shares(
         axes, ("foreground", "background"), (~background, background), strict=True
     ):
         for gamma in gammas:
-            samples, shares = cumulative_share(logits[chosen], gt_classes[chosen], gamma, weight)
+            samples, shares = cumulative_share(logits[chosen], gt_classes[chosen], gamma)
             axis.plot(samples, shares, label=f"gamma {gamma:g}")
         axis.set(
             title=f"{name}: {int(chosen.sum())} proposals",

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from counterpoise.config.keys import training_config
+from counterpoise.config.tree import flat_leaves
 from counterpoise.errors import UserError
 from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of, describe_difference
 from counterpoise.modeling.weight_sources import ClassTable
@@ -128,8 +129,9 @@ def changed_keys(before: Mapping[str, Any], cfg: CfgNode) -> list[str]:
         before: config of the checkpoint, as nested dicts. A key that it lacks had its default.
         cfg: of the run.
     """
-    now = _flat(yaml.safe_load(cfg.dump()))
-    was = _flat(yaml.safe_load(training_config().dump())) | _flat(before)
+    now = dict(flat_leaves(yaml.safe_load(cfg.dump())))
+    defaults = flat_leaves(yaml.safe_load(training_config().dump()))
+    was = dict(defaults) | dict(flat_leaves(before))
     return [
         f"{key} is {now.get(key)} and was {was.get(key)}"
         for key in sorted(now.keys() | was.keys())
@@ -146,13 +148,3 @@ def _is_free(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
         )
     nodes = (key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
     return key.endswith("_TEST") or any(nodes)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
