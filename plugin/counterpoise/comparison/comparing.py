@@ -22,7 +22,7 @@ from counterpoise.comparison.sides import Side
 from counterpoise.evaluation.bootstrap import SEED
 from counterpoise.evaluation.error_types import ERROR_TYPES, ErrorCount, background_false_positives
 from counterpoise.evaluation.groups import frequency_groups
-from counterpoise.evaluation.scoring import training_counts
+from counterpoise.evaluation.scoring import counts_in_training
 from counterpoise.evaluation.seeds import Trainings, difference
 
 #: Recalls at which false positives are compared: the first one that all runs reach.
@@ -42,7 +42,7 @@ def compare(test_set: str, sides: Sequence[Side]) -> Comparison:
     runs = [run for side in sides for run in side.runs]
     truth = runs[0].test_set.ground_truth
     names = truth.class_names
-    training = [training_counts(run.test_set.context.training, names) for run in runs]
+    training = [counts_in_training(run.test_set.context.training, names) for run in runs]
     stated = [counts for counts in training if all(None not in pair for pair in counts)]
     counts = stated[0] if stated else training[0]
     matched = _matched(sides, truth.num_images)

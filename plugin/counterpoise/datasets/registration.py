@@ -89,6 +89,11 @@ class CustomLoader:
         return records
 
     def set_metadata(self) -> None:
+        """Tell ``MetadataCatalog`` the classes.
+
+        Raises:
+            UserError: it has others under this name.
+        """
         metadata = MetadataCatalog.get(self.name)
         values = {
             "thing_classes": list(self.source.classes),
@@ -104,6 +109,7 @@ class CustomLoader:
         metadata.set(**values)
 
     def unregister(self) -> None:
+        """Remove the dataset from Detectron2's catalogs."""
         DatasetCatalog.remove(self.name)
         for key in ("thing_classes", "evaluator_type", "counterpoise_format"):
             vars(MetadataCatalog.get(self.name)).pop(key, None)

@@ -156,7 +156,7 @@ def _class_results(
     training: ClassCounts | None,
     proposals: ProposalResult | None,
 ) -> list[ClassResult]:
-    counts = training_counts(training, truth.class_names)
+    counts = counts_in_training(training, truth.class_names)
     background = [
         background_false_positives(measured.matches, measured.errors, truth.num_images, recall)
         for recall in RECALLS
@@ -202,6 +202,16 @@ def class_thresholds(
     names: Sequence[str],
     thresholds: Mapping[str, float] | None,
 ) -> list[float]:
+    """Score threshold of each class.
+
+    Args:
+        matches: of the K classes.
+        names: of the classes.
+        thresholds: by name; None chooses those of the largest F1.
+
+    Raises:
+        UserError: a class has none.
+    """
     if thresholds is None:
         return best_f1_thresholds(matches)
     if missing := [name for name in names if name not in thresholds]:
@@ -212,9 +222,10 @@ def class_thresholds(
     return [float(thresholds[name]) for name in names]
 
 
-def training_counts(
+def counts_in_training(
     training: ClassCounts | None, names: Sequence[str]
 ) -> list[tuple[int | None, int | None]]:
+    """Training images and boxes of each class, (None, None) where they are not known."""
     if training is None:
         return [(None, None)] * len(names)
     known = dict(

@@ -18,7 +18,7 @@ from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
 from counterpoise.modeling.weight_sources import ClassTable, class_table
 
 ALPHA_SOURCES = ("fixed", "dataset")
-#: Losses of this module; one of a user's may read any key.
+#: Losses of this project; one of a user's may read any key.
 BUILT_IN = ("sigmoid_focal", "cross_entropy", "ohem", "eqlv2", "ghmc")
 #: Those of them that read an alpha.
 WITH_ALPHA = ("sigmoid_focal", "cross_entropy")
