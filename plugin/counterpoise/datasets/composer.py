@@ -36,13 +36,13 @@ class Composer:
         """
         self.format = cfg.INPUT.FORMAT
         self.fill = cfg.MODEL.PIXEL_MEAN
-        self.mosaic = cfg.INPUT.MOSAIC.PROB
-        self.mixup = cfg.INPUT.MIXUP.PROB
-        self.paste = cfg.INPUT.COPY_PASTE.PROB
+        self.mosaic_prob = cfg.INPUT.MOSAIC.PROB
+        self.mixup_prob = cfg.INPUT.MIXUP.PROB
+        self.paste_prob = cfg.INPUT.COPY_PASTE.PROB
         self.max_boxes = cfg.INPUT.COPY_PASTE.MAX_BOXES
         self.records = records
         self.cumulative = np.cumsum(draws.double().numpy())
-        self.owners = _boxes_by_class(records) if self.paste else ()
+        self.owners = _boxes_by_class(records) if self.paste_prob else ()
 
     def __call__(self, record: Record) -> Picture:
         """Compose the image of a record.
@@ -52,12 +52,12 @@ class Composer:
         """
         rng = np.random.default_rng(np.random.randint(2**31))
         picture = read_picture(record, self.format)
-        if rng.random() < self.mosaic:
+        if rng.random() < self.mosaic_prob:
             picture = mosaic([picture, *(self._other(rng) for _ in range(3))], rng, self.fill)
-        if rng.random() < self.paste and self.owners:
+        if rng.random() < self.paste_prob and self.owners:
             for _ in range(rng.integers(1, self.max_boxes + 1)):
                 picture = paste(picture, self._patch(rng), rng)
-        if rng.random() < self.mixup:
+        if rng.random() < self.mixup_prob:
             picture = mixup(picture, self._other(rng), rng)
         return picture
 
