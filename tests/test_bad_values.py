@@ -4,7 +4,8 @@ import pytest
 
 from counterpoise.config.declaration import Choices, Interval, Numbers, declared
 from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
-from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS
+from counterpoise.config.keys import SECTIONS
+from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
 from counterpoise.config.loading import load_config
 from counterpoise.config.tree import flat_leaves
 from counterpoise.config.validation import check_config

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from counterpoise.config.declaration import Choices, Key, declared
 from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
-from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS
+from counterpoise.config.keys import SECTIONS
+from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
 
 INTRODUCTION = """\
 # Config keys
@@ -16,7 +17,7 @@ INTRODUCTION = """\
 Keys that Counterpoise adds to [Detectron2's](https://detectron2.readthedocs.io/modules/config.html).
 Every value is checked before anything long begins, and a mistyped key or name is answered with the
 nearest one. This page is made by `python tools/config_reference.py > docs/config.md` from the
-declarations in `plugin/counterpoise/config/keys.py`.
+declarations in `keys.py` and `launcher_keys.py` of `plugin/counterpoise/config/`.
 
 A name in a registry may be one of yours: see "In your own script" in the README."""
 

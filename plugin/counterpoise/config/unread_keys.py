@@ -6,7 +6,8 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from counterpoise.config.declaration import Choices, Key, ReadBy, declared
-from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS, training_config
+from counterpoise.config.keys import SECTIONS, training_config
+from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
 from counterpoise.config.tree import value_at
 from counterpoise.errors import UserError
 from counterpoise.modeling import dense_loss

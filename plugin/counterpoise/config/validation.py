@@ -9,7 +9,8 @@ from detectron2.config import CfgNode
 
 from counterpoise.config.declaration import Choices, Interval, Numbers, declared
 from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
-from counterpoise.config.keys import LAUNCHER_SECTIONS, SECTIONS, training_config
+from counterpoise.config.keys import SECTIONS, training_config
+from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
 from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.unread_keys import refuse_unread_keys
 from counterpoise.errors import UserError, did_you_mean
