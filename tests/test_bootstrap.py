@@ -118,6 +118,11 @@ def test_an_AP_interval_is_lowered_by_twice_the_bias_and_that_of_a_difference_is
     assert high - low == pytest.approx(2 * 1.96, abs=0.05)
 
 
+def test_an_interval_holds_its_estimate_however_far_the_resamples_are_above_it():
+    low, high = AP_interval(spread(mean=60), 200, estimate=40)
+    assert low < 25 and high == pytest.approx(40)
+
+
 @pytest.mark.parametrize("images, t", [(4, 3.1824), (6, 2.5706), (13, 2.1788), (61, 2.0003)])
 def test_the_fewer_images_the_wider_an_interval_by_students_t(images, t):
     low, high = interval(spread(), images)

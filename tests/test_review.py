@@ -76,7 +76,15 @@ def test_a_label_with_a_detection_of_its_class_beside_it_is_badly_placed():
     assert issues_of([(0, PLACE, False)], [(0, beside, 0.9), (0, PLACE, 0.2)]) == [
         ("badly placed", 0, 0, 0.9 * (1 - 1 / 3) * 0.8)
     ]
-    kinds = [i[0] for i in issues_of([(0, PLACE, False)], [(0, beside, 0.9), (0, PLACE, 0.6)])]
+    assert issues_of([(0, PLACE, False)], [(0, beside, 0.9), (0, PLACE, 0.6)]) == []
+
+
+def test_a_second_loose_box_of_a_labelled_object_is_not_overlooked():
+    # IoU 1/3 and 2/5 with the label, and 1/5 with each other.
+    loose = [(0, [30, 10, 40, 40], 0.9), (0, [10, 27, 40, 40], 0.8)]
+    assert [kind for kind, *_ in issues_of([(0, PLACE, False)], loose)] == ["badly placed"]
+    # Of another class it may well be an object of its own.
+    kinds = [i[0] for i in issues_of([(0, PLACE, False)], [(1, loose[0][1], 0.9)])]
     assert kinds == ["overlooked"]
 
 

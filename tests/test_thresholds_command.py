@@ -6,7 +6,9 @@ import pytest
 
 from counterpoise.commands.console import main, train_net
 from counterpoise.evaluation.stored import read_inference
+from counterpoise.inference.threshold_choice import choose
 from runs import SMALL
+from test_operating_points import matches
 
 
 @pytest.fixture
@@ -28,6 +30,27 @@ def test_the_file_holds_a_threshold_per_class_and_precision_is_as_asked(
     for chosen in said["per_class"]:
         assert written["thresholds"][chosen["name"]] == chosen["point"]["threshold"]
         assert chosen["point"]["recall"] >= 50 or not chosen["reached"]
+
+
+@pytest.mark.parametrize(
+    "criterion, expected",
+    [
+        ({}, {"found": 0.25, "absent": 0.4, "missed": 0.4}),
+        ({"recall": 0.9}, {"found": 0.25, "absent": 0.4, "missed": 0.05}),
+        ({"precision": 1.0}, {"found": 0.75, "absent": 0.4, "missed": 0.4}),
+    ],
+)
+def test_a_class_of_which_nothing_is_known_takes_the_common_threshold(criterion, expected):
+    # Best for all classes is to keep all detections of the one that is found.
+    own = {
+        "found": matches([0.9, 0.8, 0.7, 0.5], [1, 1, 0, 1], num_gt=3),
+        "absent": matches([0.6, 0.3], [0, 0], num_gt=0),
+        "missed": matches([0.6, 0.3], [0, 0], num_gt=2),
+    }
+    wanted = {"precision": None, "recall": None} | criterion
+    chosen = choose(list(own.values()), list(own), **wanted, default=0.05)
+    assert {c.name: pytest.approx(c.point.threshold) for c in chosen} == expected
+    assert [c.reached for c in chosen] == [True, False, False]
 
 
 def test_choosing_on_test_images_is_answered_with_a_warning(arguments, tmp_path, capsys):

@@ -24,6 +24,15 @@ from counterpoise.modeling.score_thresholds import FILE_NAME, Checkpoint, ScoreT
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import number
 
+#: First word of a criterion -> what becomes of a class for which no threshold fulfils it.
+OUT_OF_REACH = {
+    "maximal": "* is not found here: takes the one threshold that is best for all classes",
+    "precision": "* does not reach it: takes its own threshold of maximal F1, or where it is not "
+    "found the one that is best for all classes",
+    "recall": "* does not reach it: keeps all detections, or where it has no boxes here takes the "
+    "one threshold that is best for all classes",
+}
+
 
 def run(args: argparse.Namespace) -> None:
     """Choose thresholds and write them.
@@ -88,6 +97,6 @@ def table(chosen: Sequence[ChosenThreshold], criterion: str, dataset: str) -> st
     )  # fmt: skip
     note = ""
     if not all(c.reached for c in chosen):
-        note = "* has no threshold of that kind here, so it keeps the config's SCORE_THRESH_TEST"
+        note = OUT_OF_REACH[criterion.split()[0]]
     title = f"Thresholds of {criterion} on {dataset}, IoU 0.50"
     return Table(headers, rows, title, note, totals=1).as_text()

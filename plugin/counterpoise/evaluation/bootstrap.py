@@ -81,7 +81,8 @@ def AP_interval(
     """95 % interval of an average precision, or of the mean of those of several classes.
 
     It is computed on the logits, so that it stays within 0-100 and is longer towards 50. Its centre
-    is the estimate minus :data:`BIAS_FACTOR` times the bias that the resamples add.
+    is the estimate minus :data:`BIAS_FACTOR` times the bias that the resamples add; with few boxes
+    that is much, and the interval is stretched as far as the estimate.
 
     Args:
         samples: (B,) or (B, K), 0-100, NaN where a resample has no box of a class.
@@ -99,7 +100,7 @@ def AP_interval(
     centre = at - BIAS_FACTOR * (means.mean() - at)
     half = half_width(_variance(means, samples, images))
     low, high = np.clip(_inverse_logit(np.array([centre - half, centre + half])), 0, 100)
-    return float(low), float(high)
+    return float(min(low, estimate)), float(max(high, estimate))
 
 
 def interval(

@@ -25,15 +25,15 @@ from counterpoise.evaluation.error_types import FOREGROUND_IOU
 from counterpoise.evaluation.inputs import Detections, GroundTruth
 from counterpoise.evaluation.matching import iou
 
-#: Lowest IoU of a badly placed box with its detection: in a crowd, what overlaps a label less than
-#: this is mostly a neighbour of the labelled object.
+#: IoU from which a detection is of the object of a label of its class, though badly placed: in a
+#: crowd, what overlaps a label less than this is mostly a neighbour of the labelled object.
 BESIDE_IOU = 0.3
 
 
 class IssueKind(str, Enum):
     """What may be wrong with the labels."""
 
-    #: A detection that fits no label of any class.
+    #: A detection that fits no label of any class, and is not beside one of its own.
     OVERLOOKED = "overlooked"
     #: A label of the detection's class beside it, IoU 0.3 to 0.5, that no other detection fits.
     BADLY_PLACED = "badly placed"
@@ -145,6 +145,7 @@ def _in_image(
     confident = scores >= min_score
     free = confident & ~fits.any(axis=1)
     beside = same_class & free[:, None] & (overlap >= BESIDE_IOU)
+    overlooked = free & ~beside.any(axis=1)
     in_place = fits & ~same_class & confident[:, None]
     in_place &= ~(fits & (same_class | ignored)).any(axis=1)[:, None]
     kept: list[int] = []  # detections in an issue
@@ -158,7 +159,7 @@ def _in_image(
             doubtful[g] = False
             yield LabelIssue(kind, int(own[d]), int(labels[g]), float(value[d, g]))
 
-    for d in np.flatnonzero(free):  # by descending score
+    for d in np.flatnonzero(overlooked):  # by descending score
         if not (iou(found.boxes[own[d]], found.boxes[own[kept]]) >= FOREGROUND_IOU).any():
             kept.append(d)
             score = scores[d] * (1 - overlap[d].max(initial=0))

@@ -30,8 +30,7 @@ class ChosenThreshold:
     Attributes:
         name: of the class.
         boxes: of the class in these images.
-        reached: whether some threshold gives what was asked for; where none does, the threshold is
-            the config's ``SCORE_THRESH_TEST``.
+        reached: whether some threshold of the class gives what was asked for.
         point: precision, recall and F1 at the threshold.
         F1_common: F1 at the one threshold that is best for all classes together, 0-100.
     """
@@ -82,22 +81,30 @@ def choose(
 ) -> list[ChosenThreshold]:
     """Choose the threshold of every class.
 
+    A class whose objects are not in these images, or are not found, takes the one threshold that is
+    best for all classes together: with a lower one all that it detects, of which nothing is known,
+    would be kept. Where a recall is out of reach every detection is kept, where a precision is, the
+    threshold of maximal F1.
+
     Args:
         matches, names: of the classes.
         precision: at least this with the largest recall, or None.
         recall: at least this with the highest threshold, or None; without both, maximal F1.
-        default: threshold of a class that has none of this kind.
+        default: score below which the model keeps no detection.
     """
     common = best_common_threshold(matches)
+    shared_by_all = max(common, default)
     chosen = []
     for own, name in zip(matches, names, strict=True):
+        best_f1 = best_f1_threshold(own)
         if precision is not None:
-            threshold = precision_threshold(own, precision)
+            threshold, out_of_reach = precision_threshold(own, precision), best_f1
         elif recall is not None:
-            threshold = recall_threshold(own, recall)
+            threshold, out_of_reach = recall_threshold(own, recall), default
         else:
-            threshold = best_f1_threshold(own)
-        point = at_threshold(own, default if threshold is None else threshold)
+            threshold = out_of_reach = best_f1
+        known = (threshold, out_of_reach if own.num_gt else None, shared_by_all)
+        point = at_threshold(own, next(score for score in known if score is not None))
         shared = at_threshold(own, common).F1
         chosen.append(ChosenThreshold(name, own.num_gt, threshold is not None, point, shared))
     return chosen

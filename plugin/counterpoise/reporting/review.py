@@ -20,7 +20,7 @@ from counterpoise.utils.table import Table
 from counterpoise.utils.text import counted
 
 _MEANINGS = {
-    IssueKind.OVERLOOKED: "Overlooked objects: detections where no label is",
+    IssueKind.OVERLOOKED: "Overlooked objects: detections that fit no label",
     IssueKind.BADLY_PLACED: "Badly placed boxes: labels with a detection beside them",
     IssueKind.SWAPPED: "Swapped classes: labels in whose place another class is detected",
 }
