@@ -132,8 +132,10 @@ def test_all_processes_end_at_the_same_step(processes):
     [
         ((), "PATIENCE is 3, which counts evaluations .* but TEST.EVAL_PERIOD is 0: set both"),
         (("TEST.EVAL_PERIOD", "5", "DATASETS.TEST", "()"), "but DATASETS.TEST is empty"),
+        (("TEST.EVAL_PERIOD", "600", "SOLVER.MAX_ITER", "600"),
+         "but TEST.EVAL_PERIOD 600 leaves no evaluation before the end at SOLVER.MAX_ITER 600"),
     ],
-)
+)  # fmt: skip
 def test_stopping_by_evaluations_that_do_not_take_place_is_refused(overrides, said):
     test = ("DATASETS.TEST", "('mine',)")
     cfg = quick_config("SOLVER.EARLY_STOPPING.PATIENCE", "3", *test, *overrides)
@@ -147,6 +149,20 @@ def test_a_metric_that_is_not_there_is_refused_by_its_key(tmp_path, capsys):
     assert train_net(data, tmp_path / "out", *keys) == 2
     said = capsys.readouterr().err
     assert "SOLVER.EARLY_STOPPING.METRIC is 'AP-rear'" in said and "AP-tail" in said
+
+
+def test_a_class_with_the_name_of_a_group_leaves_that_its_metric(tmp_path):
+    data = write_dataset(tmp_path / "shapes")
+    labels = tmp_path / "shapes" / "labels.json"
+    labels.write_text(labels.read_text().replace('"disc"', '"tail"'))
+    keys = ("SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1", "TEST.BEST_METRIC", "AP-group-tail")
+    assert train_net(data, tmp_path / "out", *keys) == 0
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    logged = set().union(*map(json.loads, lines))
+    assert {"bbox/AP-tail", "bbox/AP-group-tail", "bbox/AP-head", "bbox/AP-bar"} <= logged
+    assert "bbox/AP-group-head" not in logged
+    best = torch.load(tmp_path / "out" / "model_best.pth", weights_only=True)
+    assert best["iteration"] in (0, 1)
 
 
 @pytest.fixture(scope="module")

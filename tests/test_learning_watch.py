@@ -15,13 +15,13 @@ def optimizer_of(kind=torch.optim.SGD):
     return kind([torch.zeros(1, requires_grad=True)], lr=0.01)
 
 
-def warnings_of(caplog, metrics, max_iter=400, done=400, optimizer=None):
+def warnings_of(caplog, metrics, max_iter=400, done=400, optimizer=None, warmup=0):
     """What the hook says after `done` steps of a training with constant metrics."""
     with EventStorage() as storage, caplog.at_level(logging.WARNING):
         for iteration in range(19, done, 20):
             storage.iter = iteration
             storage.put_scalars(**metrics)
-        watch = LearningWatch()
+        watch = LearningWatch(warmup)
         watch.trainer = SimpleNamespace(
             storage=storage, iter=done - 1, max_iter=max_iter, optimizer=optimizer or optimizer_of()
         )
@@ -40,6 +40,12 @@ LEARNING = {"rpn/fg_accuracy": 0.5, "roi/p_t_fg": 0.3}
 def test_a_part_that_has_not_learned_is_named_halfway_and_at_the_end(caplog, done, metric, said):
     (message,) = warnings_of(caplog, {**LEARNING, metric: 0.01}, done=done)
     assert said in message and metric in message and f"to {done}" in message
+
+
+def test_nothing_is_said_of_iterations_whose_rate_is_still_rising(caplog):
+    unlearned = {"rpn/fg_accuracy": 0.01}
+    assert not warnings_of(caplog, unlearned, done=200, warmup=150)
+    assert warnings_of(caplog, unlearned, done=400, warmup=150)
 
 
 def test_the_optimizer_that_is_in_use_is_not_advised(caplog):

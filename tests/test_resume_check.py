@@ -71,6 +71,7 @@ def test_a_key_that_does_not_is_free(key, value):
     [
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
         ("INPUT.COMPOSE_UNTIL", "0.9"),
+        ("SOLVER.RESCALE_INTERVAL", "True"),
         ("SOLVER.WARMUP_ITERS", "700"),
     ],
 )

@@ -53,6 +53,12 @@ def test_an_averaged_run_goes_on_from_the_averaged_weights_which_then_stay(tmp_p
         }
 
 
+@pytest.mark.parametrize("period, tenth", [(0, "0"), (3, "1"), (50, "5")])
+def test_a_run_that_was_evaluated_during_its_training_is_so_again(run, period, tenth):
+    keys = _overrides(quick_config("TEST.EVAL_PERIOD", str(period)), run[1], run[1])
+    assert keys[keys.index("TEST.EVAL_PERIOD") + 1] == tenth
+
+
 def test_by_default_it_runs_a_tenth_of_the_schedule_beside_the_run(run):
     cfg = quick_config(
         "SOLVER.MAX_ITER", "900", "SOLVER.STEPS", "(600, 800)", "SOLVER.WARMUP_ITERS", "100",

@@ -33,6 +33,11 @@ def test_iterations_show_every_image_so_often_and_the_rate_falls_where_it_fell()
     assert solver.STEPS == (417, 563)
 
 
+def test_a_whole_number_of_batches_is_not_one_more_by_rounding():
+    given = ("SOLVER.EPOCHS", "2.2", "SOLVER.IMS_PER_BATCH", "2")
+    assert scheduled(50, *given).MAX_ITER == 55
+
+
 def test_the_config_of_a_run_gives_the_same_length_again():
     first = scheduled(999, "SOLVER.EPOCHS", "3.3")
     length = ("SOLVER.MAX_ITER", str(first.MAX_ITER), "SOLVER.STEPS", str(first.STEPS))

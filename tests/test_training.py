@@ -6,13 +6,14 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from detectron2.utils.events import EventStorage
 
 from counterpoise.config.loading import load_config
-from counterpoise.datasets.mapper import training_mapper
+from counterpoise.datasets.mapper import RandomSaturationBGR, training_mapper
 from counterpoise.training.hooks import BalanceMetricPrinter
 from models import CONFIGS
 from runs import NO_TEST, SMALL, train_net, write_dataset
@@ -41,11 +42,13 @@ def test_this_projects_metrics_are_logged(run):
     assert {"rpn/bg_accuracy", "roi/p_t_bg", "roi/background_loss_share"} <= logged
 
 
-def test_a_test_set_without_boxes_is_refused_before_the_training(tmp_path, capsys):
+@pytest.mark.parametrize("crowds", [False, True])
+def test_a_test_set_without_boxes_is_refused_before_the_training(tmp_path, capsys, crowds):
     data = write_dataset(tmp_path / "shapes")
     empty = write_dataset(tmp_path / "empty")
     labels = json.loads((empty.parent / "labels.json").read_text())
-    (empty.parent / "labels.json").write_text(json.dumps({**labels, "annotations": []}))
+    regions = [{**each, "iscrowd": 1} for each in labels["annotations"]] if crowds else []
+    (empty.parent / "labels.json").write_text(json.dumps({**labels, "annotations": regions}))
     both = yaml.safe_load(data.read_text())
     entry = {"FORMAT": "coco", "IMAGES": str(empty.parent / "images")}
     entry |= {"ANNOTATIONS": str(empty.parent / "labels.json")}
@@ -54,6 +57,18 @@ def test_a_test_set_without_boxes_is_refused_before_the_training(tmp_path, capsy
     data.write_text(yaml.safe_dump(both))
     assert train_net(data, tmp_path / "out") == 2
     assert "test set nothing has no box" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("model_*.pth"))
+
+
+def test_a_mistake_in_the_validation_set_does_not_wait_for_the_end(tmp_path, capsys):
+    data = write_dataset(tmp_path / "shapes")
+    given = yaml.safe_load(data.read_text())
+    given["DATASETS"]["CUSTOM"]["later"] = {"FORMAT": "coco", "IMAGES": "images",
+                                            "ANNOTATIONS": "lables.json"}  # fmt: skip
+    given["DATASETS"]["VAL"] = ["later"]
+    data.write_text(yaml.safe_dump(given))
+    assert train_net(data, tmp_path / "out") == 2
+    assert "lables.json" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("model_*.pth"))
 
 
@@ -89,10 +104,12 @@ def test_overwrite_starts_anew(tmp_path):
     data = write_dataset(tmp_path / "shapes")
     assert train_net(data, tmp_path / "out") == 0
     (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / "review" / "shapes_val").mkdir(parents=True)
     assert train_net(data, tmp_path / "out", "--overwrite", "SOLVER.MAX_ITER", "2", *NO_TEST) == 0
     assert max(m["iteration"] for m in metrics(tmp_path / "out")) <= 2
     assert not (tmp_path / "out" / "model_0000002.pth").exists()
     assert (tmp_path / "out" / "notes.txt").exists()
+    assert not (tmp_path / "out" / "review").exists()
 
 
 @pytest.mark.parametrize(
@@ -275,15 +292,22 @@ def test_an_image_that_goes_missing_while_training_is_named_also_from_a_worker(t
 
 def test_colour_jitter_is_switched_by_its_key(run):
     data, _ = run
-    for jitter in (0.0, 0.5):
+    saturations = {"RGB": "RandomSaturation", "BGR": "RandomSaturationBGR"}
+    for jitter, order in ((0.0, "RGB"), (0.5, "RGB"), (0.5, "BGR")):
         cfg = load_config(
             [CONFIGS / "quick" / "baseline.yaml", data],
-            [*SMALL, "INPUT.COLOR_JITTER", str(jitter)],
+            [*SMALL, "INPUT.COLOR_JITTER", str(jitter), "INPUT.FORMAT", order],
         )
         augmentations = [type(a).__name__ for a in training_mapper(cfg).augmentations.augs]
-        colour = ["RandomBrightness", "RandomContrast", "RandomSaturation"]
+        colour = ["RandomBrightness", "RandomContrast", saturations[order]]
         colour = colour if jitter else []
         assert augmentations == ["ResizeShortestEdge", *colour, "RandomFlip"]
+
+
+def test_saturation_keeps_the_brightness_that_a_colour_has_for_the_eye():
+    blue = np.full((1, 1, 3), (200, 0, 0), np.uint8)  # BGR
+    grey = RandomSaturationBGR(0, 0).get_transform(blue).apply_image(blue)
+    assert grey.tolist() == [[[22, 22, 22]]]  # 0.114 x 200
 
 
 OWN_LOSS = """

@@ -2,20 +2,25 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from counterpoise import ROI_LOSS_REGISTRY
+from counterpoise.config import preparation
 from counterpoise.config.declaration import Choices, Interval
 from counterpoise.config.keys import training_config
 from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import prepare
 from counterpoise.config.tree import value_at
 from counterpoise.config.unread_keys import DECLARED, unread_keys
 from counterpoise.config.validation import check_config
+from counterpoise.datasets import load_dataset
+from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError
 from models import CONFIGS, quick_config
-from runs import NO_TEST, train_net, write_dataset
+from runs import NO_TEST, SMALL, train_net, write_dataset
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,32 @@ def test_masks_that_boxes_lack_or_cannot_be_read_are_answered(
 def test_encoded_masks_train_as_bitmasks(tmp_path):
     data = with_masks(tmp_path / "shapes", encoded=True)
     assert train_net(data, tmp_path / "out", *MASKS, "INPUT.MASK_FORMAT", "bitmask") == 0
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_boxes_end_where_jitter_of_the_scale_cuts_their_masks_off(tmp_path):
+    data = with_masks(tmp_path / "shapes", encoded=True)
+    masks = ["MODEL.MASK_ON", "True", "INPUT.MASK_FORMAT", "bitmask"]
+    jitter = ["INPUT.SCALE_JITTER", "[1.0, 2.0]"]
+    cfg = load_config([CONFIGS / "quick" / "baseline.yaml", data], [*SMALL, *masks, *jitter])
+    prepare(cfg)
+    mapper, records = training_mapper(cfg), load_dataset("shapes_train")[0]
+    for seed in range(10):
+        np.random.seed(seed)
+        for record in records:
+            instances = mapper(record)["instances"]
+            fitting = instances.gt_masks.get_bounding_boxes().tensor
+            torch.testing.assert_close(instances.gt_boxes.tensor, fitting)
+
+
+@pytest.mark.parametrize(
+    "cut", [["INPUT.SCALE_JITTER", "[1.0, 2.0]"], ["INPUT.CROP.ENABLED", "True"]]
+)
+def test_polygons_that_cannot_be_cut_are_answered(tmp_path, capsys, monkeypatch, cut):
+    monkeypatch.setattr(preparation, "find_spec", lambda name: None)
+    data = with_masks(tmp_path / "shapes")
+    assert train_net(data, tmp_path / "out", *MASKS, *cut) == 2
+    assert f"{cut[0]} cuts the polygons of shapes_train, for which" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

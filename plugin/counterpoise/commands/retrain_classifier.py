@@ -65,6 +65,7 @@ def _overrides(cfg: CfgNode, source: Path, out: Path) -> list[str]:
     """Keys of the second stage: the same schedule in a tenth of the iterations."""
     solver = cfg.SOLVER
     steps = tuple(sorted({step // SHARE for step in solver.STEPS} - {0}))
+    period = max(cfg.TEST.EVAL_PERIOD // SHARE, 1) if cfg.TEST.EVAL_PERIOD else 0
     return [
         "MODEL.WEIGHTS", str(source / "model_final.pth"),
         "OUTPUT_DIR", str(out),
@@ -74,7 +75,7 @@ def _overrides(cfg: CfgNode, source: Path, out: Path) -> list[str]:
         "SOLVER.STEPS", str(steps),
         "SOLVER.WARMUP_ITERS", str(solver.WARMUP_ITERS // SHARE),
         "TEST.PRECISE_BN.ENABLED", "False",
-        "TEST.EVAL_PERIOD", str(cfg.TEST.EVAL_PERIOD // SHARE),
+        "TEST.EVAL_PERIOD", str(period),
         # What was chosen for the scores of the run does not fit those of another classifier.
         "BALANCE.SCORE_THRESHOLDS", "",
         "BALANCE.CALIBRATION.NAME", "none",

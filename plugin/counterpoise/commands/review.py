@@ -17,7 +17,7 @@ from counterpoise.evaluation.stored import TestSet
 from counterpoise.inference.dataset import detections_on
 from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.reporting import Run
-from counterpoise.reporting.review import write_review
+from counterpoise.reporting.review import FOLDER, write_review
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         )
     for test_set, earlier in _reviewed(args):
         # As evaluation.stored names the folders of inference/.
-        out = (args.out or args.run_dir / "review") / quote(test_set.name, safe=" ")
+        out = (args.out or args.run_dir / FOLDER) / quote(test_set.name, safe=" ")
         written, summary = write_review(test_set, out, args.min_score, args.pictures, earlier)
         print(summary, "\n".join(map(str, written)), sep="\n\n", end="\n\n")
 

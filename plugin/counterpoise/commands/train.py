@@ -35,7 +35,7 @@ from counterpoise.inference import evaluator
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
 from counterpoise.inspection.duplicate_files import warn_of_shared_files
 from counterpoise.modeling import score_thresholds
-from counterpoise.reporting import metrics_file, page, write_report
+from counterpoise.reporting import metrics_file, page, review, write_report
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.log_files import TEXT
 from counterpoise.training.run_lock import RunLock
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 RUN_FILES = (
     "model_*.pth", "stopped_at_*.pth", "last_checkpoint", "events.out.tfevents.*",
     metrics_file.FILE_NAME, evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME,
-    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME,
+    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME, review.FOLDER,
     *(name for name, _ in FORMATS.values()),
 )  # fmt: skip
 

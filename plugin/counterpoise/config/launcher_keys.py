@@ -305,7 +305,7 @@ LAUNCHER_SECTIONS = (
                 "Metric of the first test set by which `model_best.pth` is chosen when "
                 "`TEST.EVAL_PERIOD` > 0: `AP`, `AP50`, `AP75`, or `AP-` and the name of a class or "
                 "of a group of classes by frequency: `head` and `tail`, or with 20 or more classes "
-                "`rare`, `common` and `frequent`.",
+                "`rare`, `common` and `frequent` (`AP-group-head` where a class is called `head`).",
             ),
             Key(
                 "IMS_PER_BATCH",

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -224,6 +225,13 @@ def _check_annotations(cfg: CfgNode) -> None:
                 raise UserError(
                     f"INPUT.MASK_FORMAT is 'polygon', but {name} has run-length encoded masks: "
                     "set it to 'bitmask'"
+                )
+            cuts = cfg.INPUT.CROP.ENABLED or cfg.INPUT.SCALE_JITTER
+            if key == "MASK_ON" and cuts and encoded < boxes and find_spec("shapely") is None:
+                cut_by = "INPUT.CROP.ENABLED" if cfg.INPUT.CROP.ENABLED else "INPUT.SCALE_JITTER"
+                raise UserError(
+                    f"{cut_by} cuts the polygons of {name}, for which Detectron2 needs the package "
+                    f"shapely, which is not installed: install it, or leave {cut_by} out"
                 )
         logger.warning("MODEL.%s is True: %s are trained, boxes alone are evaluated", key, what)
 

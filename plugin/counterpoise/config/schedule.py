@@ -23,7 +23,8 @@ def set_length(cfg: CfgNode, images: int) -> None:
     solver = cfg.SOLVER
     if not solver.EPOCHS:
         return
-    length = max(math.ceil(solver.EPOCHS * images / solver.IMS_PER_BATCH), 1)
+    # Rounded first: 2.2 epochs of 50 images in pairs are 55 batches and no billionth more.
+    length = max(math.ceil(round(solver.EPOCHS * images / solver.IMS_PER_BATCH, 6)), 1)
     scale = length / solver.MAX_ITER
     solver.STEPS = tuple(sorted({max(round(step * scale), 1) for step in solver.STEPS}))
     solver.MAX_ITER = length

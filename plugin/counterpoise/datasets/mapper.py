@@ -155,6 +155,14 @@ class ScaleJitter(T.Augmentation):
         return T.AugmentationList(steps)(aug_input)
 
 
+class RandomSaturationBGR(T.RandomSaturation):
+    """Detectron2's random saturation, which takes images for RGB, of BGR images."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Blend an image (H, W, 3) with its grey form, of one channel, by a random factor."""
+        return super().get_transform(image[..., ::-1])
+
+
 def training_mapper(cfg: CfgNode) -> CheckedMapper:
     """Detectron2's mapper with ``INPUT.SCALE_JITTER`` as its resize and ``COLOR_JITTER`` behind."""
     mapper = CheckedMapper(cfg, is_train=True)
@@ -164,9 +172,12 @@ def training_mapper(cfg: CfgNode) -> CheckedMapper:
     if cfg.INPUT.SCALE_JITTER:
         augmentations[at] = ScaleJitter(*cfg.INPUT.SCALE_JITTER, augmentations[at])
         mapper.drop_cut_boxes = True
+        # As Detectron2 does for its own crop: a box ends where its mask is cut off.
+        mapper.recompute_boxes = cfg.MODEL.MASK_ON
     jitter = cfg.INPUT.COLOR_JITTER
     if jitter > 0:
-        colour = [T.RandomBrightness, T.RandomContrast, T.RandomSaturation]
+        saturation = T.RandomSaturation if cfg.INPUT.FORMAT == "RGB" else RandomSaturationBGR
+        colour = [T.RandomBrightness, T.RandomContrast, saturation]
         # Behind the resize, since the time is that of the pixels, which are fewer there.
         augmentations[at + 1 : at + 1] = [augment(1 - jitter, 1 + jitter) for augment in colour]
     return mapper

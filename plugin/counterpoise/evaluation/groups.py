@@ -24,6 +24,17 @@ class Group:
     classes: tuple[int, ...]
 
 
+def metric_name(group: str, classes: Collection[str]) -> str:
+    """Name of the mean AP of a group, such as ``AP-tail``, where metrics stand beside each other.
+
+    Args:
+        group: its name.
+        classes: names of all classes, whose metrics are called ``AP-`` and that name; where one has
+            the name of the group, that is ``AP-group-tail``.
+    """
+    return f"AP-group-{group}" if group in classes else f"AP-{group}"
+
+
 def mean_title(name: str, classes: Sequence[str], with_boxes: Collection[str]) -> str:
     """Title of the mean of a group, with the number of classes that it is over.
 

@@ -137,7 +137,8 @@ def check_test_classes(name: str, training: ClassCounts | None) -> None:
     """
     check_class_list(name, training)
     records, classes = load_dataset(name)
-    if not any(record.get("annotations") for record in records):
+    annotations = (each for record in records for each in record.get("annotations", ()))
+    if all(each.get("iscrowd") or each.get("difficult") for each in annotations):
         raise UserError(
             f"test set {name} has no box of the classes [{', '.join(classes)}], so there is "
             "nothing to evaluate: check the class names in its report above"

@@ -17,6 +17,7 @@ from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.datasets.ground_truth import coco_ground_truth
 from counterpoise.datasets.mapper import UNREADABLE
 from counterpoise.evaluation import Evaluation, ProposalRecall, evaluate_detections
+from counterpoise.evaluation.groups import metric_name
 from counterpoise.evaluation.matching import corners
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.modeling.score_thresholds import ScoreThresholds
@@ -107,7 +108,8 @@ class PerClassEvaluator(DatasetEvaluator):
             proposals=recall.result() if recall.state else None,
         )
         values = {name: getattr(self.result, name) for name in ("AP", "AP50", "AP75")}
-        values |= {f"AP-{group.name}": group.AP for group in self.result.groups}
+        classes = {c.name for c in self.result.per_class}
+        values |= {metric_name(group.name, classes): group.AP for group in self.result.groups}
         values |= {f"AP-{c.name}": c.AP for c in self.result.per_class}
         return {"bbox": {k: float("nan") if v is None else v for k, v in values.items()}}
 

@@ -19,6 +19,9 @@ from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import counted
 
+#: In a run's OUTPUT_DIR, with a folder per dataset.
+FOLDER = "review"
+
 _MEANINGS = {
     IssueKind.OVERLOOKED: "Overlooked objects: detections that fit no label",
     IssueKind.BADLY_PLACED: "Badly placed boxes: labels with a detection beside them",

@@ -50,7 +50,7 @@ def check_early_stopping(cfg: CfgNode) -> None:
         cfg: of a training.
 
     Raises:
-        UserError: there is no periodic evaluation, or no dataset for it.
+        UserError: there is no periodic evaluation before the end, or no dataset for it.
     """
     node = cfg.SOLVER.EARLY_STOPPING
     if node.PATIENCE and not (cfg.TEST.EVAL_PERIOD and cfg.DATASETS.TEST):
@@ -58,6 +58,12 @@ def check_early_stopping(cfg: CfgNode) -> None:
         raise UserError(
             f"SOLVER.EARLY_STOPPING.PATIENCE is {node.PATIENCE}, which counts evaluations during "
             f"the training, but {lacking}: set both, or PATIENCE to 0"
+        )
+    if node.PATIENCE and cfg.TEST.EVAL_PERIOD >= cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"SOLVER.EARLY_STOPPING.PATIENCE is {node.PATIENCE}, but TEST.EVAL_PERIOD "
+            f"{cfg.TEST.EVAL_PERIOD} leaves no evaluation before the end at SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}: lower the period, or set PATIENCE to 0"
         )
 
 

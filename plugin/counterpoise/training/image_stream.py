@@ -208,12 +208,15 @@ def _wide(records: Dataset | Sequence[Record]) -> bytes:
 
 
 def _digest(records: Dataset | Sequence[Record]) -> str:
-    """Mark of names, sizes and boxes of all images, by which a changed dataset is noticed."""
+    """Mark of names, sizes, boxes and masks of all images, by which changed data is noticed."""
     if isinstance(records, TwiceOver):
         records = records.records
     digest = hashlib.blake2b(digest_size=16)
     for record in map(records.__getitem__, range(len(records))):
-        boxes = [(a["category_id"], *map(float, a["bbox"])) for a in record.get("annotations", ())]
+        boxes = [
+            (a["category_id"], *map(float, a["bbox"]), a.get("segmentation"))
+            for a in record.get("annotations", ())
+        ]
         name = PurePath(record.get("file_name", "")).name
         digest.update(repr((name, record.get("width"), record.get("height"), boxes)).encode())
     return digest.hexdigest()

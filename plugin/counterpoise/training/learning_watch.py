@@ -44,10 +44,19 @@ def kept_values(max_iter: int) -> int:
 class LearningWatch(HookBase):
     """Looks at the logged metrics after half of the training and at its end."""
 
+    def __init__(self, warmup_iters: int = 0) -> None:
+        """
+        Args:
+            warmup_iters: iterations with a rate that is still rising, of which nothing is said.
+        """
+        self.warmup_iters = warmup_iters
+
     def after_step(self) -> None:
         """Warn of every part that has not learned over the last quarter of the training."""
         done = self.trainer.iter + 1
         if done not in (self.trainer.max_iter // 2, self.trainer.max_iter):
+            return
+        if done - self.trainer.max_iter // 4 < self.warmup_iters:
             return
         if comm.is_main_process():
             for message in self._findings(done):

@@ -144,6 +144,7 @@ def _is_free(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
         return (
             now["SOLVER.LR_SCHEDULER_NAME"] == _OPEN_ENDED
             and now["SOLVER.WARMUP_ITERS"] <= min(was[key], now[key])  # or Detectron2 shortens it
+            and not now["SOLVER.RESCALE_INTERVAL"]  # by which it shapes the rates
             and now["INPUT.COMPOSE_UNTIL"] == 1  # a share of the schedule
         )
     nodes = (key == free or key.startswith(f"{free}.") for free in FREE_KEYS)

@@ -24,8 +24,8 @@ from counterpoise.config.unread_keys import unread_sections
 from counterpoise.datasets import ClassCounts
 from counterpoise.errors import RunStopped, UserError, did_you_mean
 from counterpoise.evaluation import Evaluation
-from counterpoise.evaluation.groups import frequency_groups
-from counterpoise.inference.evaluation import check_test_classes, evaluate
+from counterpoise.evaluation.groups import frequency_groups, metric_name
+from counterpoise.inference.evaluation import check_class_list, check_test_classes, evaluate
 from counterpoise.modeling.acceleration import (
     accelerate,
     compute_deterministically,
@@ -48,9 +48,11 @@ from counterpoise.modeling.score_thresholds import without_score_thresholds
 from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.checkpoints import (
+    FINAL,
     BestCheckpointer,
     CheckpointWriter,
     newest_checkpoint,
+    numbered,
     read_checkpoint,
     remove_unfinished,
 )
@@ -127,6 +129,8 @@ class BalancedTrainer(DefaultTrainer):
         _log_schedule(cfg, self.table.counts)
         for name in cfg.DATASETS.TEST:  # what is wrong here must not show after the training
             check_test_classes(name, self.table.counts)
+        for name in cfg.DATASETS.VAL:
+            check_class_list(name, self.table.counts)
         with _wrapped_for(cfg.MODEL.DEVICE):
             super().__init__(without_amp_trainer(cfg))
         self.cfg = cfg
@@ -176,7 +180,7 @@ class BalancedTrainer(DefaultTrainer):
             WeightAveraging(self.average) if self.average else None,
             self.checkpoints,
             *self._evaluation_hooks(),
-            LearningWatch(),
+            LearningWatch(self.cfg.SOLVER.WARMUP_ITERS),
             ClassLossWriter(out / class_loss_file.FILE_NAME, names, class_period),
             LogRotation(out / (f"log.txt.rank{rank}" if rank else "log.txt")),
             *after,
@@ -298,7 +302,7 @@ class BalancedTrainer(DefaultTrainer):
         chosen = comm.all_gather(str(found[0]) if found else "")[0]
         if not chosen:
             super().resume_or_load(resume=False)
-            if comm.is_main_process() and not any(out.glob("model_*.pth")):
+            if comm.is_main_process() and not (numbered(out) or (out / f"{FINAL}.pth").is_file()):
                 rewind_logs(out, {})  # what a run left that died before its first checkpoint
             return
         content = found[1] if found else read_checkpoint(Path(chosen))
@@ -434,8 +438,9 @@ def training_table(cfg: CfgNode) -> ClassTable:
 def _stored_metric(key: str, cfg: CfgNode, counts: ClassCounts) -> str:
     """Name in Detectron2's event storage of the metric that a key names."""
     metric = value_at(cfg, key)
-    groups = [group.name for group in frequency_groups(counts.images, counts.boxes)]
-    known = ["AP", "AP50", "AP75", *(f"AP-{name}" for name in (*groups, *counts.names))]
+    groups = frequency_groups(counts.images, counts.boxes)
+    known = ["AP", "AP50", "AP75", *(metric_name(group.name, counts.names) for group in groups)]
+    known += [f"AP-{name}" for name in counts.names]
     if metric not in known:
         raise UserError(f"{key} is '{metric}', {did_you_mean(metric, known)}")
     several = len(cfg.DATASETS.TEST) > 1
