@@ -99,8 +99,9 @@ def test_95_percent_intervals_cover_the_AP_of_a_very_large_sample():
         runs = simulate(rng, 60, classes)
         images = [len(np.unique(m.gt_images)) for m in runs[0]]
         own, other = (bootstrap(run, drawn).AP for run in runs)
-        AP, other_AP = (np.mean([AP_and_AP50(m)[0] for m in run]) for run in runs)
-        found = AP_interval(own, images, AP), interval(other - own, images, other_AP - AP)
+        AP, other_AP = ([AP_and_AP50(m)[0] for m in run] for run in runs)
+        change = np.mean(other_AP) - np.mean(AP)
+        found = AP_interval(own, images, AP), interval(other - own, images, change)
         for i, ((low, high), true) in enumerate(zip(found, (first, second - first), strict=True)):
             above[i, n], below[i, n] = low > true, high < true
     assert (1 - (above | below).mean(axis=1) >= 0.9).all()
@@ -113,13 +114,25 @@ def test_an_AP_interval_is_lowered_by_twice_the_bias_and_that_of_a_difference_is
     assert interval(spread(mean=12), many, estimate=10) == pytest.approx((8.04, 11.96), abs=1e-3)
     assert interval(spread(mean=12), many) == pytest.approx((10.04, 13.96), abs=1e-3)
     # Near 50 a point of AP is about 0.04 on the logits.
-    low, high = AP_interval(spread(mean=52), many, estimate=51)
+    low, high = AP_interval(spread(mean=52), many, 51)
     assert (low + high) / 2 == pytest.approx(49, abs=0.05)
     assert high - low == pytest.approx(2 * 1.96, abs=0.05)
 
 
+@pytest.mark.parametrize("rare", [0.0, 90.0])
+def test_classes_that_resamples_lack_do_not_move_an_interval(rare):
+    # Constant, so there is no bias: only the classes of the mean change from draw to draw.
+    samples = np.tile([50.0, 50.0, rare, rare], (1000, 1))
+    samples[np.random.default_rng(0).random((1000, 4)) < [0, 0, 0.4, 0.4]] = np.nan
+    low, high = AP_interval(samples, [200, 200, 2, 2], [50, 50, rare, rare])
+    mean = (100 + 2 * rare) / 4
+    assert low < mean < high
+    logits = np.log([p / (100 - p) for p in (low, mean, high)])
+    assert logits[1] - logits[0] == pytest.approx(logits[2] - logits[1], rel=0.02)
+
+
 def test_an_interval_holds_its_estimate_however_far_the_resamples_are_above_it():
-    low, high = AP_interval(spread(mean=60), 200, estimate=40)
+    low, high = AP_interval(spread(mean=60), 200, 40)
     assert low < 25 and high == pytest.approx(40)
 
 

@@ -306,6 +306,20 @@ def test_the_order_of_annotations_is_no_difference(tmp_path, runs):
     assert len(compared) == 2
 
 
+def test_error_types_are_those_of_the_run_in_whatever_order_its_file_lists_the_boxes(
+    tmp_path, runs
+):
+    truth, detections = scene()
+    reordered = {**truth, "annotations": truth["annotations"][::-1]}
+    turned = write_run(tmp_path / "turned", reordered, worse(detections))
+    compared = comparison_of([*runs, turned])
+    kept = [compared.matched.missed]
+    for error in compared.errors.values():
+        kept += [error.count, error.AP50_lost]
+    for of_run in map(numbers, kept):
+        assert of_run["turned"] == of_run["other"]
+
+
 def _empty_folder(first, second):
     shutil.rmtree(second)
     second.mkdir()

@@ -365,6 +365,16 @@ def test_a_briefly_trained_model_finds_the_same_in_real_images(
         assert one["score"] == pytest.approx(other["score"], abs=1e-3)
 
 
+def test_a_wild_box_does_not_blur_the_others_of_many_classes():
+    # IoU 0.48 and 0.52; shifted by 1,000 times 70,000 pixels float32 would make both 0 or 1.
+    boxes = torch.tensor([[8.0, 8, 24, 24], [13.6, 8, 29.6, 24], [8.0, 40, 24, 56],
+                          [13.05, 40, 29.05, 56], [0, 0, 70000, 70000]])  # fmt: skip
+    scores = torch.tensor([0.9, 0.8, 0.9, 0.8, 0.1])
+    classes = torch.full((5,), 1000)
+    found, _, _ = best_per_class(boxes, scores, classes, torch.tensor([64, 64]), 0.5, -1)
+    assert torch.equal(found, boxes[[0, 2, 1, 4]])
+
+
 def test_classes_are_kept_apart_though_boxes_are_larger_than_the_image():
     boxes = torch.tensor([[-200.0, -200, 300, 300], [-200.0, -200, 300, 300]])
     scores, classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])

@@ -79,6 +79,13 @@ def test_a_chosen_threshold_lies_below_the_last_kept_score_and_above_the_next(ch
     assert threshold < FIVE.scores[kept - 1]
 
 
+def test_scores_of_any_range_and_next_to_each_other_have_a_threshold_between_them():
+    logit = matches([-2.0], [1], num_gt=1)
+    assert at_threshold(logit, best_f1_threshold(logit)).F1 == 100
+    close = matches([np.nextafter(0.5, 1), 0.5], [1, 0], num_gt=1)
+    assert at_threshold(close, best_f1_threshold(close)).precision == 100
+
+
 def test_what_is_not_reached_has_no_threshold():
     assert recall_threshold(FIVE, 0.9) is None
     assert precision_threshold(matches([0.9, 0.8], [0, 1], num_gt=1), 0.9) is None

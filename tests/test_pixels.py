@@ -9,9 +9,14 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper, detection_utils
 from PIL import Image
 
-from counterpoise.config.keys import add_counterpoise_config
+from counterpoise.config.keys import add_counterpoise_config, training_config
 from counterpoise.datasets.composer import UnusableImage
-from counterpoise.datasets.mapper import MOST_IN_A_ROW, UNREADABLE, CheckedMapper
+from counterpoise.datasets.mapper import (
+    MOST_IN_A_ROW,
+    UNREADABLE,
+    CheckedMapper,
+    training_mapper,
+)
 from counterpoise.datasets.reading import read_image
 from counterpoise.runtime.images import read_pixels
 from counterpoise.utils.images import UnreadableImageError, read_image_header, remarks_on_pixels
@@ -45,6 +50,19 @@ def test_pixels_that_cannot_be_decoded_are_unreadable_whatever_the_decoder_raise
     path.write_bytes(content)
     with pytest.raises(UnreadableImageError):
         read_pixels(path)
+
+
+@pytest.mark.parametrize("size", [(1, 900), (900, 1)])
+@pytest.mark.parametrize("jitter", [[], [0.1, 0.2]])
+def test_an_image_of_which_the_resize_would_leave_nothing_keeps_a_pixel(tmp_path, size, jitter):
+    path = saved(tmp_path / "a.png", np.zeros((*size, 3), np.uint8))
+    cfg = training_config()
+    cfg.INPUT.MAX_SIZE_TEST = cfg.INPUT.MAX_SIZE_TRAIN = 400
+    cfg.INPUT.SCALE_JITTER = jitter
+    record = {"file_name": str(path), "height": size[0], "width": size[1], "annotations": []}
+    for mapper in (CheckedMapper(cfg, is_train=False), training_mapper(cfg)):
+        shape = mapper(dict(record))["image"].shape
+        assert min(shape) == 1 and max(shape) <= 400
 
 
 def config():

@@ -48,6 +48,13 @@ def test_mining_equals_a_stable_sort_on_labels_with_many_ties():
     assert_close(mined == 1, labels == 1)
 
 
+@pytest.mark.parametrize("ratio, negatives", [(1.15, 115), (1.155, 115), (2.3, 230)])
+def test_a_whole_number_of_negatives_is_not_one_less_by_floating_point(ratio, negatives):
+    labels = torch.cat([torch.ones(100), torch.zeros(400)]).long()
+    mined = mine_hard_negatives(labels, torch.randn(500), ratio=ratio, max_positives=-1)
+    assert (mined == 0).sum() == negatives
+
+
 def negatives_under_seed(seed, hardness, **settings):
     torch.manual_seed(seed)
     labels = torch.zeros(len(hardness), dtype=torch.int8)

@@ -53,6 +53,14 @@ def test_a_class_of_which_nothing_is_known_takes_the_common_threshold(criterion,
     assert [c.reached for c in chosen] == [True, False, False]
 
 
+def test_no_threshold_is_below_what_the_model_was_asked_for():
+    # Halfway from 0.06 to 0 would be 0.03, and let what nobody has looked at pass.
+    own = matches([0.9, 0.06], [1, 1], num_gt=2)
+    for wanted in ((None, None), (0.9, None), (None, 1.0)):
+        (chosen,) = choose([own], ["a"], *wanted, default=0.05)
+        assert chosen.point.threshold == 0.05 and chosen.point.recall == 100
+
+
 def test_choosing_on_test_images_is_answered_with_a_warning(arguments, tmp_path, capsys):
     assert main(["thresholds", "--out", str(tmp_path / "t.json"), *arguments]) == 0
     said = capsys.readouterr()

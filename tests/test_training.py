@@ -301,7 +301,7 @@ def test_colour_jitter_is_switched_by_its_key(run):
         augmentations = [type(a).__name__ for a in training_mapper(cfg).augmentations.augs]
         colour = ["RandomBrightness", "RandomContrast", saturations[order]]
         colour = colour if jitter else []
-        assert augmentations == ["ResizeShortestEdge", *colour, "RandomFlip"]
+        assert augmentations == ["ResizeToAPixel", *colour, "RandomFlip"]
 
 
 def test_saturation_keeps_the_brightness_that_a_colour_has_for_the_eye():

@@ -96,10 +96,10 @@ def mine_hard_negatives(
         positives = _random_subset(labels == 1, max_positives)
     else:
         positives = (labels == 1).nonzero().flatten()
-    wanted = math.floor(ratio * len(positives)) if len(positives) else min_negatives
+    wanted = _whole(ratio * len(positives)) if len(positives) else min_negatives
     if rank is not None:
         hardness = rank(wanted)
-    at_random = math.floor(random_fraction * wanted)
+    at_random = _whole(random_fraction * wanted)
     negatives = hardest(hardness.detach(), wanted - at_random, tie_break, labels == 0)
     if at_random:
         draw = torch.rand(len(labels), device=labels.device)
@@ -147,6 +147,11 @@ def hardest(
     else:
         tied &= tied.cumsum(0) <= missing
     return above | tied
+
+
+def _whole(number: float) -> int:
+    """A product rounded down, but not one that floating point alone keeps below a whole number."""
+    return math.floor(round(number, 6))
 
 
 def _random_subset(mask: Tensor, size: int) -> Tensor:

@@ -47,12 +47,13 @@ def score(
     scored = []
     for run in runs:
         columns = [parts[run.name, k] for k in range(truth.num_classes)]
-        found, context = run.test_set.detections, run.test_set.context
-        thresholds = class_thresholds(run.matches, truth.class_names, context.thresholds)
+        own, found = run.test_set.ground_truth, run.test_set.detections  # boxes in its own order
+        context = run.test_set.context
+        thresholds = class_thresholds(run.matches, own.class_names, context.thresholds)
         scored.append(
             ScoredRun(
                 **vars(run),
-                errors=classify_errors(truth, found, run.matches, np.array(thresholds)),
+                errors=classify_errors(own, found, run.matches, np.array(thresholds)),
                 AP=np.hstack([part.AP for part in columns]),
                 AP50=np.hstack([part.AP50 for part in columns]),
             )

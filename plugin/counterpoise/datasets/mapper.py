@@ -52,6 +52,10 @@ class CheckedMapper(DatasetMapper):
             is_train: with the augmentations and boxes of a training.
         """
         super().__init__(cfg, is_train=is_train)
+        augmentations = self.augmentations.augs
+        for i, augmentation in enumerate(augmentations):
+            if type(augmentation) is T.ResizeShortestEdge:
+                augmentations[i] = ResizeToAPixel.like(augmentation)
         self._cache = cache_folder(cfg.DATASETS.CACHE)
         self._said: set[str] = set()
         self._in_a_row = 0
@@ -125,6 +129,35 @@ class CheckedMapper(DatasetMapper):
         super()._transform_annotations(dataset_dict, transforms, image_shape)
 
 
+class ResizeToAPixel(T.ResizeShortestEdge):
+    """Detectron2's resize, which leaves nothing of a very narrow image, to a pixel at least."""
+
+    @classmethod
+    def like(cls, stock: T.ResizeShortestEdge) -> "ResizeToAPixel":
+        """Build one with the settings of a stock one."""
+        style = "range" if stock.is_range else "choice"
+        return cls(stock.short_edge_length, stock.max_size, style, stock.interp)
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Resize of an image (H, W, 3)."""
+        return _to_a_pixel(super().get_transform(image))
+
+
+class ResizeScaleToAPixel(T.ResizeScale):
+    """Detectron2's resize by a random scale, to a pixel at least."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Resize of an image (H, W, 3)."""
+        return _to_a_pixel(super().get_transform(image))
+
+
+def _to_a_pixel(resize: T.Transform) -> T.Transform:
+    if not isinstance(resize, T.ResizeTransform) or min(resize.new_h, resize.new_w) > 0:
+        return resize
+    height, width = max(resize.new_h, 1), max(resize.new_w, 1)
+    return T.ResizeTransform(resize.h, resize.w, height, width, resize.interp)
+
+
 class ScaleJitter(T.Augmentation):
     """Resize by a random factor of the usual size, and crop at random to the usual size.
 
@@ -151,7 +184,10 @@ class ScaleJitter(T.Augmentation):
         else:
             short = int(np.random.choice(sizes))
         canvas = (short, longest) if height <= width else (longest, short)
-        steps = [T.ResizeScale(self.low, self.high, *canvas), T.RandomCrop("absolute", canvas)]
+        steps = [
+            ResizeScaleToAPixel(self.low, self.high, *canvas),
+            T.RandomCrop("absolute", canvas),
+        ]
         return T.AugmentationList(steps)(aug_input)
 
 

@@ -76,18 +76,22 @@ def bootstrap(matches: tuple[ClassMatches, ...], drawn: np.ndarray) -> Bootstrap
 
 
 def AP_interval(
-    samples: np.ndarray, images: int | Sequence[int], estimate: float | None
+    samples: np.ndarray,
+    images: int | Sequence[int],
+    estimates: float | Sequence[float | None] | None,
 ) -> tuple[float, float] | None:
     """95 % interval of an average precision, or of the mean of those of several classes.
 
     It is computed on the logits, so that it stays within 0-100 and is longer towards 50. Its centre
     is the estimate minus :data:`BIAS_FACTOR` times the bias that the resamples add; with few boxes
-    that is much, and the interval is stretched as far as the estimate.
+    that is much, and the interval is stretched as far as the estimate. A class that a resample
+    lacks counts there with its own estimate: the mean of the others is of other classes, and no
+    bias.
 
     Args:
         samples: (B,) or (B, K), 0-100, NaN where a resample has no box of a class.
         images: test images with a box of each class, of ``images_per_class``.
-        estimate: the value on the test set itself, 0-100; None where no class has a box.
+        estimates: a value or K, on the test set itself, 0-100; None for a class without boxes.
 
     Returns:
         None where no class is in two images: drawing a single one again and again tells nothing.
@@ -96,9 +100,12 @@ def AP_interval(
     means = _known_means(samples)
     if images.max() < 2 or not len(means):
         return None
-    means, at = _logit(means), _logit(estimate)
-    centre = at - BIAS_FACTOR * (means.mean() - at)
-    half = half_width(_variance(means, samples, images))
+    known = np.array(np.atleast_1d(estimates), dtype=float)  # NaN for None
+    estimate = np.nanmean(known)
+    filled = np.where(np.isnan(samples), known, samples)[:, ~np.isnan(known)].mean(axis=1)
+    at = _logit(estimate)
+    centre = at - BIAS_FACTOR * (_logit(filled).mean() - at)
+    half = half_width(_variance(_logit(means), samples, images))
     low, high = np.clip(_inverse_logit(np.array([centre - half, centre + half])), 0, 100)
     return float(min(low, estimate)), float(max(high, estimate))
 

@@ -129,5 +129,7 @@ def precision_threshold(matches: ClassMatches, precision: float) -> float | None
 
 def _below(scores: np.ndarray, index: int) -> float:
     """Halfway to the next lower score, so that a new detection of nearly the same score is kept."""
-    following = scores[index + 1] if index + 1 < len(scores) else 0.0
-    return float((scores[index] + following) / 2)
+    score = scores[index]
+    following = scores[index + 1] if index + 1 < len(scores) else min(score, 0.0)
+    halfway = (score + following) / 2
+    return float(halfway if halfway > following else score)  # rounding may leave no room

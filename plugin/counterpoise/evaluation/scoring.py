@@ -106,8 +106,8 @@ def evaluate_arrays(
         **coco.summary,
         VOC07_AP50=voc.VOC07_AP50,
         VOC10_AP50=voc.VOC10_AP50,
-        AP_interval=AP_interval(samples.AP, test_images, coco.summary["AP"]),
-        AP50_interval=AP_interval(samples.AP50, test_images, coco.summary["AP50"]),
+        AP_interval=AP_interval(samples.AP, test_images, [c["AP"] for c in coco.per_class]),
+        AP50_interval=AP_interval(samples.AP50, test_images, [c["AP50"] for c in coco.per_class]),
         resamples=resamples,
         bootstrap_seed=SEED,
         test_images=truth.num_images,
@@ -254,7 +254,7 @@ def _groups(
             AP_interval=AP_interval(
                 samples.AP[:, list(group.classes)],
                 [per_class[k].test_images for k in group.classes],
-                mean_of_known(coco.per_class[k]["AP"] for k in group.classes),
+                [coco.per_class[k]["AP"] for k in group.classes],
             ),
         )
         for group in groups

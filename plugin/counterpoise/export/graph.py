@@ -237,11 +237,12 @@ def best_per_class(
     """NMS within each class, then the best `limit` (all, where negative).
 
     One NMS over boxes shifted by class, as ``torchvision.ops.batched_nms`` does. Boxes that are not
-    clipped may be larger than the image; its size keeps the extent defined where there are none.
+    clipped may be far larger than the image; shifted by their extent the others would lose their
+    fractions of a pixel in float32, so all are bounded by the image and as much again around it.
     """
-    corners = torch.cat([boxes.flatten(), size.to(boxes)])
-    apart = classes[:, None] * (corners.max() - corners.min() + 1)
-    keep = nms(boxes + apart, scores, iou)
+    side = size.to(boxes).max()
+    bounded = torch.minimum(torch.maximum(boxes, -side), 2 * side)
+    keep = nms(bounded + classes[:, None] * (3 * side + 1), scores, iou)
     if limit >= 0:
         keep = keep[:limit]
     return boxes[keep], scores[keep], classes[keep]

@@ -90,7 +90,7 @@ def choose(
         matches, names: of the classes.
         precision: at least this with the largest recall, or None.
         recall: at least this with the highest threshold, or None; without both, maximal F1.
-        default: score below which the model keeps no detection.
+        default: score below which the model has kept no detection, so that no threshold is lower.
     """
     common = best_common_threshold(matches)
     shared_by_all = max(common, default)
@@ -104,7 +104,8 @@ def choose(
         else:
             threshold = out_of_reach = best_f1
         known = (threshold, out_of_reach if own.num_gt else None, shared_by_all)
-        point = at_threshold(own, next(score for score in known if score is not None))
+        score = next(score for score in known if score is not None)
+        point = at_threshold(own, max(score, default))
         shared = at_threshold(own, common).F1
         chosen.append(ChosenThreshold(name, own.num_gt, threshold is not None, point, shared))
     return chosen

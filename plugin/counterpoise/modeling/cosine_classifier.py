@@ -30,4 +30,6 @@ class CosineClassifier(nn.Linear):
         # Half precision would round the sums of squares, and a cosine near 1, under autocast too.
         with torch.autocast(x.device.type, enabled=False):
             x, weight = at_least_float32(x), at_least_float32(self.weight)
-            return self.scale * F.linear(F.normalize(x, dim=-1), F.normalize(weight, dim=-1))
+            # With torch's eps of 1e-12 features of 0 would have a gradient of that inverse.
+            x, weight = F.normalize(x, dim=-1, eps=1e-6), F.normalize(weight, dim=-1, eps=1e-6)
+            return self.scale * F.linear(x, weight)
