@@ -2,6 +2,7 @@
 
     python benchmarks/interval_coverage.py                # 2 to 3 minutes on one core
     python benchmarks/interval_coverage.py --sets 100     # the tables of docs/evaluation.md
+    python benchmarks/interval_coverage.py --fewest 2     # with classes on two images
 
 A simulated test set has 30 to 400 images, on each of which two detectors find boxes of 12 classes:
 classes on half of the images, on 12 and on 6 of them, each with an AP of about 10, 40, 70 and 90.
@@ -42,8 +43,8 @@ DETECTORS = {
 GAIN = 0.4
 SIZES = (30, 60, 150, 400)
 LARGE = 600_000
-#: The classes' images of a test set, by name; None stands for half of all.
-FREQUENCIES = {"half of the images": None, "12 images": 12, "6 images": 6}
+#: Images of the rarest classes.
+FEWEST = 6
 
 Ends = tuple[float, float]
 Matches = tuple[ClassMatches, ...]
@@ -171,7 +172,11 @@ def bca(means: np.ndarray, estimate: float, left_out: np.ndarray) -> Ends:
 
 
 def intervals(
-    samples: np.ndarray, left_out: np.ndarray, images: np.ndarray, estimate: float, difference: bool
+    samples: np.ndarray,
+    left_out: np.ndarray,
+    images: np.ndarray,
+    estimates: np.ndarray,
+    difference: bool,
 ) -> dict[str, Ends]:
     """Every interval, by name.
 
@@ -179,28 +184,41 @@ def intervals(
         samples: (B, K).
         left_out: (I, K), without one image at a time.
         images: (K,), of the classes.
-        estimate: on the test set.
+        estimates: (K,), on the test set.
         difference: of two runs, and not an AP.
     """
-    means = mean_of_classes(samples)
+    means, estimate = mean_of_classes(samples), estimates.mean()
     means = means[~np.isnan(means)]
+    of_evaluation = (
+        interval(samples, images, estimate)
+        if difference
+        else AP_interval(samples, images, estimates)
+    )
     return {
         "percentile": percentile(means, estimate),
         "recentred": recentred(means, estimate),
         "basic": basic(means, estimate),
         "BCa": bca(means, estimate, mean_of_classes(left_out)),
-        "evaluation": (interval if difference else AP_interval)(samples, images, estimate),
+        "evaluation": of_evaluation,
     }
 
 
-def outcomes(sets: int, seed: int = 0) -> Iterator[Outcome]:
-    """Intervals on that many test sets of each of :data:`SIZES`."""
+def outcomes(sets: int, seed: int = 0, fewest: int = FEWEST) -> Iterator[Outcome]:
+    """Intervals on that many test sets of each of :data:`SIZES`.
+
+    Args:
+        sets: of each size.
+        seed: of the simulation.
+        fewest: images of the rarest classes.
+    """
     truth = true_AP()
+    # The classes' images of a test set, by name; None stands for half of all.
+    frequencies = {"half of the images": None, "12 images": 12, f"{fewest} images": fewest}
     for size in SIZES:
         rng = np.random.default_rng([seed, size])
         classes = [
             (min(0.5, (count or size) / size), own)
-            for count in FREQUENCIES.values()
+            for count in frequencies.values()
             for own in DETECTORS
         ]
         drawn, all_but_one = draw_images(size), 1 - np.eye(size, dtype=np.int64)
@@ -218,7 +236,7 @@ def outcomes(sets: int, seed: int = 0) -> Iterator[Outcome]:
                     [np.array([AP_and_AP50(m)[i] for m in run]) for run in runs],
                     [np.array([truth[own][run, i] for _, own in classes]) for run in (0, 1)],
                 )
-                for what, detector, columns in _estimands():
+                for what, detector, columns in _estimands(list(frequencies)):
                     columns = [k for k in columns if images[k] > 0]
                     if not columns or images[columns].max() < 2:
                         continue
@@ -227,25 +245,25 @@ def outcomes(sets: int, seed: int = 0) -> Iterator[Outcome]:
                             (second - first if difference else first)[..., columns]
                             for first, second in values
                         ]
-                        estimate, true = own[2].mean(), own[3].mean()
-                        found = intervals(own[0], own[1], images[columns], estimate, difference)
+                        true = own[3].mean()
+                        found = intervals(own[0], own[1], images[columns], own[2], difference)
                         name = f"difference, {what}" if difference else what
                         for method, (low, high) in found.items():
                             covers = 100.0 * (low - 1e-9 <= true <= high + 1e-9)
                             yield Outcome(name, size, detector, metric, method, covers, high - low)
 
 
-def _estimands() -> list[tuple[str, int | None, list[int]]]:
+def _estimands(frequencies: Sequence[str]) -> list[tuple[str, int | None, list[int]]]:
     """What is estimated, of which detector, and the classes."""
     number = len(DETECTORS)
     return [
         *(
             (f"class on {frequency}", own, [number * i + j])
-            for i, frequency in enumerate(FREQUENCIES)
+            for i, frequency in enumerate(frequencies)
             for j, own in enumerate(DETECTORS)
         ),
         ("mean of the 4 frequent classes", None, list(range(number))),
-        ("mean of all 12 classes", None, list(range(number * len(FREQUENCIES)))),
+        ("mean of all 12 classes", None, list(range(number * len(frequencies)))),
     ]
 
 
@@ -267,9 +285,10 @@ def main() -> None:
     )
     parser.add_argument("--sets", type=int, default=50, help="test sets of each size")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fewest", type=int, default=FEWEST, help="images of the rarest classes")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = list(outcomes(args.sets, args.seed))
+    found = list(outcomes(args.sets, args.seed, args.fewest))
     print("Intervals that cover the truth, in percent\n")
     print(table(found, ("what", "images"), "method", "covers"))
     print("\nThose of the evaluation, by the AP of the detector\n")

@@ -145,6 +145,12 @@ def test_integers_in_files_are_accepted_where_floats_are_meant(tmp_path):
         (["SOLVER.AMP.ENABLED", "1"], "must be True or False"),
         (["SOLVER", "1"], "SOLVER holds keys"),
         (["SEED"], "'SEED' stands alone"),
+        (["SOLVER.MAX_ITER", "OUTPUT_DIR", "o/x"], "'SOLVER.MAX_ITER' stands alone"),
+        (["SEED", "SOLVER.MAX_ITER", "5", "1"], "'SEED' stands alone"),
+        (
+            ["SOLVER.MAX_ITER=5", "OUTPUT_DIR", "o/x"],
+            "'SOLVER.MAX_ITER=5': write SOLVER.MAX_ITER 5",
+        ),
         (["_BASE_", "a.yaml"], "unknown key '_BASE_'"),
     ],
 )

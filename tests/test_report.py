@@ -445,6 +445,25 @@ def test_config_differs_from_the_defaults_in_what_was_set():
     assert found == {"SEED": ["3", "-1"], "OUTPUT_DIR": ["there", "./output"]}
 
 
+@pytest.mark.parametrize(
+    "command, shown, again",
+    [
+        ("python ../a/train_net.py --resume --force SEED 1", "python ../a/train_net.py SEED 1",
+         "python ../a/train_net.py --config-file"),
+        ("counterpoise train SEED 1", "counterpoise train SEED 1", "counterpoise train --config"),
+        ("python mine.py", "python mine.py", "counterpoise train --config-file"),
+    ],
+)  # fmt: skip
+def test_commands_that_repeat_a_run_begin_it_anew_by_the_same_program(
+    run, tmp_path, command, shown, again
+):
+    folder = tmp_path / "run"
+    shutil.copytree(run[1], folder, ignore=shutil.ignore_patterns("*.pth"))
+    RunRecord(command, [], 7).write(folder / "run.json")
+    page = write_report(folder).read_text()
+    assert f">{shown}<" in page and f">{again}" in page
+
+
 def test_command_writes_the_page_and_prints_its_path(shapes, tmp_path, capsys):
     out = tmp_path / "deep" / "page.html"
     assert main(["report", str(shapes), "--out", str(out)]) == 0

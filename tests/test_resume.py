@@ -94,6 +94,9 @@ def test_a_run_that_is_told_to_stop_saves_says_how_to_continue_and_does(
 ):
     ended = train_until(command(data, tmp_path / "out", *SHORT), tmp_path / "log", moment)
     assert ended.code == code and "Traceback" not in ended.output
+    # At once, as the step may take long; an evaluation ends where it stands.
+    notice = f"{name}: the training saves and ends after this iteration" in ended.output
+    assert notice == (name == "SIGTERM")
     said = [line for line in ended.output.splitlines() if "Stopped by" in line]
     assert len(said) == 1
     assert f"Stopped by {name} after 3 iterations, saved in " in said[0]

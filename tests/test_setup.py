@@ -57,6 +57,12 @@ def test_every_requirement_has_a_pin_within_its_range():
     assert pins[setup_env.HEADLESS] == pins["opencv-python"]
 
 
+def test_detectron2s_model_zoo_finds_what_it_imports():
+    pins = map(Requirement, setup_env.CONSTRAINTS.read_text().splitlines()[5:])
+    (setuptools,) = [pin for pin in pins if pin.name == "setuptools"]
+    assert all(SpecifierSet("<82").contains(own.version) for own in setuptools.specifier)
+
+
 def test_oldest_python_is_that_of_setup_py():
     text = setup_env.SETUP_PY.read_text(encoding="utf-8")
     accepted = SpecifierSet(text.split('python_requires="')[1].split('"')[0])

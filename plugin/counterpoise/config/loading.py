@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
 from counterpoise.config.packaged import closest_config, find_config
-from counterpoise.config.tree import deep_merge
+from counterpoise.config.tree import deep_merge, flat_leaves
 from counterpoise.config.zoo import ZooLoader, is_detectron2s, leave_out_its_data
 from counterpoise.datasets.cache import AUTO, NONE
 from counterpoise.datasets.json_fields import is_number
@@ -51,10 +52,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     cfg = training_config()
     for file in files:
         _merge(cfg, read_yaml(find_config(file)), str(file))
-    if len(overrides) % 2:
-        raise UserError(
-            f"overrides come as KEY VALUE pairs, but '{overrides[-1]}' stands alone: add its value"
-        )
+    _check_pairs(cfg, overrides)
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         tree: Any = value
         for part in reversed(key.split(".")):
@@ -62,6 +60,27 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
         _absolute_paths(tree, Path.cwd(), f"override {key}")
         _merge(cfg, tree, "the command line")
     return cfg
+
+
+def _check_pairs(cfg: CfgNode, overrides: Sequence[str]) -> None:
+    """Refuse overrides of which one lacks its value, and name that one.
+
+    Raises:
+        UserError: they are no pairs.
+    """
+    known = {key for key, _ in flat_leaves(cfg)}
+    for key, value in itertools.zip_longest(overrides[::2], overrides[1::2]):
+        name, equals, given = key.partition("=")
+        if equals and name in known:
+            raise UserError(
+                f"overrides come as KEY VALUE pairs, but there is '{key}': write {name} {given}"
+            )
+        # A folder may have the name of a key, such as SEED.
+        is_a_key = value in known and ("." in value or len(overrides) % 2 == 1)
+        if value is None or (key in known and is_a_key):
+            raise UserError(
+                f"overrides come as KEY VALUE pairs, but '{key}' stands alone: add its value"
+            )
 
 
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -40,7 +40,9 @@ def figure(width: float = 7.0, height: float = 3.6) -> Iterator[Figure]:
     Args:
         width, height: in inches.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # The font that measures the text lacks some scripts; the one that shows it need not.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawn = Figure(figsize=(width, height), layout="constrained")
         # A browser sets text up to a tenth wider than it was measured.
         drawn.get_layout_engine().set(w_pad=0.12)
@@ -55,10 +57,7 @@ def palette(n: int) -> list[str]:
 def figure_uri(drawn: Figure) -> str:
     """Render a figure as an SVG data URI."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # The font that measures the text lacks some scripts; the one that shows it need not.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        drawn.savefig(buffer, format="svg", metadata={"Date": None})
+    drawn.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

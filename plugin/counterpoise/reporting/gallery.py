@@ -1,5 +1,6 @@
 """Pictures of a detector's worst errors, and of labels that it contradicts."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -147,7 +148,8 @@ def _what_is_wrong(test_set: TestSet, errors: ErrorTypes, detection: int) -> str
         return f"classification, the box is {truth.class_names[truth.classes[gt]]}"
     if error_type == ErrorType.LOCALISATION:
         overlap = iou(test_set.detections.boxes[detection], truth.boxes[gt])
-        return f"localisation, IoU {overlap:.2f}"
+        # Rounded down, as one of 0.498 is below the 0.5 of a hit.
+        return f"localisation, IoU {math.floor(100 * overlap) / 100:.2f}"
     return error_type.name.lower()
 
 

@@ -198,7 +198,7 @@ def _command(run: Run) -> Iterator[Part]:
     record = run.record
     if record:
         yield Text("The command:")
-        yield Text(record.command, "code")
+        yield Text(shlex.join(_anew(record.command)), "code")
     else:
         yield _left_out(f"{run.path} has no run.json, so its command, seed and time are not known")
     if run.config:
@@ -207,7 +207,7 @@ def _command(run: Run) -> Iterator[Part]:
         yield Text(
             "From the config that the run has kept, with everything that the command line has set:"
         )
-        yield Text(shlex.join(["python", "train_net.py", *again]), "code")
+        yield Text(shlex.join([*_program(record.command if record else ""), *again]), "code")
     if record:
         rows = [
             ("seed", str(record.seed)),
@@ -219,6 +219,19 @@ def _command(run: Run) -> Iterator[Part]:
             *((name, version or "not installed") for name, version in record.versions.items()),
         ]
         yield Table(("", ""), rows, left=frozenset({0, 1}))
+
+
+def _anew(command: str) -> list[str]:
+    """Words of a command without those that make it go on with an earlier run."""
+    return [word for word in shlex.split(command) if word not in ("--resume", "--force")]
+
+
+def _program(command: str) -> list[str]:
+    """Program that trains, as the command of a run has it."""
+    words = shlex.split(command)
+    if len(words) > 1 and Path(words[1]).name == "train_net.py":
+        return words[:2]
+    return ["counterpoise", "train"]
 
 
 def _config(run: Run) -> Iterator[Part]:

@@ -10,7 +10,13 @@ from types import FrameType
 
 from detectron2.utils import comm
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STDERR = 2
+#: What is said at once, as an iteration may take long.
+NOTICES = {
+    signal.SIGTERM: "SIGTERM: the training saves and ends after this iteration\n",
+    signal.SIGINT: "Ctrl-C: the training saves and ends after this iteration; once more ends it at "
+    "once, without saving\n",
+}
 
 
 class Stopped(SystemExit):
@@ -41,7 +47,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._former = {number: signal.signal(number, self._receive) for number in NOTICES}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,6 +60,9 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
         if self._at_once:
             raise Stopped(number)
+        if comm.is_main_process():
+            # Not by a logger or print, in the middle of which the signal may have come.
+            os.write(STDERR, NOTICES[number].encode())
 
     def asked(self) -> int:
         """Number of the signal that any of the processes has got, 0 for none; for all to call."""
