@@ -1,6 +1,7 @@
 """Images of two splits that look alike: found whatever their files are, and nothing else is."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,17 @@ def test_what_cannot_be_decoded_is_named(tmp_path, train):
     found = find_near_duplicates({"train": train[:2], "test": [str(broken), "/gone.png"]})
     assert sorted(found.unreadable) == sorted([str(broken), "/gone.png"])
     assert found.images == 2 and found.similar == ()
+
+
+def test_a_file_name_of_another_encoding_is_read_and_shown(tmp_path, train):
+    name = os.fsdecode(b"caf\xe9.png")  # as a zip from Windows leaves it
+    copy = tmp_path / "test" / name
+    write(tmp_path / "test" / "a.png", cv2.flip(picture(17), 1))
+    (tmp_path / "test" / "a.png").rename(copy)
+    gone = str(tmp_path / "test" / os.fsdecode(b"gon\xe9.png"))
+    found = find_near_duplicates({"train": train, "test": [str(copy), gone]})
+    assert pairs_of(found)["train", "test"][0][:2] == (str(copy), train[17])
+    assert found.unreadable == (gone,)
 
 
 def test_of_large_splits_evenly_spaced_images_are_compared(tmp_path, train):

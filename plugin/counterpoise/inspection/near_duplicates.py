@@ -79,10 +79,12 @@ def _read(files: Sequence[str], track: Track) -> Iterator[tuple[str, np.ndarray]
 
 def _square(path: str) -> np.ndarray | None:
     try:
-        pixels = cv2.imread(path, cv2.IMREAD_REDUCED_GRAYSCALE_4)
+        # OpenCV's own reading of files ends the process where a name is no UTF-8.
+        content = np.fromfile(path, np.uint8)
+        pixels = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_4)
         if pixels is not None and min(pixels.shape) < _SIDE:
-            pixels = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-    except cv2.error:  # a header that promises more pixels than OpenCV takes
+            pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+    except (OSError, cv2.error):  # also a header that promises more pixels than OpenCV takes
         return None
     if pixels is None:
         return None
