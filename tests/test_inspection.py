@@ -387,6 +387,86 @@ def test_coco_images_are_found_beside_their_json_though_names_repeat(tmp_path):
     assert [s.images for s in inspection.splits] == [2, 2] and not inspection.duplicate_files.shared
 
 
+def datasets_of(inspection: Inspection) -> dict:
+    """Parts of the printed DATASETS node that say what is trained, tested and tuned on."""
+    node = yaml.safe_load(inspection.config)["DATASETS"]
+    return {key: node[key] for key in ("TRAIN", "TEST", "VAL") if key in node}
+
+
+@pytest.mark.parametrize("train, test, role", [
+    ("training", "testing", "test"),
+    ("training", "test", "test"),
+    ("instances_training", "instances_validation", "val"),
+    ("trainset", "eval", "val"),
+    ("contest_train", "dev", "val"),
+])  # fmt: skip
+def test_coco_files_are_trained_and_tested_on_as_their_names_say(tmp_path, train, test, role):
+    for stem, box_count in ((train, 12), (test, 4)):
+        write_coco(tmp_path / "d", stem, {"a": box_count})
+    inspection = inspected(tmp_path / "d")
+    assert datasets_of(inspection) == {"TRAIN": ["d_train"], "TEST": [f"d_{role}"]}
+    assert [split.boxes for split in inspection.splits] == [12, 4] and not inspection.notes
+
+
+@pytest.mark.parametrize("stems, trained, tested, said", [
+    (("val", "test"), ["d_val"], ["d_test"], "train on, though called val: 'val'"),
+    (("batch1", "batch2", "test"), ["d_batch1", "d_batch2"], ["d_test"], "'batch1', 'batch2'"),
+    (("fold0", "fold1"), ["d_fold0"], ["d_fold1"], "no name says which split it is: 'fold0'"),
+    (("train", "latest"), ["d_train"], ["d_latest"], "no split is called val or test: 'latest'"),
+    (("test",), ["d_train"], ["d_val"], "'test' is called test, but is the only split"),
+])  # fmt: skip
+def test_what_is_trained_on_without_being_called_so_is_said(tmp_path, stems, trained, tested, said):
+    for stem in stems:
+        write_coco(tmp_path / "d", stem, {"a": 12})
+    inspection = inspected(tmp_path / "d")
+    assert datasets_of(inspection) == {"TRAIN": trained, "TEST": tested}
+    assert said in inspection.notes[0] and len(inspection.notes) == 1
+
+
+def test_several_files_to_train_on_are_counted_together(tmp_path):
+    write_coco(tmp_path / "d", "train_1", {"a": 30, "b": 0})
+    write_coco(tmp_path / "d", "train_2", {"a": 4, "b": 12}, empty=1)
+    write_coco(tmp_path / "d", "val", {"a": 4, "b": 4})
+    (tmp_path / "d" / "train_2" / "train_2_0.png").write_bytes(
+        (tmp_path / "d" / "train_1" / "train_1_0.png").read_bytes()
+    )
+    inspection = inspected(tmp_path / "d")
+    assert datasets_of(inspection) == {"TRAIN": ["d_train_1", "d_train_2"], "TEST": ["d_val"]}
+    train, _ = inspection.splits
+    assert (train.name, train.datasets) == ("d_train", ("d_train_1", "d_train_2"))
+    assert ([c.boxes for c in train.classes], train.images) == ([34, 12], 24)
+    assert advice(inspection, "Remove the copies in d_train")
+    assert "Add training boxes for the classes that have none" not in titles(inspection)
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    check_config(load_config([QUICK, tmp_path / "mine.yaml"]))
+
+
+def test_files_to_train_on_without_others_are_each_held_out_from(tmp_path):
+    for part in "ab":
+        write_coco(tmp_path / "d", f"train_part_{part}", {"a": 12})
+    inspection = inspected(tmp_path / "d")
+    assert datasets_of(inspection) == {
+        "TRAIN": ["d_train_part_a_train", "d_train_part_b_train"],
+        "TEST": ["d_train_part_a_val", "d_train_part_b_val"],
+    }
+
+
+def test_a_dot_in_the_name_of_a_coco_file_is_none_in_that_of_the_dataset(tmp_path):
+    for stem in ("batch.a", "batch_a"):
+        write_coco(tmp_path / "d", stem, {"a": 4})
+    assert list(find_target(str(tmp_path / "d"), load_config([])).custom) == [
+        "d_batch_a", "d_batch_a_2",
+    ]  # fmt: skip
+
+
+def test_coco_files_of_other_images_of_the_same_names_are_both_taken(tmp_path):
+    for part in ("a", "b"):
+        path = write_coco(tmp_path / "d" / f"part_{part}", "train", {"a": 4})
+        path.rename(tmp_path / "d" / f"part_{part}" / "train" / "labels.json")
+    inspection = inspected(tmp_path / "d")
+    assert inspection.subject.images == 4 and not inspection.notes
+
+
 def write_voc(folder: Path, names: list[str], **lists: list[str]) -> None:
     (folder / "Annotations").mkdir(parents=True)
     (folder / "JPEGImages").mkdir()
@@ -426,6 +506,49 @@ def test_a_voc_folder_without_lists_is_one_split_and_gets_a_holdout(tmp_path):
     parts = inspected("voc", tmp_path / "mine.yaml").splits
     assert [(s.name, s.role) for s in parts] == [("voc_train", "train"), ("voc_val", "test")]
     assert sum(s.images for s in parts) == 6
+
+
+def write_voc_beside_images(folder: Path, number: int) -> None:
+    write_voc(folder, [f"{folder.name}{i}" for i in range(number)])
+    for path in [*folder.glob("Annotations/*"), *folder.glob("JPEGImages/*")]:
+        path.rename(folder / path.name)
+    for empty in ("Annotations", "JPEGImages", "ImageSets/Main", "ImageSets"):
+        (folder / empty).rmdir()
+
+
+def test_voc_files_beside_their_images_are_one_split(tmp_path):
+    write_voc_beside_images(tmp_path / "voc", 6)
+    inspection = inspected(tmp_path / "voc")
+    assert (inspection.format, inspection.subject.images, inspection.notes) == ("voc", 6, ())
+    entry = yaml.safe_load(inspection.config)["DATASETS"]["CUSTOM"]["voc"]
+    assert entry["IMAGES"] == entry["ANNOTATIONS"] == str(tmp_path / "voc")
+
+
+@pytest.mark.parametrize("above", [".", "images"])
+def test_voc_files_beside_their_images_are_split_by_folder(tmp_path, above):
+    for split, number in (("test", 2), ("train", 5), ("valid", 3), ("spare", 1)):
+        write_voc_beside_images(tmp_path / "d" / above / split, number)
+    inspection = inspected(tmp_path / "d")
+    assert [(s.role, s.images) for s in inspection.splits] == [
+        ("train", 5), ("val", 3), ("test", 2),
+    ]  # fmt: skip
+    assert inspection.notes[0].endswith("spare is left out: its name says no split")
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    check_config(load_config([QUICK, tmp_path / "mine.yaml"]))
+
+
+def test_voc_files_beside_their_images_in_folders_by_class_are_one_split(tmp_path):
+    for name in ("cats", "dogs"):
+        write_voc_beside_images(tmp_path / "d" / name, 3)
+    (split,) = inspected(tmp_path / "d").splits
+    assert (split.name, split.images) == ("d", 6)
+
+
+def test_xml_files_of_another_kind_make_no_dataset(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "a.xml").write_text("<svg/>")
+    with pytest.raises(UserError, match="XML files in one folder with their images"):
+        inspected(tmp_path)
 
 
 def test_a_split_that_a_yolo_yaml_names_in_vain_is_said(tmp_path):
@@ -791,7 +914,7 @@ def test_files_that_lie_outside_of_a_folder_are_invalid_unless_they_are_allowed(
     image.symlink_to(tmp_path / "elsewhere.png")
     cfg = load_config([])
     target = find_target(str(tmp_path / "shapes"), cfg, outside_files)
-    (entry,) = target.datasets["CUSTOM"].values()
+    (entry,) = target.custom.values()
     assert entry.get("OUTSIDE_FILES", False) == outside_files
     (invalid,) = inspect(target, cfg).invalid_annotations
     assert bool(invalid.annotations) != outside_files

@@ -16,14 +16,9 @@ from counterpoise.datasets.files import (
     require_folder,
 )
 from counterpoise.datasets.spec import DatasetSpec
+from counterpoise.datasets.split_names import SPLIT_WORDS
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.yaml_files import load_yaml
-
-_ALIASES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 
 
 def _load_data_yaml(spec: DatasetSpec) -> dict[str, Any]:
@@ -139,7 +134,7 @@ def _as_list(written: object) -> list[Any]:
 
 
 def _aliases(split: str) -> tuple[str, ...]:
-    group = next((names for names in _ALIASES.values() if split in names), (split,))
+    group = next((names for names in SPLIT_WORDS.values() if split in names), (split,))
     return (split, *(name for name in group if name != split))
 
 
@@ -182,7 +177,7 @@ def _resolve(
 
 def _places_of_other_splits(spec: DatasetSpec, data: Mapping[str, Any]) -> list[str]:
     own = _aliases(spec.split)
-    keys = [key for names in _ALIASES.values() for key in names if key not in own]
+    keys = [key for names in SPLIT_WORDS.values() for key in names if key not in own]
     return [p for key in keys for p in _as_list(data.get(key)) if isinstance(p, str)]
 
 
@@ -203,5 +198,5 @@ def _sibling(
     raise UserError(
         f"DATASETS.CUSTOM.{spec.name}.SPLIT is '{spec.split}', but {spec.data_yaml} does not name "
         f"it and {base} holds neither {aliases[0]}/images nor images/{aliases[0]}; "
-        f"{did_you_mean(spec.split, known | set(_ALIASES))}"
+        f"{did_you_mean(spec.split, known | set(SPLIT_WORDS))}"
     )

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,85 @@ import yaml
 
 from counterpoise.datasets import parse_specs
 from counterpoise.datasets.files import find_files
+from counterpoise.datasets.split_names import SPLIT_WORDS, split_of
 from counterpoise.datasets.yolo_yaml import split_places
 from counterpoise.errors import UserError
+from counterpoise.utils.images import image_suffixes
+from counterpoise.utils.text import listed
 
-ROLES = ("train", "val", "test")
+ROLES = tuple(SPLIT_WORDS)
 _VOC_IMAGES = ("JPEGImages", "images", "Images")
 _VOC_ANNOTATIONS = ("Annotations", "annotations")
-_PROBED = 20  # file names of a COCO file by which its folder of images is found
+_PROBED = 20  # file names of a COCO file by which its folder of images is found, and XML files
 
 
 @dataclass
 class FolderDataset:
-    """The splits of a folder.
+    """The parts of a folder.
 
     Attributes:
-        entries: ``DATASETS.CUSTOM`` entry by split: ``train``, ``val``, ``test``, another name, or
-            "" where there is one undivided set. Paths are absolute.
-        notes: what was left out, one sentence each.
+        entries: ``DATASETS.CUSTOM`` entry by the name of the part, which is fit for that of a
+            dataset, or "" where there is one undivided set. Paths are absolute.
+        roles: ``train``, ``val``, ``test`` or None by the name of the part. Several can have one
+            role. The first is to be trained on.
+        notes: what was left out or taken for what, one sentence each.
     """
 
-    entries: dict[str, dict[str, Any]]
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    roles: dict[str, str | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, role: str | None, entry: dict[str, Any]) -> None:
+        """Add a part; its name is made fit for a dataset, and changed where it is taken."""
+        base = re.sub(r"\W+", "_", name).strip("_") or "part"
+        names = (base if i == 1 else f"{base}_{i}" for i in count(1))
+        name = next(name for name in names if name not in self.entries)
+        self.entries[name], self.roles[name] = entry, role
+
+    def order(self) -> None:
+        """Bring the part to train on to the front, and say so where its name does not."""
+        if len(self.entries) == 1:
+            ((name, entry),) = self.entries.items()
+            if self.roles[name] in ("val", "test"):
+                self.notes.append(
+                    f"'{name}' is called {self.roles[name]}, but is the only split: it is taken "
+                    "for the data to train on"
+                )
+            self.entries, self.roles = {"": entry}, {"": None}
+            return
+        nameless = [name for name, role in self.roles.items() if role is None]
+        if "train" not in self.roles.values():
+            self._choose_training(nameless)
+        elif set(self.roles.values()) == {"train", None}:
+            self.notes.append(
+                f"no split is called val or test: '{nameless[0]}' is taken to test on"
+            )
+        order = [name for role in ROLES for name in self.roles if self.roles[name] == role]
+        order += [name for name in self.roles if self.roles[name] is None]
+        self.entries = {name: self.entries[name] for name in order}
+        self.roles = {name: self.roles[name] for name in order}
+
+    def _choose_training(self, nameless: list[str]) -> None:
+        if len(nameless) == len(self.entries):
+            first, second, *_ = nameless
+            self.notes.append(
+                f"no name says which split it is: '{first}' is taken to train on, and '{second}' "
+                "to test on"
+            )
+        elif nameless:
+            self.roles |= dict.fromkeys(nameless, "train")
+            self.notes.append(f"no split is called train; taken to train on: {_quoted(nameless)}")
+        else:
+            role = min(self.roles.values(), key=ROLES.index)
+            names = [name for name in self.roles if self.roles[name] == role]
+            self.notes.append(
+                f"no split is called train; taken to train on, though called {role}: "
+                f"{_quoted(names)}"
+            )
+
+
+def _quoted(names: list[str]) -> str:
+    return listed([f"'{name}'" for name in names], 8)
 
 
 def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
@@ -47,37 +105,36 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
     folder = folder.resolve()
     try:
         options = {"OUTSIDE_FILES": True} if outside_files else {}
-        candidates = (detect(folder, options) for detect in (_yolo, _voc, _coco))
-        found = next((dataset for dataset in candidates if dataset is not None), None)
+        detectors = (_yolo, _voc, _coco, _voc_beside_images)
+        candidates = (detect(folder, options) for detect in detectors)
+        found = next((dataset for dataset in candidates if dataset.entries), None)
     except OSError as error:
         raise UserError(
             f"the folder {error.filename} cannot be read ({error.strerror}): fix its permissions"
         ) from error
     if found is not None:
-        if len(found.entries) == 1:  # undivided, whatever its one split is called
-            found.entries = {"": next(iter(found.entries.values()))}
-        order = [*ROLES, *(name for name in found.entries if name not in ROLES)]
-        found.entries = {name: found.entries[name] for name in order if name in found.entries}
+        found.order()
         return found
     raise UserError(
         f"{folder} holds no dataset: looked for a data.yaml with 'names' (YOLO), for a folder "
-        "Annotations of XML files beside JPEGImages or images (Pascal VOC), and for a JSON file "
-        "with 'images', 'annotations' and 'categories' whose images are below the folder (COCO); "
-        "give the folder that holds one of these, or a config with --config-file"
+        "Annotations of XML files beside JPEGImages or images, or XML files in one folder with "
+        "their images, also by split (Pascal VOC), and for a JSON file with 'images', "
+        "'annotations' and 'categories' whose images are below the folder (COCO); give the folder "
+        "that holds one of these, or a config with --config-file"
     )
 
 
-def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
+def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset:
+    found = FolderDataset()
     path = next((p for p in (folder / "data.yaml", folder / "data.yml") if p.is_file()), None)
     if path is None:
-        return None
+        return found
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         content = {"names": None}  # the reader says what is wrong with it
     if not isinstance(content, dict) or "names" not in content:
-        return None
-    found = FolderDataset({})
+        return found
     problems = []
     for role in ROLES:
         entry = {"FORMAT": "yolo", "DATA_YAML": str(path), "SPLIT": role} | options
@@ -88,27 +145,28 @@ def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
             if content.get(role):
                 found.notes.append(f"the split '{role}' is left out: {error}")
         else:
-            found.entries[role] = entry
+            found.add(role, role, entry)
     if not found.entries:
         raise problems[0]
     return found
 
 
-def _voc(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
+def _voc(folder: Path, options: dict[str, Any]) -> FolderDataset:
+    found = FolderDataset()
     annotations = _first_folder(folder, _VOC_ANNOTATIONS)
     images = _first_folder(folder, _VOC_IMAGES)
     if None in (annotations, images) or not find_files(annotations, {".xml"}.__contains__):
-        return None
+        return found
     whole = {"FORMAT": "voc", "IMAGES": str(images), "ANNOTATIONS": str(annotations)} | options
     lists = {path.stem: path for path in (folder / "ImageSets" / "Main").glob("*.txt")}
-    found = FolderDataset({})
     if "train" not in lists and "trainval" in lists:
         lists["train"] = lists["trainval"]
     elif "trainval" in lists:
         found.notes.append("trainval.txt is left out, being train.txt and val.txt together")
-    splits = {role: lists[role] for role in ROLES if role in lists}
-    found.entries = {role: whole | {"SPLIT_FILE": str(path)} for role, path in splits.items()}
-    found.entries = found.entries or {"": whole}
+    for role in (role for role in ROLES if role in lists):
+        found.add(role, role, whole | {"SPLIT_FILE": str(lists[role])})
+    if not found.entries:
+        found.add("all", None, whole)
     return found
 
 
@@ -116,31 +174,77 @@ def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _coco(folder: Path, options: dict[str, Any]) -> FolderDataset | None:
-    folders = [folder, *_subfolders(folder)]
-    folders += [below for inner in folders[1:] for below in _subfolders(inner)]
-    found = FolderDataset({})
-    described: dict[str | None, tuple[Path, set[str]]] = {}  # by split, its file and images
+def _voc_beside_images(folder: Path, options: dict[str, Any]) -> FolderDataset:
+    found = FolderDataset()
+    places = [place for place in _folders(folder) if _holds_images_with_xml(place)]
+    split = [place for place in places if _role(place, folder)]
+    if places and not split:
+        split = [places[0] if len(places) == 1 else folder]
+    for place in split:
+        entry = {"FORMAT": "voc", "IMAGES": str(place), "ANNOTATIONS": str(place)} | options
+        role = _role(place, folder)
+        found.add(role or place.name, role, entry)
+    if found.entries and split != [folder]:
+        found.notes += [
+            f"{place} is left out: its name says no split" for place in places if place not in split
+        ]
+    return found
+
+
+def _holds_images_with_xml(folder: Path) -> bool:
+    """Whether images and XML files of Pascal VOC lie side by side directly in a folder."""
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    xmls = (path for path in paths if path.suffix.lower() == ".xml")
+    images = image_suffixes()
+    return any(path.suffix.lower() in images for path in paths) and any(
+        _is_voc(path) for path in islice(xmls, _PROBED)
+    )
+
+
+def _is_voc(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"<annotation" in file.read(4096)
+
+
+def _coco(folder: Path, options: dict[str, Any]) -> FolderDataset:
+    folders = _folders(folder)
+    found = FolderDataset()
+    known: list[tuple[str | None, Path, Path, set[str]]] = []  # role, file, folder, and images
     files = (path for place in folders for path in place.glob("*.json"))
     # COCO itself has keypoints of the same images beside its instances.
     for path in sorted(files, key=lambda p: (not p.name.startswith("instances"), p)):
         if (names := _coco_file_names(path)) is None:
             continue
         role = _role(path, folder)
-        other, known = described.get(role, (None, set()))
-        if 2 * len(known.intersection(names)) > len(names):
-            found.notes.append(f"{path} is left out: {other} is of the same images")
-            continue
-        images = _images_of(path, names, role, folders)
-        if images is None:
+        place = _images_of(path, names, role, folders)
+        if place is None:
             found.notes.append(
                 f"{path} is left out: the images that it names are not below {folder}"
             )
             continue
-        entry = {"FORMAT": "coco", "IMAGES": str(images), "ANNOTATIONS": str(path)} | options
-        described.setdefault(role, (path, {*names}))
-        found.entries[path.stem if role is None or role in found.entries else role] = entry
-    return found if found.entries else None
+        images = {str(place / name) for name in names}
+        others = (
+            other
+            for known_role, other, _, theirs in known
+            if known_role == role and 2 * len(theirs & images) > len(images)
+        )
+        if other := next(others, None):
+            found.notes.append(f"{path} is left out: {other} is of the same images")
+            continue
+        known.append((role, path, place, images))
+    roles = [role for role, *_ in known]
+    for role, path, place, _ in known:
+        entry = {"FORMAT": "coco", "IMAGES": str(place), "ANNOTATIONS": str(path)} | options
+        found.add(role if role and roles.count(role) == 1 else path.stem, role, entry)
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folder, those in it and those in them."""
+    folders = [folder, *_subfolders(folder)]
+    return folders + [below for inner in folders[1:] for below in _subfolders(inner)]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -161,15 +265,9 @@ def _coco_file_names(path: Path) -> list[str] | None:
 
 
 def _role(path: Path, folder: Path) -> str | None:
-    """The split that the file's own name speaks of, else the folder that it lies in."""
+    """The split that the own name of a file or folder speaks of, else one that it lies in."""
     inside = [path.stem, *(part.name for part in path.parents if folder in part.parents)]
-    words = (word for name in inside for word in _words(name))
-    names = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-    return next((names[word] for word in words if word in names), None)
-
-
-def _words(name: str) -> Iterator[str]:
-    return (word.lower() for word in re.findall(r"[A-Za-z]+", name))
+    return next(filter(None, map(split_of, inside)), None) if path != folder else None
 
 
 def _images_of(path: Path, names: list[str], role: str | None, folders: list[Path]) -> Path | None:
@@ -177,7 +275,7 @@ def _images_of(path: Path, names: list[str], role: str | None, folders: list[Pat
 
     def fit(place: Path) -> tuple[int, bool, bool]:
         files = sum((place / name.replace("\\", "/")).is_file() for name in names[:_PROBED])
-        return files, role is not None and role in _words(place.name), place == path.parent
+        return files, role is not None and role == _role(place, folders[0]), place == path.parent
 
     best = max(folders, key=fit)
     return best if fit(best)[0] else None

@@ -54,6 +54,22 @@ def of_classes(truth: GroundTruth, class_names: Sequence[str]) -> GroundTruth:
     return replace(truth, class_names=tuple(class_names), classes=ids[truth.classes])
 
 
+def joined(truths: Sequence[GroundTruth]) -> GroundTruth:
+    """Put datasets of the same classes together; an image id is then its number."""
+    if len(truths) == 1:
+        return truths[0]
+    starts = np.cumsum([0, *(truth.num_images for truth in truths)])
+    images = [truth.images + start for truth, start in zip(truths, starts, strict=False)]
+    arrays = ("boxes", "areas", "classes", "ignored", "image_sizes")
+    return GroundTruth(
+        class_names=truths[0].class_names,
+        image_ids=tuple(range(starts[-1])),
+        file_names=tuple(name for truth in truths for name in truth.file_names),
+        images=np.concatenate(images),
+        **{name: np.concatenate([getattr(truth, name) for truth in truths]) for name in arrays},
+    )
+
+
 def without_ignored(truth: GroundTruth) -> GroundTruth:
     """Leave out the regions that are no boxes."""
     kept = ~truth.ignored

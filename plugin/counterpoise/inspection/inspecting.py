@@ -16,6 +16,7 @@ from counterpoise.inspection.ground_truth import (
     class_sizes,
     cooccurrence,
     imbalance,
+    joined,
     of_classes,
     rare_samples,
     read_ground_truth,
@@ -42,14 +43,18 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         UserError: a dataset cannot be read, or the model cannot be built.
     """
     register_datasets(target.specs, classes=target.classes)
-    read = {name: read_ground_truth(name) for name in target.splits}
+    datasets = [name for names in target.members.values() for name in names]
+    read = {name: read_ground_truth(name) for name in datasets}
     class_names = tuple(
         dict.fromkeys(name for truth in read.values() for name in truth.class_names)
     )
-    truths = {name: of_classes(truth, class_names) for name, truth in read.items()}
+    truths = {
+        split: joined([of_classes(read[name], class_names) for name in names])
+        for split, names in target.members.items()
+    }
     custom = dataset_names(target.specs)
-    reports = {name: dataset_report(name) for name in target.splits if name in custom}
-    subject, with_crowds = next(iter(truths.items()))
+    reports = {name: dataset_report(name) for name in datasets if name in custom}
+    with_crowds = next(iter(truths.values()))
     truth = without_ignored(with_crowds)
     has_boxes = len(truth.boxes) > 0
     notes = list(target.notes)
@@ -64,11 +69,12 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
     sizes, all_sizes = class_sizes(truth)
     files = {name: own.file_names for name, own in truths.items()}
     splits = tuple(
-        _split(name, role, truths[name], reports.get(name)) for name, role in target.splits.items()
+        _split(name, role, target.members[name], truths[name], reports)
+        for name, role in target.splits.items()
     )
     inspection = Inspection(
         name=target.name,
-        format=reports[subject].format if subject in reports else None,
+        format=reports[datasets[0]].format if datasets[0] in reports else None,
         class_names=class_names,
         splits=splits,
         sizes=sizes,
@@ -84,25 +90,37 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         samples=rare_samples(truth),
         notes=tuple(notes),
     )
-    changeable = [s.name for s in target.specs.values() if target.splits.keys() & set(s.parts)]
+    changeable = [s.name for s in target.specs.values() if not {*datasets}.isdisjoint(s.parts)]
     advice = recommend(inspection, cfg, changeable)
-    config = combined_config(target.datasets, advice) if has_boxes else ""
+    config = combined_config(target.custom, splits, advice) if has_boxes else ""
     return replace(inspection, recommendations=advice, config=config)
 
 
-def _split(name: str, role: str | None, truth: GroundTruth, report: Report | None) -> Split:
+def _split(
+    name: str,
+    role: str | None,
+    datasets: tuple[str, ...],
+    truth: GroundTruth,
+    reports: Mapping[str, Report],
+) -> Split:
     counts = class_counts(truth)
+    own = [reports[dataset] for dataset in datasets if dataset in reports]
     with_boxes = np.unique(truth.images[~truth.ignored])
     return Split(
         name=name,
         role=role,
+        datasets=datasets,
         images=truth.num_images,
         empty_images=truth.num_images - len(with_boxes),
         boxes=sum(count.boxes for count in counts),
-        clipped=report.clipped if report else 0,
+        clipped=sum(report.clipped for report in own),
         imbalance=imbalance([count.boxes for count in counts]),
         classes=counts,
-        notes=tuple(report.notes) if report else (),
+        notes=tuple(
+            note if len(own) == 1 else f"{report.name}: {note}"
+            for report in own
+            for note in report.notes
+        ),
     )
 
 

@@ -56,18 +56,36 @@ def as_yaml(settings: Mapping[str, Any]) -> str:
     )
 
 
-def combined_config(datasets: Mapping[str, Any], advice: Iterable[Recommendation]) -> str:
+def combined_config(
+    custom: Mapping[str, Any], splits: Sequence[Split], advice: Iterable[Recommendation]
+) -> str:
     """One YAML of all settings.
 
     Args:
-        datasets: ``DATASETS`` node of a folder, or empty.
+        custom: ``DATASETS.CUSTOM`` node of a folder, or empty.
+        splits: of the inspection.
         advice: optional ones are left out.
     """
     merged: dict[str, Any] = {}
     wanted = [one.settings for one in advice if not one.optional]
-    for settings in [{"DATASETS": datasets} if datasets else {}, *wanted]:
+    for settings in [_datasets(custom, splits) if custom else {}, *wanted]:
         deep_merge(merged, settings)
     return as_yaml(merged) if merged else ""
+
+
+def _datasets(custom: Mapping[str, Any], splits: Sequence[Split]) -> dict[str, Any]:
+    """The splits of a folder with what is trained, tested and tuned on."""
+    subject, *others = splits
+    named = [split for role in ("test", "val") for split in others if split.role == role]
+    tests = named or others[:1]
+    node = {
+        "CUSTOM": dict(custom),
+        "TRAIN": [*subject.datasets],
+        "TEST": [name for split in tests[:1] for name in split.datasets],
+    }
+    if tests[1:]:
+        node["VAL"] = [name for split in tests[1:] for name in split.datasets]
+    return {"DATASETS": node}
 
 
 def _data(inspection: Inspection) -> Iterator[Recommendation]:
@@ -170,17 +188,19 @@ def _without_boxes_anywhere(inspection: Inspection) -> list[int]:
 
 
 def _holdout(subject: Split, custom: Sequence[str]) -> Recommendation:
-    name = subject.name
+    names = subject.datasets
     settings = {
         "DATASETS": {
-            "CUSTOM": {name: {"HOLDOUT": 0.2}}, "TRAIN": [f"{name}_train"], "TEST": [f"{name}_val"],
+            "CUSTOM": {name: {"HOLDOUT": 0.2} for name in names},
+            "TRAIN": [f"{name}_train" for name in names],
+            "TEST": [f"{name}_val" for name in names],
         }
-    }  # fmt: skip
+    }
     return Recommendation(
         "Set a part aside for evaluation",
-        f"{name} is the only split. HOLDOUT takes a fifth of its images, with rare classes on both "
-        "sides.",
-        settings if name in custom else {},
+        f"{subject.name} is the only split. HOLDOUT takes a fifth of its images, with rare classes "
+        "on both sides.",
+        settings if set(names) <= set(custom) else {},
     )
 
 

@@ -31,11 +31,12 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Split:
-    """Counts of one dataset.
+    """Counts of one split.
 
     Attributes:
-        name: under which it is registered.
+        name: of its dataset, or one for several together.
         role: ``train``, ``val``, ``test``, or None where neither config nor folder says.
+        datasets: under which it is registered.
         images: usable images.
         empty_images: those without any box.
         boxes: usable boxes.
@@ -48,6 +49,7 @@ class Split:
 
     name: str
     role: str | None
+    datasets: tuple[str, ...]
     images: int
     empty_images: int
     boxes: int

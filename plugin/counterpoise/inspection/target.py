@@ -26,19 +26,20 @@ class Target:
 
     Attributes:
         name: as the user gave it; of a folder its last part, made fit for a dataset name.
-        splits: role (``train``, ``val``, ``test`` or None) by dataset name, the inspected one
-            first.
+        splits: role (``train``, ``val``, ``test`` or None) by name, the inspected one first.
+        members: names of the datasets that a split is made of, by its name; mostly its own.
         specs: the custom datasets among them, and others of the config.
         classes: class list of the custom datasets; None lets each use its own.
-        datasets: for a folder the ``DATASETS`` node that defines its splits, otherwise empty.
-        notes: what was left out, one sentence each.
+        custom: for a folder the ``DATASETS.CUSTOM`` node that defines its splits, otherwise empty.
+        notes: what was left out or taken for what, one sentence each.
     """
 
     name: str
     splits: dict[str, str | None]
+    members: dict[str, tuple[str, ...]]
     specs: dict[str, DatasetSpec]
     classes: list[str] | None
-    datasets: dict[str, Any]
+    custom: dict[str, Any]
     notes: tuple[str, ...] = ()
 
 
@@ -84,40 +85,46 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
     own = {part: spec for spec in specs.values() for part in spec.parts}
     trained = [own[dataset] for dataset in cfg.DATASETS.TRAIN if dataset in own]
     classes = _union(trained) if subject in roles and trained else None
+    splits = {subject: roles.get(subject), **{k: v for k, v in roles.items() if k != subject}}
     return Target(
         name=name,
-        splits={subject: roles.get(subject), **{k: v for k, v in roles.items() if k != subject}},
+        splits=splits,
+        members={split: (split,) for split in splits},
         specs=dict(specs),
         classes=classes,
-        datasets={},
+        custom={},
     )
 
 
 def _folder(path: Path, cache: Path | None, outside_files: bool) -> Target:
     found = detect_folder(path, outside_files)
     name = re.sub(r"\W+", "_", path.resolve().name).strip("_") or "data"
-    custom = {f"{name}_{split}" if split else name: e for split, e in found.entries.items()}
-    roles = {
-        dataset: split if split in ROLES else None
-        for dataset, split in zip(custom, found.entries, strict=True)
-    }
+    dataset = {part: f"{name}_{part}" if part else name for part in found.entries}
+    custom = {dataset[part]: entry for part, entry in found.entries.items()}
     specs = parse_specs(custom, cache)
-    subject, *others = custom
-    by_role = {role: dataset for dataset, role in roles.items()}
-    tests = [
-        by_role[role] for role in ("test", "val") if role in by_role and role != roles[subject]
-    ]
-    datasets = {"CUSTOM": custom, "TRAIN": [subject], "TEST": tests[:1] or others[:1]}
-    if tests[1:]:
-        datasets["VAL"] = tests[1:]
+    splits, members = {}, {}
+    for role, parts in _by_role(found.roles):
+        names = tuple(dataset[part] for part in parts)
+        split = names[0] if len(names) == 1 else f"{name}_{role}"
+        splits[split], members[split] = role, names
+    subject = next(iter(members.values()))
     return Target(
         name=name,
-        splits=roles,
+        splits=splits,
+        members=members,
         specs=specs,
-        classes=_union([specs[subject]]),
-        datasets=datasets,
+        classes=_union([specs[dataset] for dataset in subject]),
+        custom=custom,
         notes=tuple(found.notes),
     )
+
+
+def _by_role(roles: Mapping[str, str | None]) -> list[tuple[str | None, list[str]]]:
+    """Put parts of one role together, in the order of the first; without one each is alone."""
+    together: dict[str, tuple[str | None, list[str]]] = {}
+    for part, role in roles.items():
+        together.setdefault(role or f" {part}", (role, []))[1].append(part)
+    return list(together.values())
 
 
 def _union(specs: list[DatasetSpec]) -> list[str]:
