@@ -567,6 +567,66 @@ def test_a_split_that_a_yolo_yaml_names_in_vain_is_said(tmp_path):
     assert "the split 'test' is left out" in inspection.notes[0]
 
 
+def write_yolo(folder: Path, **images: int) -> None:
+    """Splits with as many images, each with a box."""
+    for number, (split, count) in enumerate(images.items()):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (40 + i, 40 + number)).save(folder / "images" / split / f"{i}.png")
+            (folder / "labels" / split / f"{i}.txt").write_text("0 0.5 0.5 0.5 0.5")
+    lines = [f"{split}: images/{split}" for split in images]
+    (folder / "data.yaml").write_text("\n".join(["names: [cat]", *lines]))
+
+
+def test_a_yolo_split_without_labels_or_images_is_left_out_and_said(tmp_path):
+    write_yolo(tmp_path / "d", train=4, val=0, test=2)
+    for label in (tmp_path / "d" / "labels" / "test").iterdir():
+        label.unlink()
+    (tmp_path / "d" / "labels" / "test").rmdir()
+    inspection = inspected(tmp_path / "d")
+    assert inspection.subject.images == 4 and len(inspection.splits) == 1
+    first, second = inspection.notes
+    assert "'val' is left out: there is no image in" in first
+    assert "'test' is left out" in second and "has no labels" in second
+
+
+def test_a_yolo_split_to_train_on_without_labels_is_refused(tmp_path):
+    write_yolo(tmp_path, train=0, val=2)
+    Image.new("RGB", (40, 40)).save(tmp_path / "images" / "train" / "a.png")
+    (tmp_path / "labels" / "train").rmdir()
+    with pytest.raises(UserError, match="has no labels"):
+        inspected(tmp_path)
+
+
+def test_a_split_without_boxes_is_not_tested_on(tmp_path):
+    write_yolo(tmp_path / "d", train=4, val=3, test=2)
+    for label in (tmp_path / "d" / "labels" / "test").iterdir():
+        label.write_text("")
+    inspection = inspected(tmp_path / "d")
+    assert datasets_of(inspection) == {"TRAIN": ["d_train"], "TEST": ["d_val"]}
+    assert inspection.notes == ("d_test has no boxes, so that nothing can be measured on it",)
+
+
+def test_a_part_is_set_aside_where_no_other_split_has_boxes(tmp_path):
+    write_coco(tmp_path / "d", "train", {"a": 12})
+    write_coco(tmp_path / "d", "test", {"a": 0}, empty=3)
+    inspection = inspected(tmp_path / "d")
+    assert datasets_of(inspection) == {"TRAIN": ["d_train_train"], "TEST": ["d_train_val"]}
+    assert "the only split with boxes" in advice(inspection, "Set a part aside").reason
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    check_config(load_config([QUICK, tmp_path / "mine.yaml"]))
+
+
+@pytest.mark.parametrize("with_boxes", [1, 2])
+def test_a_part_is_set_aside_only_of_two_images_with_boxes(tmp_path, with_boxes):
+    write_coco(tmp_path / "d", "labels", {"a": with_boxes}, per_image=1, empty=9)
+    inspection = inspected(tmp_path / "d")
+    found = advice(inspection, "Set a part aside")
+    assert bool(found.settings) == ("HOLDOUT" in inspection.config) == (with_boxes == 2)
+    assert ("Its images with boxes: 1." in found.reason) == (with_boxes == 1)
+
+
 def test_a_counterpoise_config_called_data_yaml_is_no_yolo_dataset(tmp_path):
     write_coco(tmp_path, "train", {"a": 2})
     (tmp_path / "data.yaml").write_text("DATASETS: {TRAIN: [x]}")

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from counterpoise.datasets import parse_specs
+from counterpoise.datasets import DatasetSpec, parse_specs
 from counterpoise.datasets.files import find_files
 from counterpoise.datasets.split_names import SPLIT_WORDS, split_of
+from counterpoise.datasets.yolo_layout import find_layout
 from counterpoise.datasets.yolo_yaml import split_places
 from counterpoise.errors import UserError
 from counterpoise.utils.images import image_suffixes
@@ -138,8 +139,11 @@ def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset:
     problems = []
     for role in ROLES:
         entry = {"FORMAT": "yolo", "DATA_YAML": str(path), "SPLIT": role} | options
+        spec = parse_specs({role: entry})[role]
         try:
-            split_places(parse_specs({role: entry})[role])
+            split_places(spec)
+            if role != "train":  # of which the reader says what is wrong
+                _require_labelled_images(spec)
         except UserError as error:
             problems.append(error)
             if content.get(role):
@@ -149,6 +153,12 @@ def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset:
     if not found.entries:
         raise problems[0]
     return found
+
+
+def _require_labelled_images(spec: DatasetSpec) -> None:
+    layout = find_layout(spec)  # refuses a folder without labels
+    if not layout.pairs:
+        raise UserError(f"there is no image in {listed([*map(str, layout.places)], 3)}")
 
 
 def _voc(folder: Path, options: dict[str, Any]) -> FolderDataset:

@@ -72,6 +72,12 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         _split(name, role, target.members[name], truths[name], reports)
         for name, role in target.splits.items()
     )
+    if has_boxes:
+        notes += [
+            f"{split.name} has no boxes, so that nothing can be measured on it"
+            for split in splits[1:]
+            if not split.boxes
+        ]
     inspection = Inspection(
         name=target.name,
         format=reports[datasets[0]].format if datasets[0] in reports else None,

@@ -74,10 +74,11 @@ def combined_config(
 
 
 def _datasets(custom: Mapping[str, Any], splits: Sequence[Split]) -> dict[str, Any]:
-    """The splits of a folder with what is trained, tested and tuned on."""
+    """The splits of a folder with what is trained, tested and tuned on; without boxes none is."""
     subject, *others = splits
-    named = [split for role in ("test", "val") for split in others if split.role == role]
-    tests = named or others[:1]
+    with_boxes = [split for split in others if split.boxes]
+    named = [split for role in ("test", "val") for split in with_boxes if split.role == role]
+    tests = named or with_boxes[:1]
     node = {
         "CUSTOM": dict(custom),
         "TRAIN": [*subject.datasets],
@@ -175,8 +176,8 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
                 f"Add boxes of the classes that {split.name} lacks",
                 f"{_listed(names, untested)}: no box in {split.name}, so there is no AP for it.",
             )
-    if not others:
-        yield _holdout(subject, custom)
+    if not any(split.boxes for split in others):
+        yield _holdout(inspection, custom)
 
 
 def _without_boxes_anywhere(inspection: Inspection) -> list[int]:
@@ -187,8 +188,16 @@ def _without_boxes_anywhere(inspection: Inspection) -> list[int]:
     ]
 
 
-def _holdout(subject: Split, custom: Sequence[str]) -> Recommendation:
-    names = subject.datasets
+def _holdout(inspection: Inspection, custom: Sequence[str]) -> Recommendation:
+    subject, names = inspection.subject, inspection.subject.datasets
+    only = "the only split" + (" with boxes" if len(inspection.splits) > 1 else "")
+    title, reason = "Set a part aside for evaluation", f"{subject.name} is {only}. "
+    if (with_boxes := subject.images - subject.empty_images) < 2:
+        reason += (
+            f"Its images with boxes: {with_boxes}. One to train on and another to test on are the "
+            "least that is needed: label more images, and inspect again."
+        )
+        return Recommendation(title, reason)
     settings = {
         "DATASETS": {
             "CUSTOM": {name: {"HOLDOUT": 0.2} for name in names},
@@ -196,12 +205,8 @@ def _holdout(subject: Split, custom: Sequence[str]) -> Recommendation:
             "TEST": [f"{name}_val" for name in names],
         }
     }
-    return Recommendation(
-        "Set a part aside for evaluation",
-        f"{subject.name} is the only split. HOLDOUT takes a fifth of its images, with rare classes "
-        "on both sides.",
-        settings if set(names) <= set(custom) else {},
-    )
+    reason += "HOLDOUT takes a fifth of its images, with rare classes on both sides."
+    return Recommendation(title, reason, settings if set(names) <= set(custom) else {})
 
 
 def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Recommendation]:
