@@ -749,6 +749,35 @@ def test_classes_without_enough_boxes_are_named(tmp_path):
     assert problems["log"] is None and "every class" in problems["inverse"]
 
 
+def test_a_class_of_crowd_regions_only_stays_in_the_class_list(tmp_path):
+    path = write_coco(tmp_path / "d", "train", {"a": 30, "crowds": 3, "nowhere": 0})
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = int(annotation["category_id"] == 1)
+    path.write_text(json.dumps(content))
+    inspection = inspected(tmp_path / "d")
+    removal = advice(inspection, "class list")
+    assert removal.reason.startswith("'nowhere': no box")
+    (entry,) = removal.settings["DATASETS"]["CUSTOM"].values()
+    assert entry["CLASSES"] == ["a", "crowds"]
+    assert advice(inspection, "crowd regions only").reason.startswith("'crowds':")
+    assert "Add training boxes for the classes that have none" not in titles(inspection)
+
+
+def test_crowd_regions_are_counted_beside_the_boxes(tmp_path):
+    path = write_coco(tmp_path, "train", {"a": 30, "b": 30})
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"][:8]:
+        annotation["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    inspection = inspected(tmp_path)
+    assert (inspection.subject.boxes, inspection.subject.crowds) == (52, 8)
+    text = as_text(inspection)
+    assert "52 boxes, 8 crowd regions beside them, 2 classes" in text
+    assert ["crowd", "regions", "8"] in [line.split() for line in text.splitlines()]
+    assert "crowd regions beside them" in as_page(inspection)
+
+
 def test_invalid_annotations_are_all_listed_and_to_be_fixed(tmp_path):
     path = write_coco(tmp_path, "train", SKEWED)
     content = json.loads(path.read_text())
@@ -877,7 +906,9 @@ def test_the_command_prints_tables_and_writes_both_files(tmp_path, capsys):
     assert "imbalance 4.0 to 1" in said.out and said.err == ""
     assert said.out.split()[-2:] == [str(out / "inspect.json"), str(out / "inspect.html")]
     stored = json.loads((out / "inspect.json").read_text())
-    assert stored["splits"][0]["classes"][1] == {"images": 10, "boxes": 10, "share": 0.2}
+    assert stored["splits"][0]["classes"][1] == {
+        "images": 10, "boxes": 10, "share": 0.2, "crowds": 0,
+    }  # fmt: skip
 
 
 def test_json_is_the_only_thing_on_standard_output(tmp_path, capsys, monkeypatch):

@@ -78,11 +78,13 @@ def without_ignored(truth: GroundTruth) -> GroundTruth:
 
 
 def class_counts(truth: GroundTruth) -> tuple[ClassCount, ...]:
-    """Images and boxes per class, and the share of the boxes."""
+    """Images, boxes and crowd regions per class, and the share of the boxes."""
     boxes = truth.boxes_per_class()
+    crowds = np.bincount(truth.classes[truth.ignored], minlength=truth.num_classes)
+    columns = (column.tolist() for column in (truth.images_per_class(), boxes, crowds))
     return tuple(
-        ClassCount(i, b, b / max(int(boxes.sum()), 1))
-        for i, b in zip(truth.images_per_class().tolist(), boxes.tolist(), strict=True)
+        ClassCount(images=i, boxes=b, share=b / max(int(boxes.sum()), 1), crowds=c)
+        for i, b, c in zip(*columns, strict=True)
     )
 
 

@@ -143,7 +143,8 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
     """Classes and splits that no score can be trusted for."""
     names, subject, others = inspection.class_names, inspection.subject, inspection.splits[1:]
     absent = [i for i, count in enumerate(subject.classes) if not count.boxes]
-    nowhere = _without_boxes_anywhere(inspection)
+    without_boxes = _without_boxes_anywhere(inspection)
+    nowhere = _removable(inspection)
     if nowhere:
         kept = [name for i, name in enumerate(names) if i not in nowhere]
         entries = {name: {"CLASSES": [*kept]} for name in custom}
@@ -153,7 +154,14 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
             "class as the rarest of all.",
             {"DATASETS": {"CUSTOM": entries}} if entries else {},
         )
-    if untrained := [i for i in absent if i not in nowhere]:
+    if only_crowds := [i for i in without_boxes if i not in nowhere]:
+        yield Recommendation(
+            "Add boxes for the classes that have crowd regions only",
+            f"{_listed(names, only_crowds)}: a crowd region is neither trained on nor counted as "
+            "missed, so nothing is learnt of the class. It stays in the class list, without which "
+            "its regions would be annotations of an unknown class.",
+        )
+    if untrained := [i for i in absent if i not in without_boxes]:
         yield Recommendation(
             "Add training boxes for the classes that have none",
             f"{_listed(names, untrained)}: no box in {subject.name}, but some in other splits, "
@@ -185,6 +193,15 @@ def _without_boxes_anywhere(inspection: Inspection) -> list[int]:
         i
         for i in range(len(inspection.class_names))
         if not any(split.classes[i].boxes for split in inspection.splits)
+    ]
+
+
+def _removable(inspection: Inspection) -> list[int]:
+    """Classes that no annotation is of, not even a crowd region."""
+    return [
+        i
+        for i in _without_boxes_anywhere(inspection)
+        if not any(split.classes[i].crowds for split in inspection.splits)
     ]
 
 
@@ -233,7 +250,7 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
     )
     if cfg.MODEL.META_ARCHITECTURE in RETINANETS:
         # inv_sqrt has no weight for a class without training boxes that stays in the class list.
-        nowhere = _without_boxes_anywhere(inspection)
+        nowhere = _removable(inspection)
         stays = any(not counts[i] and not (removable and i in nowhere) for i in range(len(names)))
         rule = "inv_sqrt" if ratio > LONG_TAIL and not stays else "log"
         yield Recommendation(

@@ -1,7 +1,7 @@
 """What an inspection finds, as plain frozen dataclasses; ``inspect.json`` holds them as they are.
 
-Lists "per class" are in the order of :attr:`Inspection.class_names`. Crowd regions count nowhere
-but in the repeat factors, where Detectron2 counts them too.
+Lists "per class" are in the order of :attr:`Inspection.class_names`. Crowd regions are counted
+apart from boxes, but for the repeat factors, where Detectron2 counts them too.
 """
 
 from dataclasses import dataclass, field
@@ -22,11 +22,13 @@ class ClassCount:
         images: images that hold at least one box of the class.
         boxes: its boxes.
         share: of all boxes of the split, in [0, 1].
+        crowds: crowd regions of the class, which are no boxes.
     """
 
     images: int
     boxes: int
     share: float
+    crowds: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Split:
     imbalance: float | None
     classes: tuple[ClassCount, ...]
     notes: tuple[str, ...]
+
+    @property
+    def crowds(self) -> int:
+        """Crowd regions, which are no boxes."""
+        return sum(count.crowds for count in self.classes)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def _lead(inspection: Inspection) -> Iterator[Part]:
     counts = [
         counted(subject.images, "image"),
         counted(subject.boxes, "box"),
+        *([f"{counted(subject.crowds, 'crowd region')} beside them"] if subject.crowds else []),
         counted(len(inspection.class_names), "class"),
     ]
     if subject.imbalance is not None:
@@ -108,6 +109,7 @@ def _counts(inspection: Inspection, page: bool) -> Iterator[Part]:
         counts = [split.classes[i] for split in splits]
         return [percent(counts[0].share), *(str(n) for c in counts for n in (c.boxes, c.images))]
 
+    crowds = [cell for split in splits for cell in (str(split.crowds), "")]
     yield _class_table(
         inspection,
         ["share", *["boxes", "images"] * len(splits)],
@@ -116,6 +118,7 @@ def _counts(inspection: Inspection, page: bool) -> Iterator[Part]:
             ("all", "", *(str(n) for s in splits for n in (s.boxes, s.images))),
             ("without boxes", "", *(n for s in splits for n in ("", str(s.empty_images)))),
             ("most : least", "", *(n for s in splits for n in (number(s.imbalance), ""))),
+            *([("crowd regions", "", *crowds)] if any(s.crowds for s in splits) else []),
         ],
         [("", 2), *((f"{s.name} ({s.role})" if s.role else s.name, 2) for s in splits)],
     )
