@@ -808,18 +808,54 @@ def test_the_invalid_annotations_of_a_held_out_set_are_listed_once(tmp_path):
     assert source.splits == ("held_train", "held_val") and len(source.annotations) == 1
 
 
-@pytest.mark.parametrize("leaf", ["quick/baseline", "r50_fpn/focal", "quick_retinanet/focal"])
-@pytest.mark.parametrize("boxes", [BALANCED, SKEWED, TAIL, {"one": 12}], ids=str)
-def test_every_recommended_line_loads_beside_the_config(tmp_path, boxes, leaf):
-    model = CONFIGS / f"{leaf}.yaml"
-    write_coco(tmp_path / "data", "train", boxes, size=(80, 16), empty=2, per_image=4)
-    inspection = inspected(tmp_path / "data", model)
-    assert "Change the anchors" in titles(inspection)
-    lines = [yaml.safe_dump(one.settings) for one in inspection.recommendations if one.settings]
-    for i, text in enumerate([*lines, inspection.config]):
-        (tmp_path / f"{i}.yaml").write_text(text)
-        cfg = load_config([model, tmp_path / f"{i}.yaml"])
-        check_config(cfg)
+LEAVES = [
+    f"{path.parent.name}/{path.stem}"
+    for path in sorted(CONFIGS.glob("*/*.yaml"))
+    if path.parent.name not in ("datasets", "large")
+]
+REPEATING = """
+BALANCE: {IMAGE_SAMPLER: {NAME: none}}
+DATALOADER: {SAMPLER_TRAIN: RepeatFactorTrainingSampler, REPEAT_THRESHOLD: 0.1}
+"""
+
+
+@pytest.mark.parametrize("boxes", [TAIL, {"one": 12}], ids=str)
+def test_every_recommended_line_loads_beside_every_config(tmp_path, boxes):
+    write_coco(tmp_path / "data", "train", boxes, size=(80, 16), empty=2, per_image=20)
+    (tmp_path / "own.yaml").write_text(REPEATING)
+    for leaf, *own in [*((leaf,) for leaf in LEAVES), ("quick/recommended", tmp_path / "own.yaml")]:
+        files = [CONFIGS / f"{leaf}.yaml", *own]
+        inspection = inspected(tmp_path / "data", *files)
+        assert "Change the anchors" in titles(inspection)
+        lines = [yaml.safe_dump(one.settings) for one in inspection.recommendations if one.settings]
+        for i, text in enumerate([*lines, inspection.config]):
+            (tmp_path / f"{i}.yaml").write_text(text)
+            check_config(load_config([*files, tmp_path / f"{i}.yaml"]))
+
+
+@pytest.mark.parametrize("leaf", ["quick/recommended", "quick/pisa", "quick/repeat_factors"])
+@pytest.mark.parametrize("own", [None, REPEATING])
+def test_the_baseline_is_one_whatever_config_was_given(tmp_path, leaf, own):
+    write_coco(tmp_path / "data", "train", BALANCED)
+    (tmp_path / "own.yaml").write_text(own or "")
+    files = [CONFIGS / f"{leaf}.yaml", tmp_path / "own.yaml"]
+    inspection = inspected(tmp_path / "data", *files)
+    assert "Train the baseline" in titles(inspection)
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    cfg = load_config([*files, tmp_path / "mine.yaml"])
+    assert cfg.BALANCE == load_config([CONFIGS / "quick" / "baseline.yaml"]).BALANCE
+    assert cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler"
+
+
+def test_repeating_images_switches_another_choice_of_images_off(tmp_path):
+    write_coco(tmp_path / "data", "train", TAIL, per_image=3)
+    files = [CONFIGS / "quick" / "recommended.yaml"]
+    repeat = advice(inspected(tmp_path / "data", *files), "repeat the images")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(repeat.settings))
+    cfg = load_config([*files, tmp_path / "mine.yaml"])
+    check_config(cfg)
+    assert (cfg.BALANCE.IMAGE_SAMPLER.NAME, cfg.BALANCE.PISA.ENABLED) == ("none", False)
+    assert cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,10 @@ def _spread_of(rule: str, ratio: float, inspection: Inspection) -> str:
 
 
 def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> dict[str, Any]:
-    """Losses and class weights, with the components that read them."""
+    """Losses, class weights and sampling of images, with the components that read them.
+
+    What the config that was given has and does not fit beside them is switched off.
+    """
     architecture = cfg.MODEL.META_ARCHITECTURE
     balance: dict[str, Any]
     if architecture in RETINANETS:
@@ -320,6 +323,9 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
         }
     if balanced or architecture not in RETINANETS:
         deep_merge(balance, _without_weights(cfg))
+    if balanced:
+        deep_merge(balance, _without_balancing(cfg))
+    settings = _without_sampler(cfg) | {"BALANCE": balance}
     if architecture == "RetinaNet":
         stock: dict[str, Any] = {"META_ARCHITECTURE": "BalancedRetinaNet"}
     else:
@@ -329,9 +335,7 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
             if architecture not in RETINANETS and cfg.MODEL[key].NAME in STOCK_COMPONENTS
         }
     # A config without a model is completed by one of configs/, which has these components.
-    if stock and _names_model(cfg):
-        return {"MODEL": stock, "BALANCE": balance}
-    return {"BALANCE": balance}
+    return {"MODEL": stock} | settings if stock and _names_model(cfg) else settings
 
 
 def _without_weights(cfg: CfgNode) -> dict[str, Any]:
@@ -339,6 +343,26 @@ def _without_weights(cfg: CfgNode) -> dict[str, Any]:
     if cfg.MODEL.META_ARCHITECTURE in RETINANETS:
         return {"DENSE_LOSS": {"ALPHA_SOURCE": "fixed"}}
     return {"CLASS_WEIGHTS": {"SOURCE": "none"}}
+
+
+def _without_balancing(cfg: CfgNode) -> dict[str, Any]:
+    """Keys of BALANCE that switch off the sampling and weighting which the config switches on."""
+    switches: dict[str, Any] = {}
+    if cfg.BALANCE.IMAGE_SAMPLER.NAME != "none":
+        switches["IMAGE_SAMPLER"] = {"NAME": "none"}
+    if cfg.BALANCE.PISA.ENABLED:
+        switches["PISA"] = {"ENABLED": False}
+    return switches
+
+
+def _without_sampler(cfg: CfgNode) -> dict[str, Any]:
+    """Settings that put Detectron2's plain sampler in place of another that the config names."""
+    if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
+        return {}
+    node: dict[str, Any] = {"SAMPLER_TRAIN": "TrainingSampler"}
+    if cfg.DATALOADER.REPEAT_THRESHOLD:
+        node["REPEAT_THRESHOLD"] = 0.0
+    return {"DATALOADER": node}
 
 
 def _repeat_factor_sampling(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
