@@ -1,6 +1,7 @@
 """How well a model's anchors fit the boxes of a dataset."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +17,16 @@ from counterpoise.modeling.weight_sources import RETINANETS
 
 Levels = tuple[tuple[float, ...], ...]
 
+MATCHED = 0.5  # IoU from which an anchor can find a box
 #: More boxes than this share without an anchor at IoU >= 0.5, overall or in a class of at least
 #: LEAST_BOXES boxes, are reason to change the anchors. Judgement, not a published number.
 UNMATCHED_OVERALL, UNMATCHED_CLASS, LEAST_BOXES = 0.05, 0.10, 10
+#: A change has to reach so many more of all boxes, or half of those that a class misses: other
+#: anchors mean that the part of the model that reads them is trained anew.
+LEAST_GAIN = 0.05
+#: Pixels of a resized image to which a larger input is advised; Detectron2's 1333 x 800 are 1.1
+#: million, and the memory of a step grows with them.
+MOST_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -86,11 +94,13 @@ class AnchorChange(Fit):
     Attributes:
         what: the change in words.
         settings: config keys, nested.
+        pixels: of the resized images, over those without the change.
         fits_head: the number of anchors per location stays, so that a trained head still fits.
     """
 
     what: str
     settings: dict[str, Any]
+    pixels: float
     fits_head: bool
 
 
@@ -103,6 +113,9 @@ class Anchors(Fit):
         histogram_edges: E + 1 edges of box sizes in pixels of the resized image.
         histogram_counts: E numbers of boxes between them.
         poor: more boxes than :data:`UNMATCHED_OVERALL` or :data:`UNMATCHED_CLASS` have no anchor.
+        too_small: most of the boxes without an anchor are smaller than the smallest one.
+        largest_input: short side of the largest input that was tried, in pixels; 0 for images as
+            they are.
         change: if poor, the cheapest change found that covers more, or None.
     """
 
@@ -110,6 +123,8 @@ class Anchors(Fit):
     histogram_edges: tuple[float, ...]
     histogram_counts: tuple[int, ...]
     poor: bool
+    too_small: bool
+    largest_input: int
     change: AnchorChange | None
 
 
@@ -243,57 +258,101 @@ def compare_with_anchors(truth: GroundTruth, setting: AnchorSetting) -> Anchors:
     # Half-octave bins, on powers of the square root of 2, so that the usual anchors are on edges.
     first, last = np.floor(2 * np.log2(sizes.min())), np.floor(2 * np.log2(sizes.max())) + 1
     edges = 2 ** (np.arange(first, last + 1) / 2)
-    fit = _fit(truth, setting)
-    poor = 1 - fit.overall.at_50 > UNMATCHED_OVERALL or any(
-        c.boxes >= LEAST_BOXES and 1 - c.at_50 > UNMATCHED_CLASS for c in fit.classes
-    )
+    ious = best_ious(*scaled_boxes(truth, setting), setting)
+    fit = _fit(truth, ious)
+    missed = sizes[ious < MATCHED]
+    poor = 1 - fit.overall.at_50 > UNMATCHED_OVERALL or any(map(is_poor, fit.classes))
+    factors = _input_factors(truth, setting)
     return Anchors(
         **vars(fit),
         setting=setting,
         histogram_edges=tuple(edges.tolist()),
         histogram_counts=tuple(np.histogram(sizes.clip(edges[0], edges[-1]), edges)[0].tolist()),
         poor=poor,
-        change=_best_change(truth, setting, fit) if poor else None,
+        too_small=len(missed) > 0 and bool(np.median(missed) < min(map(min, setting.sizes))),
+        largest_input=round(setting.min_size * max(factors, default=1)),
+        change=_best_change(truth, setting, fit, factors) if poor else None,
     )
 
 
-def _fit(truth: GroundTruth, setting: AnchorSetting) -> Fit:
-    ious = best_ious(*scaled_boxes(truth, setting), setting)
+def is_poor(coverage: Coverage) -> bool:
+    """Whether more than :data:`UNMATCHED_CLASS` of the boxes of a class, if enough, are missed."""
+    return coverage.boxes >= LEAST_BOXES and 1 - coverage.at_50 > UNMATCHED_CLASS
 
+
+def _fit(truth: GroundTruth, ious: np.ndarray) -> Fit:
     def coverage(values: np.ndarray) -> Coverage:
         if not len(values):
             return Coverage(0)
-        at_50, at_70 = (float((values >= threshold).mean()) for threshold in (0.5, 0.7))
+        at_50, at_70 = (float((values >= threshold).mean()) for threshold in (MATCHED, 0.7))
         return Coverage(len(values), at_50, at_70, float(np.median(values)))
 
     by_class = (ious[truth.classes == c] for c in range(truth.num_classes))
     return Fit(coverage(ious), tuple(map(coverage, by_class)))
 
 
-def _best_change(truth: GroundTruth, setting: AnchorSetting, before: Fit) -> AnchorChange | None:
+def _best_change(
+    truth: GroundTruth, setting: AnchorSetting, before: Fit, factors: Sequence[float]
+) -> AnchorChange | None:
     """The cheapest change that at least halves the boxes without an anchor, else the best one.
 
-    A change under which a class of at least LEAST_BOXES boxes loses more than a twentieth of its
-    boxes is none.
+    What costs more than another has to reach :data:`LEAST_GAIN` more than that. A change under
+    which a class of at least LEAST_BOXES boxes loses more than a twentieth of its boxes is none.
     """
     per_location = [len(shape) for shape in setting.shapes()]
+    pixels = _pixels(truth, setting)
     best: AnchorChange | None = None
-    for what, settings, changed in _changes(setting):
-        fit = _fit(truth, changed)
-        harms = any(
-            old.boxes >= LEAST_BOXES and new.at_50 < old.at_50 - 0.05
-            for old, new in zip(before.classes, fit.classes, strict=True)
-        )
-        if harms or fit.overall.at_50 <= (best or before).overall.at_50:
+    for what, settings, changed in _changes(setting, factors):
+        fit = _fit(truth, best_ious(*scaled_boxes(truth, changed), changed))
+        if not _is_worth(best or before, fit) or _harms(before, fit):
             continue
         fits_head = [len(shape) for shape in changed.shapes()] == per_location
-        best = AnchorChange(**vars(fit), what=what, settings=settings, fits_head=fits_head)
+        grown = _pixels(truth, changed) / pixels
+        best = AnchorChange(
+            **vars(fit), what=what, settings=settings, pixels=grown, fits_head=fits_head
+        )
         if 1 - fit.overall.at_50 <= (1 - before.overall.at_50) / 2:
             break
     return best
 
 
-def _changes(setting: AnchorSetting) -> Iterator[tuple[str, dict[str, Any], AnchorSetting]]:
+def _is_worth(before: Fit, after: Fit) -> bool:
+    if after.overall.at_50 - before.overall.at_50 >= LEAST_GAIN:
+        return True
+    return after.overall.at_50 > before.overall.at_50 and any(
+        is_poor(old) and 1 - new.at_50 <= (1 - old.at_50) / 2
+        for old, new in zip(before.classes, after.classes, strict=True)
+    )
+
+
+def _harms(before: Fit, after: Fit) -> bool:
+    return any(
+        old.boxes >= LEAST_BOXES and new.at_50 < old.at_50 - 0.05
+        for old, new in zip(before.classes, after.classes, strict=True)
+    )
+
+
+def _pixels(truth: GroundTruth, setting: AnchorSetting) -> float:
+    """Mean number of pixels of a resized image."""
+    return float(resized(truth.image_sizes, setting.min_size, setting.max_size).prod(1).mean())
+
+
+def _input_factors(truth: GroundTruth, setting: AnchorSetting) -> list[float]:
+    """Factors to enlarge the input by: up to 2, and beyond up to the images' own size.
+
+    Beyond 2 the resized images stay within :data:`MOST_PIXELS`.
+    """
+    if not setting.min_size:
+        return []
+    own = float(np.median(truth.image_sizes.min(axis=1))) / setting.min_size
+    most = min(own, math.sqrt(MOST_PIXELS / _pixels(truth, setting)))
+    beyond = [factor for factor in (3.0, 4.0, 6.0) if factor < 0.8 * most]
+    return [1.5, 2.0, *beyond, *([most] if most > 2 else [])]
+
+
+def _changes(
+    setting: AnchorSetting, factors: Sequence[float]
+) -> Iterator[tuple[str, dict[str, Any], AnchorSetting]]:
     """Changes from the cheapest to the most expensive: in words, as config keys, and applied."""
 
     def anchors(**changed: Levels) -> tuple[dict[str, Any], AnchorSetting]:
@@ -317,17 +376,22 @@ def _changes(setting: AnchorSetting) -> Iterator[tuple[str, dict[str, Any], Anch
             f"{what} and the aspect ratios 1:3 and 3:1 as well",
             *anchors(sizes=both, aspect_ratios=ratios),
         )
-    for factor in (1.5, 2.0) if setting.min_size else ():
+    for factor in factors:
         small, large = round(setting.min_size * factor), round(setting.max_size * factor)
         node = {
             "MIN_SIZE_TRAIN": [small], "MIN_SIZE_TEST": small,
             "MAX_SIZE_TRAIN": large, "MAX_SIZE_TEST": large,
         }  # fmt: skip
-        yield (
-            f"images {factor:g} times as large",
-            {"INPUT": node},
-            replace(setting, min_size=small, max_size=large),
-        )
+        size = {"min_size": small, "max_size": large}
+        what = f"images {factor:.3g} times as large (a short side of {small})"
+        yield what, {"INPUT": node}, replace(setting, **size)
+        for anchor_factor, words in ((0.5, "half"), (0.25, "a quarter of")):
+            settings, changed = anchors(sizes=scaled(anchor_factor))
+            yield (
+                f"{what} and anchors of {words} the size",
+                {"INPUT": node} | settings,
+                replace(changed, **size),
+            )
 
 
 def _as_config(levels: Levels) -> list[list[float]]:

@@ -10,7 +10,12 @@ from detectron2.config import CfgNode
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import deep_merge
 from counterpoise.config.unread_keys import STOCK_COMPONENTS
-from counterpoise.inspection.anchors import Coverage
+from counterpoise.inspection.anchors import (
+    LEAST_GAIN,
+    UNMATCHED_CLASS,
+    Anchors,
+    Coverage,
+)
 from counterpoise.inspection.results import Inspection, Recommendation, Split
 from counterpoise.modeling.weight_sources import RETINANETS
 from counterpoise.utils.text import listed, percent
@@ -21,6 +26,7 @@ LONG_TAIL = 60  # from here on inv_sqrt, sqrt(60) to 1, spreads wider than log, 
 FEW_BOXES = 10
 MOST_GROWTH = 2.0  # of an epoch by repeat-factor sampling
 FEWEST_EPOCHS, ENOUGH_EPOCHS = 3, 8
+NEARLY_ALL = 0.9  # of the classes
 
 
 def recommend(
@@ -35,18 +41,21 @@ def recommend(
             change.
 
     Returns:
-        what concerns the data first, then the schedule, the loss and the anchors.
+        what concerns the data first, then the schedule, the loss and the anchors; where most boxes
+        have no anchor, the anchors before all else.
     """
     if not inspection.subject.boxes:
         nothing = f"{inspection.subject.name} has no usable box, so nothing can be trained on it"
         return (*_data(inspection), Recommendation("Add boxes", nothing))
-    return (
+    others = (
         *_data(inspection),
         *_trust(inspection, custom),
         *_length(inspection, cfg),
         *_loss(inspection, cfg, removable=bool(custom)),
-        *_anchors(inspection, cfg),
     )
+    anchors = tuple(_anchors(inspection, cfg))
+    is_first = inspection.anchors is not None and inspection.anchors.overall.at_50 < 0.5
+    return anchors + others if is_first else others + anchors
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
@@ -390,27 +399,57 @@ def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
     anchors = inspection.anchors
     if anchors is None or not anchors.poor:
         return
-    worst = min(
-        (i for i, c in enumerate(anchors.classes) if c.boxes),
-        key=lambda i: anchors.classes[i].at_50,
-    )
     reason = (
-        f"{_missed(anchors.overall)} of the boxes have no anchor at IoU 0.5 or more "
-        f"('{inspection.class_names[worst]}': {_missed(anchors.classes[worst])}), measured with "
-        f"{anchors.setting.model}. "
+        f"{_missed(anchors.overall)} of the boxes have no anchor at IoU 0.5 or more"
+        f"{_affected(inspection, anchors)}, measured with {anchors.setting.model}. "
     )
     change, named = anchors.change, _names_model(cfg)
     if not named:
         reason += "Give your model's config with --config-file to measure its own anchors. "
     if change is None:
-        reason += "None of the usual sizes, aspect ratios and input sizes covers more."
-        yield Recommendation("Expect missed boxes where the anchors do not fit", reason)
+        yield _no_change(anchors, reason)
         return
     reason += f"With {change.what} it is {_missed(change.overall)}."
+    if change.pixels > 1:
+        reason += (
+            f" The images then have {change.pixels:.1f} times the pixels, with which the time and "
+            "memory of a step grow."
+        )
     if not change.fits_head:
         reason += " The number of anchors changes, so that a trained RPN head no longer fits."
-    title = "Change the input size" if "INPUT" in change.settings else "Change the anchors"
-    yield Recommendation(title, reason, change.settings, optional=not named)
+    if anchors.too_small and change.overall.at_50 < 0.5:
+        reason += " More of them are reached by cutting the images into tiles before training."
+    parts = [("INPUT", "the input size"), ("MODEL", "the anchors")]
+    changed = " and ".join(words for key, words in parts if key in change.settings)
+    yield Recommendation(f"Change {changed}", reason, change.settings, optional=not named)
+
+
+def _affected(inspection: Inspection, anchors: Anchors) -> str:
+    """Which classes the boxes without an anchor are of, in brackets; empty where there is one."""
+    present = [i for i, coverage in enumerate(anchors.classes) if coverage.boxes]
+    if len(present) == 1:
+        return ""
+    poor = [i for i in present if 1 - anchors.classes[i].at_50 > UNMATCHED_CLASS]
+    if len(poor) >= NEARLY_ALL * len(present):
+        return f" (in {len(poor)} of {len(present)} classes more than {percent(UNMATCHED_CLASS)})"
+    worst = min(present, key=lambda i: anchors.classes[i].at_50)
+    return f" ('{inspection.class_names[worst]}': {_missed(anchors.classes[worst])})"
+
+
+def _no_change(anchors: Anchors, reason: str) -> Recommendation:
+    inputs = f"images of a short side of up to {anchors.largest_input}"
+    reason += (
+        "None of the usual sizes and aspect ratios of anchors, with "
+        f"{inputs if anchors.largest_input else 'images as they are'}, covers "
+        f"{percent(LEAST_GAIN, 0)} more."
+    )
+    if not anchors.too_small:
+        return Recommendation("Expect missed boxes where the anchors do not fit", reason)
+    return Recommendation(
+        "Cut the images into tiles before training",
+        f"{reason} Most of these boxes are smaller than the smallest anchor: what is left is to "
+        "cut the images into tiles, which are then resized to the size of the input.",
+    )
 
 
 def _missed(coverage: Coverage) -> str:
