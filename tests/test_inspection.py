@@ -520,6 +520,7 @@ def test_several_files_to_train_on_are_counted_together(tmp_path):
     train, _ = inspection.splits
     assert (train.name, train.datasets) == ("d_train", ("d_train_1", "d_train_2"))
     assert ([c.boxes for c in train.classes], train.images) == ([34, 12], 24)
+    assert "d_train is d_train_1, d_train_2 together." in as_text(inspection)
     assert advice(inspection, "Remove the copies in d_train")
     assert "Add training boxes for the classes that have none" not in titles(inspection)
     (tmp_path / "mine.yaml").write_text(inspection.config)

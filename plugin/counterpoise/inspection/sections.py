@@ -83,6 +83,9 @@ def _lead(inspection: Inspection) -> Iterator[Part]:
             "Counts, invalid annotations and files are of all splits, everything else is of "
             f"{subject.name} alone."
         )
+    for split in inspection.splits:
+        if len(split.datasets) > 1:
+            yield Text(f"{split.name} is {', '.join(split.datasets)} together.")
     yield from (Text(f"Note: {note}", "note") for note in inspection.notes)
     for split in inspection.splits:
         yield from (Text(f"Note on {split.name}: {note}", "note") for note in split.notes)
