@@ -677,6 +677,14 @@ def test_a_yolo_split_without_labels_or_images_is_left_out_and_said(tmp_path):
     assert "'test' is left out" in second and "has no labels" in second
 
 
+def test_a_yolo_split_that_only_its_folder_or_another_word_names_is_left_out_and_said(tmp_path):
+    write_yolo(tmp_path / "d", train=4, val=0)
+    (tmp_path / "d" / "data.yaml").write_text("names: [cat]\ntrain: images/train\ntesting: gone")
+    first, second = inspected(tmp_path / "d").notes
+    assert "'val' is left out: there is no image in" in first
+    assert "'test' is left out" in second and "gone" in second
+
+
 def test_a_yolo_split_to_train_on_without_labels_is_refused(tmp_path):
     write_yolo(tmp_path, train=0, val=2)
     Image.new("RGB", (40, 40)).save(tmp_path / "images" / "train" / "a.png")

@@ -140,13 +140,15 @@ def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset:
     for role in ROLES:
         entry = {"FORMAT": "yolo", "DATA_YAML": str(path), "SPLIT": role} | options
         spec = parse_specs({role: entry})[role]
+        is_meant = any(content.get(word) for word in SPLIT_WORDS[role])
         try:
             split_places(spec)
+            is_meant = True  # a folder that the yaml need not name
             if role != "train":  # of which the reader says what is wrong
                 _require_labelled_images(spec)
         except UserError as error:
             problems.append(error)
-            if content.get(role):
+            if is_meant:
                 found.notes.append(f"the split '{role}' is left out: {error}")
         else:
             found.add(role, role, entry)
