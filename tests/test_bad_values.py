@@ -10,6 +10,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.config.tree import flat_leaves
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
+from models import quick_config
 
 DEFAULTS = dict(flat_leaves(load_config([])))
 ALLOWED = {
@@ -27,7 +28,8 @@ def spoilt(key: str) -> list[str]:
     if isinstance(default, bool):
         return ["2", "maybe", "None", "[True]"]
     if isinstance(allowed, Choices):
-        return ["nonsense", "", "None"] if isinstance(default, str) else ["-3", "nonsense"]
+        names = ["nonsense", "", "None"] if isinstance(default, str) else ["-3", "nonsense"]
+        return [name for name in names if name not in allowed.known]
     if isinstance(default, (list, tuple)) and isinstance(allowed, (Interval, Numbers)):
         may_be_empty = isinstance(allowed, Interval) or allowed.empty
         return [value for value in LISTS if not (value == "()" and may_be_empty)]
@@ -53,3 +55,39 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_key(key):
             check_config(load_config([], [key, value]))
         sentence = str(raised.value)
         assert key in sentence and "\n" not in sentence and len(sentence) < 600, value
+
+
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(96,)"],
+         "'range' draws from the smallest to the largest size: give two"),
+        (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(96, 64)"],
+         "give two, such as"),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute"],
+         "SIZE is [0.9, 0.9], but TYPE 'absolute' takes two whole numbers of pixels"),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[2, 2]"], "two shares of the image"),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute_range", "INPUT.CROP.SIZE",
+          "[600, 384]"], "the smaller one first"),
+        (["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64]]"], "SIZES has 2 lists, but MODEL.RPN.IN_"),
+        (["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1], [1], [1], [1], [1, 2]]"],
+         "gives [1, 1, 1, 1, 2] anchors a place"),
+        (["MODEL.RPN.IOU_LABELS", "[0, 1]"], "MODEL.RPN.IOU_LABELS is [0, 1], but IOU_THRESHOLDS"),
+        (["MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.3, 0.5]"], "make 3 ranges: give each a label"),
+        (["MODEL.ROI_BOX_HEAD.NUM_FC", "0"], "are both 0, so that the head has no layer"),
+        (["MODEL.ROI_BOX_HEAD.NAME", "FastRCNNFCHead"], "did you mean 'FastRCNNConvFCHead'"),
+        (["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", "1.0"],
+         "SOLVER.BASE_LR_END is 1.0, above BASE_LR"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_go_together_are_refused(overrides, said):
+    with pytest.raises(UserError) as raised:
+        check_config(quick_config(*overrides))
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "key, value", [("INPUT.CROP.SIZE", "[2, 2]"), ("INPUT.MIN_SIZE_TRAIN", "(64, 96, 128)")]
+)
+def test_values_that_nothing_combines_are_left_alone(key, value):
+    check_config(quick_config(key, value))

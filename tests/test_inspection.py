@@ -274,6 +274,7 @@ def test_tiny_boxes_of_large_images_get_a_larger_input_with_smaller_anchors(tmp_
     before = inspection.anchors.setting.min_size
     assert change.pixels == pytest.approx((short / before) ** 2, rel=0.01)
     assert f"{change.pixels:.1f} times the pixels" in first.reason
+    assert first.optional == ("left to you" in first.reason) == (change.pixels > 4)
     assert "(in 3 of 3 classes more than 10.0 %)" in first.reason
 
 

@@ -10,6 +10,7 @@ from detectron2.modeling import (
     PROPOSAL_GENERATOR_REGISTRY,
     ROI_HEADS_REGISTRY,
 )
+from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
 
 from counterpoise.config.declaration import Choices, Interval, Numbers
 
@@ -20,6 +21,10 @@ SHARE = Interval(0, 1)
 ANY = Interval(float("-inf"))
 BOX_LOSSES = Choices(("smooth_l1", "giou", "diou", "ciou"))
 POOLERS = Choices(("ROIAlignV2", "ROIAlign", "ROIPool"))
+#: Of ``detectron2.layers.get_norm``; "" for none.
+NORMS = Choices(
+    ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
+)
 #: numpy's generator takes 32 bits; each process of a run has a seed of its own.
 SEEDS = Interval(0, 2**32 - 2**16, special=(-1, "is left to chance"))
 
@@ -52,6 +57,7 @@ DETECTRON2_KEYS: dict[str, Choices | Interval | Numbers] = {
     "MODEL.BACKBONE.FREEZE_AT": FROM_0,
     "MODEL.BACKBONE.NAME": Choices(BACKBONE_REGISTRY),
     "MODEL.FPN.FUSE_TYPE": Choices(("sum", "avg")),
+    "MODEL.FPN.NORM": NORMS,
     "MODEL.FPN.OUT_CHANNELS": FROM_1,
     "MODEL.META_ARCHITECTURE": Choices(META_ARCH_REGISTRY),
     "MODEL.PIXEL_MEAN": Numbers(ANY, length=3),
@@ -65,6 +71,7 @@ DETECTRON2_KEYS: dict[str, Choices | Interval | Numbers] = {
     "MODEL.RETINANET.BBOX_REG_WEIGHTS": Numbers(ABOVE_0, length=4),
     "MODEL.RETINANET.IOU_THRESHOLDS": Numbers(SHARE, ascending=True),
     "MODEL.RETINANET.NMS_THRESH_TEST": SHARE,
+    "MODEL.RETINANET.NORM": NORMS,
     "MODEL.RETINANET.NUM_CONVS": FROM_1,
     "MODEL.RETINANET.PRIOR_PROB": Interval(0, 1, open_low=True, open_high=True),
     "MODEL.RETINANET.SCORE_THRESH_TEST": SHARE,
@@ -75,6 +82,7 @@ DETECTRON2_KEYS: dict[str, Choices | Interval | Numbers] = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": Numbers(ABOVE_0, length=4),
     "MODEL.ROI_BOX_HEAD.CONV_DIM": FROM_1,
     "MODEL.ROI_BOX_HEAD.FC_DIM": FROM_1,
+    "MODEL.ROI_BOX_HEAD.NORM": NORMS,
     "MODEL.ROI_BOX_HEAD.NUM_CONV": FROM_0,
     "MODEL.ROI_BOX_HEAD.NUM_FC": FROM_0,
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": FROM_1,
@@ -92,6 +100,8 @@ DETECTRON2_KEYS: dict[str, Choices | Interval | Numbers] = {
     "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": FROM_0,
     "MODEL.RPN.BBOX_REG_WEIGHTS": Numbers(ABOVE_0, length=4),
     "MODEL.RPN.BOUNDARY_THRESH": Interval(0, special=(-1, "is off")),
+    "MODEL.RPN.CONV_DIMS": Numbers(Interval(1, special=(-1, "keeps the channels"))),
+    "MODEL.RPN.HEAD_NAME": Choices(RPN_HEAD_REGISTRY),
     "MODEL.RPN.IOU_THRESHOLDS": Numbers(SHARE, ascending=True),
     "MODEL.RPN.LOSS_WEIGHT": FROM_0,
     "MODEL.RPN.NMS_THRESH": SHARE,

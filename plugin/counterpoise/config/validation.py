@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from detectron2.config import CfgNode
 
+from counterpoise.config.combinations import check_combinations
 from counterpoise.config.declaration import Choices, Interval, Numbers, declared
 from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
 from counterpoise.config.keys import SECTIONS, training_config
@@ -66,6 +67,7 @@ def check_config(cfg: CfgNode) -> None:
         if key in known:  # not every Detectron2 has every key
             _check_value(key, known[key], values)
     _check_device(cfg)
+    check_combinations(cfg)
     _check_task(cfg)
     _check_backbone(cfg)
     _check_sampler(cfg)

@@ -27,6 +27,7 @@ FEW_BOXES = 10
 MOST_GROWTH = 2.0  # of an epoch by repeat-factor sampling
 FEWEST_EPOCHS, ENOUGH_EPOCHS = 3, 8
 NEARLY_ALL = 0.9  # of the classes
+MOST_PIXELS = 4.0  # times those of the config, that are advised without a second thought
 
 
 def recommend(
@@ -415,13 +416,18 @@ def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
             f" The images then have {change.pixels:.1f} times the pixels, with which the time and "
             "memory of a step grow."
         )
+    if change.pixels > MOST_PIXELS:
+        reason += (
+            " That is left to you: tiles that are cut from the images before training need fewer."
+        )
     if not change.fits_head:
         reason += " The number of anchors changes, so that a trained RPN head no longer fits."
     if anchors.too_small and change.overall.at_50 < 0.5:
         reason += " More of them are reached by cutting the images into tiles before training."
     parts = [("INPUT", "the input size"), ("MODEL", "the anchors")]
     changed = " and ".join(words for key, words in parts if key in change.settings)
-    yield Recommendation(f"Change {changed}", reason, change.settings, optional=not named)
+    optional = not named or change.pixels > MOST_PIXELS
+    yield Recommendation(f"Change {changed}", reason, change.settings, optional)
 
 
 def _affected(inspection: Inspection, anchors: Anchors) -> str:
