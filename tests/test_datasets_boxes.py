@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from counterpoise.datasets import InvalidKind, boxes
-from counterpoise.datasets.boxes import Problem, clip_boxes, describe
+from counterpoise.datasets.boxes import Problem, clip_boxes, describe, repeated
 from counterpoise.datasets.records import Coordinates
 
 WIDTH, HEIGHT = 40, 30
@@ -67,3 +67,20 @@ def test_boxes_are_treated_like_one_at_a_time(coordinates, block, monkeypatch):
 def test_no_boxes_are_no_problem():
     result = clip_boxes(np.zeros((0, 4)), Coordinates.PIXELS, np.zeros((0, 2), np.int64))
     assert result.boxes.shape == (0, 4) and len(result.problem) == len(result.outside) == 0
+
+
+def test_a_box_that_is_there_again_is_found_by_image_class_and_corners():
+    box = [1.5, 2, 30, 40]
+    boxes = np.array([box, box, [1.5, 2, 30, 41], box, box, box])
+    images, classes = np.array([0, 0, 0, 0, 0, 1]), np.array([3, 3, 3, 2, 3, 3], np.int32)
+    assert repeated(images, classes, boxes).tolist() == [1, 4]
+    rng = np.random.default_rng(0)
+    boxes = rng.integers(0, 3, (400, 4)).astype(float)
+    images, classes = rng.integers(0, 3, (2, 400))
+    seen, expected = set(), []
+    for i, row in enumerate(zip(images, classes, *boxes.T, strict=True)):
+        if row in seen:
+            expected.append(i)
+        seen.add(row)
+    assert repeated(images, classes, boxes).tolist() == expected
+    assert repeated(images[:0], classes[:0], boxes[:0]).tolist() == []

@@ -94,6 +94,32 @@ def _clip_block(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) 
     return ClippedBoxes(clipped.reshape(-1, 4), problem, moved > _ROUNDING)
 
 
+def repeated(images: np.ndarray, classes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Find boxes that are there more than once.
+
+    Args:
+        images: (N,), integers.
+        classes: (N,), integers.
+        boxes: float64 (N, 4).
+
+    Returns:
+        indices of those with an earlier one of the same image, class and corners.
+    """
+    # Rows are sorted by a hash, in a tenth of the time that they would take themselves.
+    columns = [images.astype(np.int64), classes.astype(np.int64), *boxes.T.copy().view(np.int64)]
+    factors = np.random.default_rng(0).integers(2**62, size=len(columns)) * 2 + 1
+    hashes = np.zeros(len(boxes), np.int64)
+    for column, factor in zip(columns, factors, strict=True):
+        hashes += (column ^ (column >> 32)) * factor  # the bits of whole numbers are all high ones
+        hashes ^= hashes >> 29
+    order = np.argsort(hashes, kind="stable")
+    again, before = order[1:], order[:-1]
+    alike = hashes[again] == hashes[before]
+    again, before = again[alike], before[alike]
+    same = np.all([column[again] == column[before] for column in columns], axis=0)
+    return np.sort(again[same])
+
+
 def describe(problem: int, box: np.ndarray, size: np.ndarray) -> tuple[InvalidKind, str]:
     """Return the kind of a problem, and what was found.
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from counterpoise.datasets.boxes import Problem, clip_boxes, describe
+from counterpoise.datasets.boxes import Problem, clip_boxes, describe, repeated
 from counterpoise.datasets.invalid_annotations import (
     InvalidAnnotation,
     InvalidAnnotationError,
@@ -80,6 +80,14 @@ def check_records(records: RecordSet, classes: Sequence[str], report: Report) ->
         }
         | _segmentations(objects, sizes, report)
     )
+    again = repeated(objects.image, category_ids[valid], clipped.boxes[valid])
+    if len(again):
+        where = os.path.basename(records.images[objects.image[again[0]]].path)
+        verb = "repeats" if len(again) == 1 else "repeat"
+        report.notes.append(
+            f"{counted(len(again), 'box')} {verb} another of the same class and place, first in "
+            f"{where}: each counts, and in an evaluation can only be missed"
+        )
     report.clipped = int(clipped.outside[valid].sum())
     report.images = len(packed)
     report.boxes = len(objects.image)
