@@ -317,6 +317,11 @@ BAD = {
     "pixels": ("0 100 100 20 20", Kind.OUTSIDE, "x 90 to 110"),
     "infinite": ("0 0.5 0.5 inf 0.1", Kind.NOT_FINITE, "inf"),
     "NaN": ("0 nan 0.5 0.1 0.1", Kind.UNREADABLE_OBJECT, "NaN"),
+    "keypoints without kpt_shape": (
+        "0 .3 .3 .1 .1 .28 .28 2 .32 .31 2",
+        Kind.UNREADABLE_OBJECT,
+        "state kpt_shape in DATA_YAML",
+    ),
     "NaN in a polygon": ("0 0.1 0.2 0.5 0.1 nan 0.9", Kind.UNREADABLE_OBJECT, "NaN"),
     "word": ("0 0.5 a 0.1 0.1", Kind.UNREADABLE_OBJECT, "'a'"),
     "too few": ("0 0.5 0.5 0.1", Kind.UNREADABLE_OBJECT, "4 columns"),

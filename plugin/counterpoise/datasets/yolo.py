@@ -11,6 +11,9 @@ from counterpoise.datasets.yolo_layout import find_layout
 from counterpoise.datasets.yolo_yaml import yolo_class_names, yolo_keypoint_columns
 from counterpoise.utils.files import check_is_file
 
+#: What a keypoint that can be seen has behind its coordinates.
+VISIBLE = 2
+
 
 def read_yolo(spec: DatasetSpec) -> RecordSet:
     """Parse the label files of the split. An image without a label file is background.
@@ -95,8 +98,8 @@ def parse_line(columns: list[str], keypoints: int = 0) -> tuple[int, Box]:
         keypoints: columns that keypoints have behind a box in this dataset, which are left out.
 
     Raises:
-        ValueError: another number of columns, or a column that is not a number; the message says
-            which.
+        ValueError: another number of columns, a column that is not a number, or a polygon far
+            outside the image; the message says which.
     """
     if keypoints and len(columns) == 5 + keypoints:
         columns = columns[:5]
@@ -120,6 +123,11 @@ def parse_line(columns: list[str], keypoints: int = 0) -> tuple[int, Box]:
         cx, cy, w, h = values
         box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
     else:
+        if max(values) >= VISIBLE:
+            raise ValueError(
+                f"a polygon with the coordinate {max(values):g}, but they are shares of the image; "
+                "if these are keypoints, state kpt_shape in DATA_YAML"
+            )
         xs, ys = values[::2], values[1::2]
         box = (min(xs), min(ys), max(xs), max(ys))
     if any(map(math.isnan, values)):
