@@ -40,6 +40,13 @@ def test_wrapped_text_stays_what_it_is():
     ]
 
 
+def test_the_name_of_a_group_is_not_broken_within_a_word():
+    rows = [("a", 1, 2)]
+    groups = (("", 1), ("blood_cells_train (train)", 2))
+    header = Table(("class", "images", "boxes"), rows, groups=groups).as_text().splitlines()
+    assert header[0].split() == ["blood_cells_train"] and header[1].split() == ["(train)"]
+
+
 def test_a_page_shows_the_same_with_signs_dashes_and_stress():
     page = render("Title", [Text("see `--opts`")], [Section("id", "Section", [TABLE])])
     for shown in (

@@ -101,7 +101,8 @@ class Table:
         above = []
         for name, span in self.groups:
             widest = max(map(len, self.headers[len(above) : len(above) + span]), default=0)
-            above += [textwrap.fill(name, max(widest, _GROUP_WIDTH)), *[""] * (span - 1)]
+            width = max(widest, _GROUP_WIDTH)
+            above += [textwrap.fill(name, width, break_long_words=False), *[""] * (span - 1)]
         lines = max((name.count("\n") + 1 for name in above), default=0)
         if not lines:
             return list(self.headers)
