@@ -152,6 +152,17 @@ def test_a_pasted_box_is_on_its_pixels():
     assert pasted == 40
 
 
+def test_what_lies_on_a_pasted_box_is_labelled_too_and_what_is_hardly_seen_is_not():
+    source = picture(1, (20, 20, 120, 100))
+    source.pixels[40:60, 50:80] = BLUE
+    others = np.array([[50, 40, 80, 60], [125, 20, 159, 60.0]])  # the second one only touches it
+    whole = Picture(source.pixels, np.concatenate([source.boxes, others]), np.array([1, 2, 0]))
+    for rng in generators():
+        result = paste(empty(), cut(whole, 0), rng)
+        assert result.classes.tolist() == [1, 2]
+        np.testing.assert_allclose(bounds_of(result.pixels, BLUE), result.boxes[1], atol=1.01)
+
+
 def test_a_paste_fades_around_the_box_and_leaves_it_whole():
     source = picture(1)
     source.pixels[source.pixels[..., 1] == 0] = 200
@@ -185,7 +196,7 @@ def test_without_a_place_nothing_is_pasted():
 def test_a_cut_stays_within_the_picture():
     patch = cut(picture(0, (0, 0, 160, 120)), 0)
     assert patch.pixels.shape == (120, 160, 3)
-    assert patch.box.tolist() == [0, 0, 160, 120]
+    assert patch.boxes.tolist() == [[0, 0, 160, 120]]
 
 
 @pytest.mark.parametrize(
@@ -345,7 +356,7 @@ def test_every_class_is_pasted_equally_often(tmp_path):
     records = written(tmp_path, [boxes, []])
     compose = Composer(quick_config(*KEYS["paste"]), records, torch.ones(2))
     rng = np.random.default_rng(0)
-    classes = [compose._patch(rng).class_id for _ in range(400)]
+    classes = [int(compose._patch(rng).classes[0]) for _ in range(400)]
     assert abs(np.mean(classes) - 0.5) < 5 * 0.5 / 20
 
 

@@ -45,18 +45,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Patch:
-    """A box cut out of an image, with a little around it.
+    """A box cut out of an image, with a little around it and what else can be seen there.
 
     Attributes:
         pixels: (h, w, 3), uint8.
-        box: (4,), float, XYXY within `pixels`.
-        class_id: of the box.
+        boxes: (n, 4), float, XYXY within `pixels`, the one that was cut out first.
+        classes: (n,), of the boxes.
         source_size: (width, height) of the image it is from.
     """
 
     pixels: np.ndarray
-    box: np.ndarray
-    class_id: int
+    boxes: np.ndarray
+    classes: np.ndarray
     source_size: tuple[int, int]
 
 
@@ -111,10 +111,13 @@ def cut(picture: Picture, index: int) -> Patch:
     margin = _CONTEXT * (box[2:] - box[:2])
     x0, y0 = np.floor(np.maximum(box[:2] - margin, 0)).astype(int)
     x1, y1 = np.ceil(np.minimum(box[2:] + margin, picture.size)).astype(int)
+    inside, seen = visible(picture.boxes, (x0, y0, x1, y1))
+    seen[index] = False
+    shown = np.r_[index, np.flatnonzero(seen)]
     return Patch(
         picture.pixels[y0:y1, x0:x1],
-        box - [x0, y0, x0, y0],
-        int(picture.classes[index]),
+        inside[shown] - [x0, y0, x0, y0],
+        picture.classes[shown],
         picture.size,
     )
 
@@ -136,10 +139,11 @@ def paste(picture: Picture, patch: Patch, rng: np.random.Generator) -> Picture:
     scale = min(scale, width / w, height / h)
     size = max(1, int(w * scale)), max(1, int(h * scale))
     flipped = rng.random() < 0.5
-    box = patch.box * np.tile(np.divide(size, (w, h)), 2)
+    boxes = patch.boxes * np.tile(np.divide(size, (w, h)), 2)
     if flipped:
-        box = np.array([size[0] - box[2], box[1], size[0] - box[0], box[3]])
-    if min(box[2:] - box[:2]) < SIDE:
+        boxes[:, [0, 2]] = size[0] - boxes[:, [2, 0]]
+    large = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= SIDE
+    if not large[0]:
         return picture
     pixels = Image.fromarray(np.ascontiguousarray(patch.pixels)).resize(size, Image.BILINEAR)
     pixels = np.asarray(pixels)[:, :: -1 if flipped else 1]
@@ -149,11 +153,12 @@ def paste(picture: Picture, patch: Patch, rng: np.random.Generator) -> Picture:
             break
     else:
         return picture
+    box = boxes[0]
     alpha = np.outer(_fade(size[1], box[1], box[3]), _fade(size[0], box[0], box[2]))[..., None]
     canvas = picture.pixels.copy()
     place = canvas[y : y + size[1], x : x + size[0]]
     place[:] = np.round(alpha * pixels + (1 - alpha) * place)
-    pasted = (box + np.array([x, y, x, y]))[None], np.array([patch.class_id])
+    pasted = boxes[large] + [x, y, x, y], patch.classes[large]
     return _picture(canvas, [(picture.boxes, picture.classes), pasted])
 
 
