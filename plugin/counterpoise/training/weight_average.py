@@ -39,8 +39,9 @@ class WeightAverage:
         move = get_ema_multi_avg_fn(decay)
         names = [name for name in now if name in averaged]
         move([self.weights[name] for name in names], [now[name] for name in names], self.updates)
-        names = [name for name in now if name not in averaged]
-        torch._foreach_copy_([self.weights[name] for name in names], [now[name] for name in names])
+        if names := [name for name in now if name not in averaged]:
+            kept = [self.weights[name] for name in names]
+            torch._foreach_copy_(kept, [now[name] for name in names])
         self.updates += 1
 
     @contextlib.contextmanager
