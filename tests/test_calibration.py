@@ -1,6 +1,7 @@
 """NorCal and logit adjustment: their formulas, where the counts come from, the choice."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -15,14 +16,14 @@ from counterpoise.modeling.calibration import Calibration
 from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
 from runs import SMALL
 
-COUNTS = torch.tensor([1000, 100, 10])
+COUNTS = torch.tensor([1000, 200, 10])
 LOGITS = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * 3
 
 
 def test_norcal_divides_each_exponential_by_its_count_in_units_of_the_geometric_mean():
     exponent = 0.7
     odds = LOGITS.exp()
-    odds[:, :3] /= (COUNTS / 100) ** exponent
+    odds[:, :3] /= (COUNTS / (1000 * 200 * 10) ** (1 / 3)) ** exponent
     expected = odds / odds.sum(dim=1, keepdim=True)
     shifted = (LOGITS + logit_shift(COUNTS, "norcal", exponent)).softmax(dim=1)
     torch.testing.assert_close(shifted, expected)
@@ -30,7 +31,7 @@ def test_norcal_divides_each_exponential_by_its_count_in_units_of_the_geometric_
 
 def test_logit_adjustment_subtracts_the_logarithm_of_the_prior():
     shift = logit_shift(COUNTS, "logit_adjustment", 0.5)
-    prior = COUNTS / 1110
+    prior = COUNTS / 1210
     torch.testing.assert_close(shift, torch.cat([-0.5 * prior.log(), torch.zeros(1)]))
 
 
@@ -39,6 +40,7 @@ def test_exponent_0_shifts_nothing_and_a_class_without_boxes_counts_as_one_box(m
     assert logit_shift(COUNTS, method, 0.0).abs().max() == 0
     empty = logit_shift(torch.tensor([5, 0]), method, 1.0)
     assert torch.equal(empty, logit_shift(torch.tensor([5, 1]), method, 1.0))
+    assert empty[1] - empty[0] == pytest.approx(math.log(5))
 
 
 def test_a_method_or_exponent_that_is_none_is_refused():

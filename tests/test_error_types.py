@@ -82,6 +82,14 @@ A = (0, 0, BOX, 0)  # a box of class 0
         ([A], (0, 0, TOUCHING), ErrorType.BACKGROUND),
         ([A], (0, 1, TOUCHING), ErrorType.BACKGROUND),
         ([A], (0, 0, FAR), ErrorType.BACKGROUND),
+        # The borders belong to the errors that say more: IoU 0.5, and 0.1.
+        ([A], (0, 1, (0, 0, 10, 5)), ErrorType.CLASSIFICATION),
+        ([A], (0, 0, (0, 0, 10, 1)), ErrorType.LOCALISATION),
+        ([A], (0, 1, (0, 0, 10, 1)), ErrorType.BACKGROUND),
+        pytest.param(
+            [(0, 0, (0, 0, 90, 55), 1)], (0, 1, FAR), ErrorType.OVER_IGNORED,
+            id="just half of it in a region of another class",
+        ),
         pytest.param(
             [A, (0, 1, (5, 0, 10, 10), 0)], (0, 1, SHIFTED), ErrorType.TRUE_POSITIVE,
             id="its class comes first",

@@ -470,7 +470,7 @@ def binary_batch(shape=(32, 4), seed=0):
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 5.0])
-@pytest.mark.parametrize("alpha", [-1.0, 0.25, 0.75])
+@pytest.mark.parametrize("alpha", [-1.0, 0.0, 0.25, 0.75])
 def test_sigmoid_focal_equals_torchvision_in_value_and_gradient(alpha, gamma, reduction):
     logits, targets = binary_batch()
     ours = value_and_grad(

@@ -50,6 +50,9 @@ def test_equal_scores_are_one_point_because_no_threshold_tells_them_apart():
 def test_detections_over_ignored_regions_are_not_counted():
     point = at_threshold(matches([0.9, 0.8, 0.7], [1, 1, 0], num_gt=2, ignored=[1]), 0.75)
     assert (point.precision, point.recall, point.detections) == (100, 50, 1)
+    curve = precision_recall_curve(matches([0.9, 0.8, 0.7], [1, 1, 0], num_gt=2, ignored=[1]))
+    np.testing.assert_allclose(curve.scores, [0.9, 0.7])
+    np.testing.assert_allclose(curve.precision, [1, 1 / 2])
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,7 @@ def test_what_is_not_reached_has_no_threshold():
     assert recall_threshold(FIVE, 0.9) is None
     assert precision_threshold(matches([0.9, 0.8], [0, 1], num_gt=1), 0.9) is None
     assert best_f1_threshold(matches([0.9], [0], num_gt=1)) is None
+    assert recall_threshold(matches([0.9], [0], num_gt=0), 0.5) is None
     nothing = matches([], [], num_gt=0)
     assert best_f1_threshold(nothing) is recall_threshold(nothing, 0.5) is None
     assert at_threshold(nothing, 0.5).recall is None

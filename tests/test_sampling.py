@@ -48,6 +48,20 @@ def test_mining_equals_a_stable_sort_on_labels_with_many_ties():
     assert_close(mined == 1, labels == 1)
 
 
+def test_no_positive_is_kept_where_none_may_be():
+    labels = torch.tensor([1, 1, 0, 0, 0, 0])
+    mined = mine_hard_negatives(labels, torch.randn(6), max_positives=0, min_negatives=2)
+    assert (mined == 1).sum() == 0 and (mined == 0).sum() == 2
+
+
+def test_a_share_of_the_negatives_is_rounded_down():
+    labels = torch.zeros(100, dtype=torch.long)
+    hardness = torch.arange(100.0)
+    torch.manual_seed(0)
+    mined = mine_hard_negatives(labels, hardness, min_negatives=5, random_fraction=0.5)
+    assert (mined == 0).sum() == 5 and (mined[97:] == 0).all()  # 2.5 at random are 2
+
+
 @pytest.mark.parametrize("ratio, negatives", [(1.15, 115), (1.155, 115), (2.3, 230)])
 def test_a_whole_number_of_negatives_is_not_one_less_by_floating_point(ratio, negatives):
     labels = torch.cat([torch.ones(100), torch.zeros(400)]).long()
