@@ -772,6 +772,13 @@ def test_skewed_data_gets_what_the_results_recommend(tmp_path):
     assert cfg.BALANCE == recommended.BALANCE
 
 
+@pytest.mark.parametrize("most, said", [(350, False), (301 * 2, True)])
+def test_data_more_skewed_than_what_was_measured_is_told_so(tmp_path, most, said):
+    write_coco(tmp_path, "train", {"many": most, "few": 2}, per_image=50)
+    found = advice(inspected(tmp_path), "Sample images by class")
+    assert ("measured up to 300 to 1" in found.reason) == said
+
+
 def test_a_long_tail_gets_repeat_factors_as_an_alternative(tmp_path):
     write_coco(tmp_path, "train", TAIL, per_image=3)
     inspection = inspected(tmp_path)
