@@ -8,6 +8,7 @@ import torch
 import gpu
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_and_written_as_lines_and_tables(tmp_path, capsys):
     gpu.main(["--device", "cpu", "--turns", "1", "--out", str(tmp_path)])
     lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]

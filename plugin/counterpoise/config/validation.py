@@ -67,7 +67,6 @@ def check_config(cfg: CfgNode) -> None:
         if key in known:  # not every Detectron2 has every key
             _check_value(key, known[key], values)
     _check_device(cfg)
-    check_combinations(cfg)
     _check_task(cfg)
     _check_backbone(cfg)
     _check_sampler(cfg)
@@ -77,6 +76,7 @@ def check_config(cfg: CfgNode) -> None:
     _check_dense_loss(cfg)
     _check_classifier(cfg)
     refuse_unread_keys(cfg)
+    check_combinations(cfg)
 
 
 def _check_value(key: str, value: object, allowed: Choices | Interval | Numbers | None) -> None:
