@@ -118,7 +118,8 @@ def test_every_detector_of_the_zoo_trains_on_boxes(name, data, tmp_path, capsys)
     sampler = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"]
     sampler += ["DATALOADER.REPEAT_THRESHOLD", "0.1"]
     width = WIDE_ENOUGH_FOR_GROUPS if "_gn" in name else []
-    code = train(name, data, tmp_path, *BOXES_ALONE, *proposals, *sampler, *width)
+    size = ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice"]  # of the one that small trainings have
+    code = train(name, data, tmp_path, *BOXES_ALONE, *proposals, *sampler, *width, *size)
     if any(load_config([name]).MODEL.RESNETS.DEFORM_ON_PER_STAGE) and code == 2:
         assert "an op of Detectron2's compiled extension" in capsys.readouterr().err
     else:
