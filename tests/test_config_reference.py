@@ -12,15 +12,13 @@ import counterpoise
 from config_reference import reference, row
 from counterpoise.balance.losses import check_gamma
 from counterpoise.config.declaration import Choices, Interval, Key, declared
-from counterpoise.config.keys import GAMMA, SECTIONS, training_config
+from counterpoise.config.keys import DECLARED, GAMMA, SECTIONS, training_config
 from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
 from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from models import ROOT
-
-DECLARED = declared(SECTIONS) | declared(LAUNCHER_SECTIONS)
 
 
 def test_the_documentation_is_what_the_command_makes():

@@ -10,11 +10,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from counterpoise import ROI_LOSS_REGISTRY
 from counterpoise.config import preparation
 from counterpoise.config.declaration import Choices, Interval
-from counterpoise.config.keys import training_config
+from counterpoise.config.keys import DECLARED, training_config
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
 from counterpoise.config.tree import value_at
-from counterpoise.config.unread_keys import DECLARED, unread_keys
+from counterpoise.config.unread_keys import unread_keys
 from counterpoise.config.validation import check_config
 from counterpoise.datasets import load_dataset
 from counterpoise.datasets.mapper import training_mapper

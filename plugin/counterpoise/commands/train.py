@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> None:
     try:
         if place is not None:
             _check_launched(args, place)
-            _check_device(device, place.size)
+            _check_gpu_is_left_open(device, place.size)
             if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not args.eval_only:
                 args.resume, args.overwrite = True, False  # torchrun starts the same command again
             with joined(place, on_gpu):
                 train_or_evaluate(args)
             return
         local_size = _processes_to_start(args, on_gpu)
-        _check_device(device, local_size * args.num_machines)
+        _check_gpu_is_left_open(device, local_size * args.num_machines)
         if local_size * args.num_machines == 1:
             train_or_evaluate(args)
             return
@@ -106,7 +106,7 @@ def _check_launched(args: argparse.Namespace, place: Place) -> None:
             )
 
 
-def _check_device(device: str, processes: int) -> None:
+def _check_gpu_is_left_open(device: str, processes: int) -> None:
     if device.startswith("cuda:") and processes > 1:
         raise UserError(
             f"MODEL.DEVICE is '{device}', but {processes} processes take a GPU each: set it to "

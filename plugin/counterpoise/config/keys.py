@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from counterpoise.balance.calibration import METHODS
 from counterpoise.balance.class_weights import BACKGROUNDS, NORMALIZES
 from counterpoise.balance.sampling import TIE_BREAKS
-from counterpoise.config.declaration import Choices, Interval, Key, ReadBy, Section
+from counterpoise.config.declaration import Choices, Interval, Key, ReadBy, Section, declared
 from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
 from counterpoise.datasets.cache import AUTO
 from counterpoise.datasets.registration import BAD_RECORDS
@@ -645,6 +645,10 @@ SECTIONS = (
         ),
     ),
 )
+
+
+#: All keys by full name, those of the launcher among them.
+DECLARED = declared(SECTIONS) | declared(LAUNCHER_SECTIONS)
 
 
 def add_counterpoise_config(cfg: CfgNode) -> None:

@@ -226,14 +226,22 @@ def _check_annotations(cfg: CfgNode) -> None:
                     f"INPUT.MASK_FORMAT is 'polygon', but {name} has run-length encoded masks: "
                     "set it to 'bitmask'"
                 )
-            cuts = cfg.INPUT.CROP.ENABLED or cfg.INPUT.SCALE_JITTER
-            if key == "MASK_ON" and cuts and encoded < boxes and find_spec("shapely") is None:
-                cut_by = "INPUT.CROP.ENABLED" if cfg.INPUT.CROP.ENABLED else "INPUT.SCALE_JITTER"
-                raise UserError(
-                    f"{cut_by} cuts the polygons of {name}, for which Detectron2 needs the package "
-                    f"shapely, which is not installed: install it, or leave {cut_by} out"
-                )
+            if key == "MASK_ON" and encoded < boxes:
+                _check_cut_polygons(cfg, name)
         logger.warning("MODEL.%s is True: %s are trained, boxes alone are evaluated", key, what)
+
+
+def _check_cut_polygons(cfg: CfgNode, name: str) -> None:
+    """Refuse to cut the polygons of a dataset off without what Detectron2 needs for it."""
+    for key, cuts in (
+        ("INPUT.CROP.ENABLED", cfg.INPUT.CROP.ENABLED),
+        ("INPUT.SCALE_JITTER", cfg.INPUT.SCALE_JITTER),
+    ):
+        if cuts and find_spec("shapely") is None:
+            raise UserError(
+                f"{key} cuts the polygons of {name}, for which Detectron2 needs the package "
+                f"shapely, which is not installed: install it, or leave {key} out"
+            )
 
 
 def _trained_class_names(

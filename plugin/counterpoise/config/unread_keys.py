@@ -5,9 +5,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from counterpoise.config.declaration import Choices, Key, ReadBy, declared
-from counterpoise.config.keys import SECTIONS, training_config
-from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
+from counterpoise.config.declaration import Choices, Key, ReadBy
+from counterpoise.config.keys import DECLARED, training_config
 from counterpoise.config.tree import value_at
 from counterpoise.errors import UserError
 from counterpoise.modeling import dense_loss
@@ -21,8 +20,6 @@ STOCK_COMPONENTS = {
     "Res5ROIHeads": "BalancedRes5ROIHeads",
     "CascadeROIHeads": "BalancedCascadeROIHeads",
 }
-
-DECLARED = declared(SECTIONS) | declared(LAUNCHER_SECTIONS)
 
 
 def unread_sections(cfg: CfgNode) -> dict[str, tuple[str, str]]:
@@ -83,7 +80,7 @@ def refuse_unread_keys(cfg: CfgNode) -> None:
                 f"BALANCE.{changed[0]} is set, but {key} is '{value_at(cfg, key)}', which "
                 f"does not read it: set {key} to '{reader}'"
             )
-    for said in _unread(cfg, refused=True):
+    if said := next(_unread(cfg, refused=True), None):
         raise UserError(said)
 
 

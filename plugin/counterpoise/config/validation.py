@@ -8,10 +8,9 @@ import torch
 from detectron2.config import CfgNode
 
 from counterpoise.config.combinations import check_combinations
-from counterpoise.config.declaration import Choices, Interval, Numbers, declared
+from counterpoise.config.declaration import Choices, Interval, Numbers
 from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
-from counterpoise.config.keys import SECTIONS, training_config
-from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
+from counterpoise.config.keys import DECLARED, training_config
 from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.unread_keys import refuse_unread_keys
 from counterpoise.errors import UserError, did_you_mean
@@ -60,8 +59,7 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         UserError: the key, its value, and the valid ones with the nearest first.
     """
-    allowed = {key: entry.allowed for key, entry in declared(SECTIONS).items()}
-    allowed |= {key: entry.allowed for key, entry in declared(LAUNCHER_SECTIONS).items()}
+    allowed = {key: entry.allowed for key, entry in DECLARED.items()}
     known = dict(flat_leaves(cfg))
     for key, values in (allowed | DETECTRON2_KEYS).items():
         if key in known:  # not every Detectron2 has every key

@@ -66,21 +66,21 @@ def check_records(records: RecordSet, classes: Sequence[str], report: Report) ->
     invalid.sort(key=lambda found: found[0])  # stable: boxes of an image stay in their order
     report.invalid_annotations += records.invalid_annotations + [found for _, found in invalid]
 
-    objects = objects.take(valid)
+    objects, boxes, category_ids = objects.take(valid), clipped.boxes[valid], category_ids[valid]
     images = np.flatnonzero(sizes[:, 0])
     packed = PackedRecords(
         _image_columns([records.images[i] for i in images.tolist()], sizes[images])
         | {
             "box_ends": np.searchsorted(objects.image, images, side="right"),
-            "boxes": clipped.boxes[valid],
-            "category_ids": category_ids[valid],
+            "boxes": boxes,
+            "category_ids": category_ids,
             "crowd": objects.crowd,
             "difficult": objects.difficult,
             "areas": _areas(objects.area, report),
         }
         | _segmentations(objects, sizes, report)
     )
-    again = repeated(objects.image, category_ids[valid], clipped.boxes[valid])
+    again = repeated(objects.image, category_ids, boxes)
     if len(again):
         where = os.path.basename(records.images[objects.image[again[0]]].path)
         verb = "repeats" if len(again) == 1 else "repeat"

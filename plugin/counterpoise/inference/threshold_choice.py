@@ -93,7 +93,6 @@ def choose(
         default: score below which the model has kept no detection, so that no threshold is lower.
     """
     common = best_common_threshold(matches)
-    shared_by_all = max(common, default)
     chosen = []
     for own, name in zip(matches, names, strict=True):
         best_f1 = best_f1_threshold(own)
@@ -103,7 +102,7 @@ def choose(
             threshold, out_of_reach = recall_threshold(own, recall), default
         else:
             threshold = out_of_reach = best_f1
-        known = (threshold, out_of_reach if own.num_gt else None, shared_by_all)
+        known = (threshold, out_of_reach if own.num_gt else None, common)
         score = next(score for score in known if score is not None)
         point = at_threshold(own, max(score, default))
         shared = at_threshold(own, common).F1

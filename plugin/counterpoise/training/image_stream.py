@@ -214,7 +214,7 @@ def _digest(records: Dataset | Sequence[Record]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for record in map(records.__getitem__, range(len(records))):
         boxes = [
-            (a["category_id"], *map(float, a["bbox"]), a.get("segmentation"))
+            (a["category_id"], *map(float, a["bbox"]), *filter(None, [a.get("segmentation")]))
             for a in record.get("annotations", ())
         ]
         name = PurePath(record.get("file_name", "")).name
