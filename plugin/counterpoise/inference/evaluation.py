@@ -31,6 +31,7 @@ from counterpoise.modeling.checkpoint import (
     counts_of,
     not_finite,
 )
+from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
 
 #: Average recall, 0-100, below which proposals are said to fail: a trained RPN reaches 25 to 60.
@@ -176,7 +177,8 @@ def load_for_evaluation(
             are not finite.
     """
     use_numbered_gpu(torch.device(cfg.MODEL.DEVICE))
-    model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
+    with feature_errors_explained(cfg):
+        model = build_model(without_score_thresholds(cfg) if all_detections else cfg)
     accelerate(model, cfg)
     checkpointer = BalancedCheckpointer(model, cfg.OUTPUT_DIR)
     checkpointer.require_all = True

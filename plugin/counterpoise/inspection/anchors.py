@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.modeling import build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from counterpoise.config.keys import training_config
-from counterpoise.errors import UserError, did_you_mean
+from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth
+from counterpoise.modeling.features import backbone_with_features
 from counterpoise.modeling.weight_sources import RETINANETS
 
 Levels = tuple[tuple[float, ...], ...]
@@ -150,14 +150,9 @@ def anchor_setting(cfg: CfgNode) -> AnchorSetting | None:
     if not has_rpn or node.NAME != "DefaultAnchorGenerator":
         return None
     key = "RETINANET" if one_stage else "RPN"
-    backbone = build_backbone(cfg)
+    backbone = backbone_with_features(cfg)
     shapes = backbone.output_shape()
     features = model[key].IN_FEATURES
-    if missing := [name for name in features if name not in shapes]:
-        raise UserError(
-            f"MODEL.{key}.IN_FEATURES names '{missing[0]}', which the backbone "
-            f"{model.BACKBONE.NAME} does not have; {did_you_mean(missing[0], shapes)}"
-        )
     strides = tuple(shapes[name].stride for name in features)
     return AnchorSetting(
         model=f"{model.BACKBONE.NAME} ({', '.join(features)})",

@@ -42,6 +42,7 @@ from counterpoise.modeling.checkpoint import (
     TrainingRecord,
 )
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
+from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.metric_log import log_last_iteration
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.score_thresholds import without_score_thresholds
@@ -149,7 +150,8 @@ class BalancedTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Detectron2's model without ``BALANCE.SCORE_THRESHOLDS``: AP is over all detections."""
-        model = super().build_model(without_score_thresholds(cfg))
+        with feature_errors_explained(cfg):
+            model = super().build_model(without_score_thresholds(cfg))
         accelerate(model, cfg)
         if cfg.SOLVER.TRAINABLE == "classifier":
             freeze_all_but_classifier(model)
