@@ -118,6 +118,7 @@ def test_any_dataset_key_can_be_overridden_though_the_file_does_not_set_it(tmp_p
         ("SOLVER.STEPS", "(3, 5)", (3, 5)),
         ("INPUT.MIN_SIZE_TRAIN", "320", (320,)),
         ("DATASETS.TRAIN", "mine", ("mine",)),
+        ("DATASETS.TEST", "[2024, 'mine']", ("2024", "mine")),
         ("OUTPUT_DIR", "2024", "2024"),
         ("SOLVER.AMP.ENABLED", "true", True),
         ("BALANCE.CLASS_WEIGHTS.VALUES", "[1, 2]", [1, 2]),

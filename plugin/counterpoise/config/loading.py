@@ -25,6 +25,10 @@ from counterpoise.utils.files import check_is_file
 from counterpoise.utils.yaml_files import StrictLoader, load_yaml
 
 
+#: Keys that list names of datasets, which may look like numbers.
+SPLITS = ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.VAL")
+
+
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> CfgNode:
     """Merge config files and ``KEY VALUE`` overrides into the training defaults.
 
@@ -217,6 +221,8 @@ def _checked(
             )
         else:
             coerced = _coerced(value, node[key], f"{origin}: {full_key}")
+            if full_key in SPLITS:
+                coerced = tuple(map(str, coerced))
             # CfgNode reads every string as a Python literal: a quoted one stays as it is.
             result[key] = repr(coerced) if isinstance(coerced, str) else coerced
     return result
