@@ -150,7 +150,7 @@ def test_autocast_ends_with_a_forward_pass_that_fails():
     "settings",
     [
         ("MODEL.SPEED", "auto"),
-        ("SOLVER.AMP.ENABLED", "True"),
+        pytest.param(("SOLVER.AMP.ENABLED", "True"), marks=pytest.mark.slow),
         (*FAST, "SOLVER.AMP.ENABLED", "True", "BALANCE.ROI_SAMPLER.NAME", "ohem"),
     ],
     ids=["auto", "amp", "all"],

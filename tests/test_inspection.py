@@ -921,7 +921,9 @@ DATALOADER: {SAMPLER_TRAIN: RepeatFactorTrainingSampler, REPEAT_THRESHOLD: 0.1}
 """
 
 
-@pytest.mark.parametrize("boxes", [TAIL, {"one": 12}], ids=str)
+@pytest.mark.parametrize(
+    "boxes", [TAIL, pytest.param({"one": 12}, marks=pytest.mark.slow)], ids=["several", "one"]
+)
 def test_every_recommended_line_loads_beside_every_config(tmp_path, boxes):
     write_coco(tmp_path / "data", "train", boxes, size=(80, 16), empty=2, per_image=20)
     (tmp_path / "own.yaml").write_text(REPEATING)
