@@ -129,6 +129,7 @@ def test_bad_counts_raise(counts):
         {"log_offset": 1.0},
         {"beta": 1.0},
         {"background_fraction": 0.0},
+        {"background_fraction": 1.01},
         {"background_value": math.nan},
     ],
     ids=str,

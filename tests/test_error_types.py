@@ -182,6 +182,21 @@ def test_a_localisation_error_at_a_box_that_is_found_is_removed():
     assert lost(own) == pytest.approx({"localisation": 50})
 
 
+def test_of_several_errors_at_a_box_the_one_of_highest_score_is_fixed_in_whatever_order():
+    found = [(0, 0, NEAR, 0.4), (0, 0, FAR, 0.6), (0, 0, NEAR, 0.8)]
+    own = classify_errors(*scene([A], found)).per_class[0]
+    assert lost(own)["localisation"] == pytest.approx(100)
+
+
+def test_a_fixed_error_at_a_box_that_is_found_makes_no_second_true_positive():
+    found = [FOUND_A, (0, 0, (70, 70, 9, 9), 0.85), (0, 0, NEAR, 0.8)]
+    truth, detections, matches = scene([A, B], found)
+    result = classify_errors(truth, detections, matches)
+    fixed = [ErrorType.LOCALISATION]
+    after = AP50_after_fixing(fixed, truth, detections, matches, result.types, result.gt)
+    assert after[0] == pytest.approx(AP50(truth, detections)[0])
+
+
 def test_classification_error_at_a_box_that_is_found_leaves_the_class_of_the_box_alone():
     boxes = [A, (0, 1, FAR, 0)]
     result = classify_errors(*scene(boxes, [FOUND_A, (0, 1, BOX, 0.8), (0, 1, FAR, 0.7)]))

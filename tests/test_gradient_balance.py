@@ -91,6 +91,11 @@ def test_ignored_samples_are_not_in_the_histogram_and_a_norm_of_one_is_in_the_la
     assert gradient_histogram(norms, counted, 4).tolist() == [1, 0, 0, 1]
 
 
+def test_a_norm_that_is_no_number_is_in_no_bin():
+    norms = torch.tensor([[0.1, math.nan], [math.nan, 0.9]])
+    assert gradient_histogram(norms, torch.ones(2, 1, dtype=torch.bool), 4).tolist() == [1, 0, 0, 1]
+
+
 def test_weighted_binary_cross_entropy_passes_gradcheck():
     logits, targets = batch(4)
     weight = torch.rand(4, 3, dtype=torch.float64)

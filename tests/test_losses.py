@@ -148,6 +148,15 @@ def test_gamma_zero_by_weight_sum_is_weighted_cross_entropy_and_by_mean_is_not()
     assert not torch.isclose(mean, reference, rtol=1e-2)
 
 
+def test_weights_that_sum_to_less_than_one_divide_all_the_same():
+    logits, targets, weight = batch()
+    small = weight * 0.1 / weight[targets].sum()
+    reference = F.cross_entropy(logits, targets, weight=weight)
+    for loss in (softmax_focal_loss(logits, targets, 0.0, small),
+                 cross_entropy_loss(logits, targets, small)):  # fmt: skip
+        assert_close(loss, reference, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 def test_loss_is_cross_entropy_times_the_focusing_factor(gamma):
     logits, targets, _ = batch()

@@ -113,3 +113,13 @@ def test_the_common_threshold_has_the_largest_mean_f1_of_all_thresholds():
     every = np.concatenate([m.scores for m in classes])
     assert mean(best) == pytest.approx(max(map(mean, every)))
     assert best_common_threshold([matches([], [], num_gt=2)]) == 0
+
+
+def test_of_common_thresholds_with_equal_mean_f1_the_higher_one_is_taken():
+    # The F1 add up to 1 + 1 + 0.8 from 0.6 on and to 0.8 + 1 + 1 from 0.45 on, but for rounding.
+    classes = [
+        matches([0.9, 0.7, 0.5], [1, 1, 0], num_gt=2),
+        matches([0.8, 0.6, 0.4], [1, 1, 0], num_gt=2),
+        matches([0.85, 0.65, 0.45], [1, 1, 1], num_gt=3),
+    ]
+    assert best_common_threshold(classes) == pytest.approx(0.55)

@@ -94,6 +94,13 @@ def test_a_box_is_covered_at_the_very_threshold():
     assert gathered([(half, box, [0])], 1).result().proposal_AR100 == pytest.approx(10)
 
 
+def test_the_thousandth_proposal_counts_and_the_next_one_does_not():
+    box, elsewhere = np.array([[0, 0, 10, 10]]), np.array([[50, 50, 60, 60]])
+    for before, recall in ((999, 100), (1000, 0)):
+        proposals = np.concatenate([np.repeat(elsewhere, before, axis=0), box])
+        assert gathered([(proposals, box, [0])], 1).result().proposal_AR1000 == recall
+
+
 def test_boxes_of_an_image_without_proposals_are_not_covered():
     box = np.array([[0, 0, 10, 10]])
     result = gathered([(box, box, [0]), (np.zeros((0, 4)), box, [0])], 1).result()
