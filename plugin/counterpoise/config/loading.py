@@ -24,7 +24,6 @@ from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.files import check_is_file
 from counterpoise.utils.yaml_files import StrictLoader, load_yaml
 
-
 #: Keys that list names of datasets, which may look like numbers.
 SPLITS = ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.VAL")
 
