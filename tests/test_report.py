@@ -20,6 +20,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluation.error_types import classify_errors
+from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
 from counterpoise.evaluation.matching import match
 from counterpoise.evaluation.stored import TestSet, write_inference
 from counterpoise.inference.evaluator import write_evaluations
@@ -245,7 +246,7 @@ def test_page_of_many_classes_is_small_and_has_their_mean(tmp_path):
     folder = write_run(tmp_path / "run", names, tuple(range(1, 81)))
     page = write_report(folder)
     assert page.stat().st_size < 3e6
-    assert "Of 80 classes, the rarest in training, and the mean" in re.sub(
+    assert "Of 80 classes, the rarest in training that are found, and the mean" in re.sub(
         r"\s+", " ", page.read_text()
     )
 
@@ -313,6 +314,30 @@ def test_bars_of_the_error_types_stand_side_by_side_because_they_do_not_add_up(m
     bars = [bar for panel in drawn[0].axes for bar in panel.patches]
     assert [bar.get_x() for bar in bars] == [0] * 4
     assert [bar.get_width() for bar in bars] == [4.0, 9.5, 30.0, 0.5]
+
+
+def test_curves_of_many_classes_leave_out_those_that_are_never_found(monkeypatch):
+    drawn, names = [], [f"class {k}" for k in range(12)]
+    monkeypatch.setattr(result_figures, "figure_uri", drawn.append)
+    coco = {
+        "images": [{"id": 0, "file_name": "", "height": 9, "width": 9}],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names)],
+        "annotations": [
+            {"id": k + 1, "image_id": 0, "category_id": k, "bbox": [0, 0, 5, 5]} for k in range(12)
+        ],
+    }
+    found = [
+        {"image_id": 0, "category_id": k, "bbox": [0, 0, 5, 5], "score": 0.5} for k in range(4, 12)
+    ]
+    boxes = tuple(range(1, 13))
+    training = ClassCounts(names, boxes, boxes, num_images=12, num_empty=0)
+    result = evaluate_detections(coco, found, training)
+    truth = parse_ground_truth(coco)
+    matches = match(truth, parse_detections(found, coco, truth))
+    result_figures.precision_recall_curves(result.per_class, matches)
+    (axes,) = drawn[0].axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == [*(f"class {k} (AP50 100.0)" for k in range(4, 11)), "mean of 12 classes"]
 
 
 def test_metrics_of_a_resumed_run_hold_each_iteration_once(tmp_path):

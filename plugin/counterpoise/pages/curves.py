@@ -133,7 +133,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     except OSError as error:
         raise UserError(
             f"{folder} cannot be made a folder ({error.strerror}): choose another"
-        ) from (error)
+        ) from error
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
     for path in paths:
         try:

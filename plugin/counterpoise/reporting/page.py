@@ -93,7 +93,7 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     yield Text("Precision and recall", "heading")
     caption = "At IoU 0.50. Dots: at the scores of the table."
     if many > result_figures.MAX_CURVES:
-        caption += f" Of {many} classes, the rarest in training, and the mean."
+        caption += f" Of {many} classes, the rarest in training that are found, and the mean."
     yield Figure(
         result_figures.precision_recall_curves(classes, matches),
         "Precision against recall of each class at IoU 0.50",

@@ -13,7 +13,8 @@ from counterpoise.pages.figures import COLOURS, WIDE, figure, figure_uri, palett
 from counterpoise.pages.labels import short
 from counterpoise.pages.plots import ap_against_count, heatmap, thinned
 
-#: Curves with a line of their own; above that the rarest classes have one, and the mean.
+#: Curves with a line of their own; above that the rarest classes that are
+#: found at all have one, and the mean.
 MAX_CURVES = 10
 #: Classes with a bar of their own in the error types.
 MAX_BARS = 20
@@ -55,7 +56,8 @@ def precision_recall_curves(classes: Sequence[ClassResult], matches: Sequence[Cl
     curves = {k: precision_recall_curve(matches[k]) for k in known}
     shown = known
     if len(known) > MAX_CURVES:
-        rarest = sorted(known, key=lambda k: (training_count(classes[k]), k))
+        found = [k for k in known if classes[k].AP50]  # a curve along the axis says nothing
+        rarest = sorted(found, key=lambda k: (training_count(classes[k]), k))
         shown = rarest[:_CURVES_BESIDE_MEAN]
     with figure(WIDE, 4.6) as drawn:
         axes = drawn.subplots()
