@@ -28,6 +28,7 @@ from counterpoise.balance.losses import (
     softmax_focal_with_p_t,
 )
 from counterpoise.modeling.roi_loss import ClassificationLoss, SoftmaxFocalROILoss
+from counterpoise.modeling.weight_sources import FixedWeights
 from counterpoise.training.run_record import hardware
 
 SIZES = ((512, 4), (512, 81), (8192, 81), (8192, 1204))
@@ -42,7 +43,7 @@ def sides(
     targets = torch.randint(classes, (samples,), device=device)
     weight = torch.rand(classes, device=device) + 0.5
     nothing_ignored = torch.zeros(samples, dtype=torch.bool, device=device)
-    registered = ClassificationLoss(SoftmaxFocalROILoss(2.0), lambda: weight)
+    registered = ClassificationLoss(SoftmaxFocalROILoss(2.0), FixedWeights(lambda: weight))
 
     def reference(z: Tensor) -> Tensor:
         losses = softmax_focal_reference(z, targets, 2.0)

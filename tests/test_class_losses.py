@@ -17,6 +17,7 @@ from counterpoise.modeling import DenseLoss
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss, DenseFocalLoss, OHEMLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.weight_sources import FixedWeights
 from counterpoise.training.class_loss_file import append_class_losses, read_class_losses
 from counterpoise.training.hooks import ClassLossWriter
 from models import C4, CASCADE, NEUTRAL, STOCK, batch, build, losses_and_gradients, quick_config
@@ -47,7 +48,7 @@ def recorded(model):
 
 
 def test_sums_are_those_of_the_weighted_losses_of_each_class_over_all_steps():
-    loss = ClassificationLoss(softmax_focal, lambda: WEIGHT)
+    loss = ClassificationLoss(softmax_focal, FixedWeights(lambda: WEIGHT))
     expected = torch.zeros(4)
     with EventStorage():
         for seed in range(3):

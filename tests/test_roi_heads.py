@@ -15,6 +15,7 @@ from counterpoise.errors import UserError
 from counterpoise.modeling import ROILoss
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.weight_sources import FixedWeights
 from models import LOGGED, batch, build, losses_and_gradients, quick_config
 
 WEIGHTS = ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", "[1,2,3,0.5]")
@@ -209,7 +210,7 @@ def test_class_weights_are_computed_once_at_the_first_loss():
         calls.append(1)
         return torch.tensor([2.0, 1.0])
 
-    loss = ClassificationLoss(lambda z, t: z.new_ones(len(t)), weights)
+    loss = ClassificationLoss(lambda z, t: z.new_ones(len(t)), FixedWeights(weights))
     assert not calls
     with EventStorage():
         for _ in range(3):

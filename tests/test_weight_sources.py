@@ -19,10 +19,24 @@ from counterpoise.modeling.dense_loss import (
 )
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
 from counterpoise.modeling.roi_loss import ClassificationLoss
-from counterpoise.modeling.weight_sources import ClassTable, class_table, class_weight_provider
+from counterpoise.modeling.weight_sources import (
+    ClassTable,
+    FixedWeights,
+    class_table,
+    weight_source,
+)
 from counterpoise.training.trainer import training_table
 from models import STOCK, batch, build, losses_and_gradients, quick_config
 from test_retinanet import retinanet_config
+
+
+def given(source):
+    """Weights of a source that does not look at the batch."""
+    return source.weights(lambda: pytest.fail("counted"), torch.device("cpu"))
+
+
+def weights_of(loss):
+    return given(loss.weight_source)
 
 
 @pytest.fixture
@@ -88,7 +102,7 @@ def test_a_model_reads_the_training_set_at_its_first_loss_and_never_for_inferenc
         for _ in range(2):
             losses_and_gradients(model, batch())
     assert catalog.reads == ["first"]
-    assert_close(model.roi_heads.box_predictor.cls_loss.weight, class_weights([5, 2, 1]))
+    assert_close(weights_of(model.roi_heads.box_predictor.cls_loss), class_weights([5, 2, 1]))
 
 
 def test_a_table_that_is_handed_over_is_used_in_place_of_counting():
@@ -101,28 +115,30 @@ def test_a_table_that_is_handed_over_is_used_in_place_of_counting():
     with EventStorage():
         losses_and_gradients(two_stage, batch())
         losses_and_gradients(one_stage, batch())
-    assert torch.equal(two_stage.roi_heads.box_predictor.cls_loss.weight, table.weights)
+    assert torch.equal(weights_of(two_stage.roi_heads.box_predictor.cls_loss), table.weights)
     assert_close(one_stage.dense_loss.alpha, balanced_alpha(table.weights[:3], (5, 2, 1), 0.25))
 
 
 def test_a_table_changes_no_weights_that_are_not_of_the_training_set():
     table = ClassTable(ClassCounts(("a",), (1,), (5,)), torch.tensor([8.0, 9.0]))
     logits, gt_classes = torch.zeros(2, 2), torch.tensor([0, 1])
-    own = ClassificationLoss(lambda z, t: z.new_ones(2), lambda: torch.tensor([1.0, 2.0]))
+    own = ClassificationLoss(
+        lambda z, t: z.new_ones(2), FixedWeights(lambda: torch.tensor([1.0, 2.0]))
+    )
     dense = DenseClassificationLoss(DenseFocalLoss(), 0.5)
     with EventStorage():
         own.use_table(table)
         own(logits, gt_classes)
         dense.use_table(table)
         dense(torch.zeros(1, 2, 1), gt_classes[None], [])
-    assert own.weight.tolist() == [1.0, 2.0] and dense.alpha is None
+    assert weights_of(own).tolist() == [1.0, 2.0] and dense.alpha is None
 
 
 def test_the_table_lists_names_counts_frequencies_and_weights(catalog, caplog):
     catalog("first", ["a", "b", "c"], {"a": 6, "b": 3, "c": 1})
     logging.getLogger("counterpoise").propagate = True
     with caplog.at_level(logging.INFO, logger="counterpoise"):
-        class_weight_provider(quick_config("DATASETS.TRAIN", "first"))()
+        given(weight_source(quick_config("DATASETS.TRAIN", "first")))
     rows = {line.split()[0]: line.split()[1:] for line in caplog.text.splitlines() if line}
     weights = class_weights([6, 3, 1]).tolist()
     assert rows["b"] == ["3", "3", "30.00", "%", f"{weights[1]:.4g}"]
@@ -131,11 +147,8 @@ def test_the_table_lists_names_counts_frequencies_and_weights(catalog, caplog):
 
 def test_a_list_gives_foreground_weights_or_all_of_them():
     def weights(values):
-        return class_weight_provider(
-            quick_config(
-                "BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", values
-            )
-        )()
+        settings = ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", values)
+        return given(weight_source(quick_config(*settings)))
 
     assert_close(weights("[1, 2, 3]"), torch.tensor([1.0, 2.0, 3.0, 2.0]))
     assert_close(weights("[1, 2, 3, 0.5]"), torch.tensor([1.0, 2.0, 3.0, 0.5]))
@@ -157,7 +170,8 @@ def test_a_rule_registered_outside_is_chosen_by_name(catalog):
 
 
 def test_no_source_means_no_weights_and_no_reading():
-    assert class_weight_provider(quick_config("BALANCE.CLASS_WEIGHTS.SOURCE", "none"))() is None
+    source = weight_source(quick_config("BALANCE.CLASS_WEIGHTS.SOURCE", "none"))
+    assert given(source) is None and not source.weighted
 
 
 def test_a_class_without_boxes_is_named(catalog):

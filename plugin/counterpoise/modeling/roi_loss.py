@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -19,11 +20,7 @@ from counterpoise.modeling.distributed import mean_over_processes, sum_over_proc
 from counterpoise.modeling.interfaces import ROILoss
 from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
-from counterpoise.modeling.weight_sources import (
-    ClassTable,
-    batch_weight_function,
-    class_weight_provider,
-)
+from counterpoise.modeling.weight_sources import ClassTable, WeightSource, weight_source
 
 NORMALIZERS = ("weight_sum", "mean", "num_pos", "sum")
 
@@ -125,68 +122,45 @@ class ClassificationLoss(nn.Module):
     def __init__(
         self,
         loss: ROILoss | Callable[[Tensor, Tensor], Tensor],
-        class_weights: Callable[[], Tensor | None] = lambda: None,
+        weight_source: WeightSource | None = None,
         normalizer: str = "weight_sum",
-        batch_weights: Callable[[Tensor], Tensor] | None = None,
-        takes_table: bool = False,
     ) -> None:
         """
         Args:
             loss: per-proposal loss, an :class:`ROILoss` or a function of its arguments.
-            class_weights: called once, at the first loss; returns (K + 1,) or None for all ones.
-            batch_weights: from the counts (K + 1,) of a step's proposals, over all processes, to
-                their weights (K + 1,); takes the place of `class_weights`.
+            weight_source: of the class weights; None for all ones.
             normalizer: divisor of the summed loss: ``weight_sum`` (the class weights of the
                 proposals, summed: cancels any common scale of the weights), ``mean`` (proposals),
                 ``num_pos`` (foreground proposals) or ``sum`` (1). ``weight_sum`` and ``num_pos``
                 are averaged over processes.
-            takes_table: whether `class_weights` are those of the training set, which
-                :meth:`use_table` may hand over.
         """
         super().__init__()
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer must be in {NORMALIZERS}, got {normalizer!r}")
         self.loss = ROILoss.of(loss)
+        self.weight_source = weight_source or WeightSource()
         self.normalizer = normalizer
-        self._class_weights = class_weights
-        self._batch_weights = batch_weights
-        self._takes_table = takes_table
-        self._resolved = False
         self.per_class_loss = PerClassLoss()
         self.metric_log = MetricLog()
-        self.register_buffer("weight", None, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "ClassificationLoss":
         """Build it from ``BALANCE.ROI_LOSS`` and ``BALANCE.CLASS_WEIGHTS``."""
         node = cfg.BALANCE.ROI_LOSS
         loss = ROI_LOSS_REGISTRY.get(node.NAME)(cfg)
-        return cls(
-            loss,
-            class_weight_provider(cfg),
-            node.NORMALIZER,
-            batch_weight_function(cfg),
-            takes_table=cfg.BALANCE.CLASS_WEIGHTS.SOURCE == "dataset",
-        )
+        return cls(loss, weight_source(cfg), node.NORMALIZER)
 
     def use_table(self, table: ClassTable) -> None:
-        """Take the weights from a table, in place of counting the training set at the first loss.
-
-        Args:
-            table: of the training set; the weights take effect where they are to come from it.
-        """
+        """Hand a table of the training set to the loss and to the source of the weights."""
         self.loss.use_table(table)
-        if self._takes_table:
-            self._class_weights = lambda: table.weights
-            self._resolved = False
+        self.weight_source.use_table(table)
 
     @property
     def is_plain_cross_entropy(self) -> bool:
         """Whether the loss is what Detectron2 computes itself, so that its value can stand."""
         return (
             self.loss.is_detectron2s
-            and self._batch_weights is None
-            and self._weight() is None
+            and not self.weight_source.weighted
             and self.normalizer in ("weight_sum", "mean")
         )
 
@@ -229,23 +203,12 @@ class ClassificationLoss(nn.Module):
         divisor = self._divisor(weights, gt_classes, background)
         return self.loss(logits, gt_classes) * weights / divisor
 
-    def _weight(self) -> Tensor | None:
-        if not self._resolved:
-            self.weight = self._class_weights()
-            self._resolved = True
-        return self.weight
-
     def _sample_weights(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Weight of every proposal, 0 where it is ignored."""
-        kept = (gt_classes >= 0).float()
-        if self._batch_weights is not None:
-            counts = kept.new_zeros(logits.shape[1])
-            counts.index_add_(0, gt_classes.clamp(min=0), kept)
-            self.weight = self._batch_weights(sum_over_processes(counts))
-        elif self._weight() is None:
-            return kept
-        self.weight = self.weight.to(logits.device)
-        return kept * self.weight[gt_classes.clamp(min=0)]
+        kept, classes = (gt_classes >= 0).float(), gt_classes.clamp(min=0)
+        counts = partial(_counts, classes, kept, logits.shape[1])
+        weights = self.weight_source.weights(counts, logits.device)
+        return kept if weights is None else kept * weights[classes]
 
     def _divisor(self, weights: Tensor, gt_classes: Tensor, background: Tensor) -> Tensor:
         if self.normalizer == "sum":
@@ -276,6 +239,11 @@ class ClassificationLoss(nn.Module):
                 "roi/background_loss_share": ((weighted * background).sum(), weighted.sum()),
             }
         )
+
+
+def _counts(classes: Tensor, kept: Tensor, num_classes: int) -> Tensor:
+    """Proposals (num_classes,) by class, over all processes."""
+    return sum_over_processes(kept.new_zeros(num_classes).index_add_(0, classes, kept))
 
 
 def rescaled(factors: Tensor, losses: Tensor, chosen: Tensor) -> Tensor:

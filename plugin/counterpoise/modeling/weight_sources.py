@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
 from torch import Tensor
@@ -88,52 +89,107 @@ def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
     return ClassTable(counts, _weights(cfg.BALANCE.CLASS_WEIGHTS, counts) if weighted else None)
 
 
-def class_weight_provider(cfg: CfgNode) -> Callable[[], Tensor | None]:
-    """Return a function that computes the class weights when they are first needed.
+class WeightSource:
+    """Class weights of a loss; as it stands, none."""
 
-    Building a model for inference must not open the training set, so nothing is read here.
+    weighted = False
 
-    Args:
-        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+    def weights(self, counts: Callable[[], Tensor], device: torch.device) -> Tensor | None:
+        """Weights of a step.
 
-    Returns:
-        function without arguments that returns float32 (K + 1,), background last, or None where
-        there are no weights that stay the same; it logs the table of classes and weights.
-    """
-    node = cfg.BALANCE.CLASS_WEIGHTS
-    if node.SOURCE in ("batch", "none"):
-        return lambda: None
-    if node.SOURCE == "list":
-        num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        return lambda: _weights_from_list(node, num_classes)
+        Args:
+            counts: gives the proposals of the step by class, (K + 1,), background last, over all
+                processes.
+            device: of the losses.
 
-    def from_dataset() -> Tensor | None:
-        table = class_table(cfg)
-        log_class_table(table)
-        return table.weights
-
-    return from_dataset
-
-
-def batch_weight_function(cfg: CfgNode) -> Callable[[Tensor], Tensor] | None:
-    """Return the function from counts (K + 1,) of a batch to its weights (K + 1,).
-
-    Args:
-        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
-
-    Returns:
-        the function, or None unless ``SOURCE`` is ``batch``.
-    """
-    node = cfg.BALANCE.CLASS_WEIGHTS
-    if node.SOURCE != "batch":
+        Returns:
+            (K + 1,), background last; None for all ones.
+        """
         return None
-    return partial(
-        batch_class_weights,
-        rule=_rule(node),
-        log_offset=float(node.LOG_OFFSET),
-        normalize=node.NORMALIZE,
-        beta=float(node.BETA),
-    )
+
+    def use_table(self, table: ClassTable) -> None:
+        """Take the weights of a table of the training set, where they are to come from there."""
+
+
+class FixedWeights(WeightSource):
+    """Weights that stay the same.
+
+    They are computed at the first loss, since building a model for inference must not open the
+    training set.
+    """
+
+    weighted = True
+
+    def __init__(self, compute: Callable[[], Tensor | None]) -> None:
+        """
+        Args:
+            compute: gives (K + 1,), background last; None for all ones.
+        """
+        self._compute: Callable[[], Tensor | None] | None = compute
+        self._weights: Tensor | None = None
+
+    def weights(self, counts: Callable[[], Tensor], device: torch.device) -> Tensor | None:
+        """The same (K + 1,) for every step."""
+        if self._compute is not None:
+            self._weights, self._compute = self._compute(), None
+        if self._weights is not None:
+            self._weights = self._weights.to(device)
+        return self._weights
+
+
+class DatasetWeights(FixedWeights):
+    """Weights by the counts of the training set."""
+
+    def use_table(self, table: ClassTable) -> None:
+        """Take the weights of a table, in place of counting the training set at the first loss."""
+        self._weights, self._compute = table.weights, None
+
+
+class BatchWeights(WeightSource):
+    """Weights by the counts of each step's proposals."""
+
+    weighted = True
+
+    def __init__(self, weigh: Callable[[Tensor], Tensor]) -> None:
+        """
+        Args:
+            weigh: from counts (K + 1,) to weights (K + 1,).
+        """
+        self._weigh = weigh
+
+    def weights(self, counts: Callable[[], Tensor], device: torch.device) -> Tensor | None:
+        """The (K + 1,) of this step."""
+        return self._weigh(counts())
+
+
+def weight_source(cfg: CfgNode) -> WeightSource:
+    """Return where ``BALANCE.CLASS_WEIGHTS.SOURCE`` takes the weights from; it reads no data.
+
+    Args:
+        cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+    """
+    node = cfg.BALANCE.CLASS_WEIGHTS
+    if node.SOURCE == "dataset":
+        return DatasetWeights(partial(_weights_of_training_set, cfg))
+    if node.SOURCE == "list":
+        return FixedWeights(partial(_weights_from_list, node, cfg.MODEL.ROI_HEADS.NUM_CLASSES))
+    if node.SOURCE == "batch":
+        return BatchWeights(
+            partial(
+                batch_class_weights,
+                rule=_rule(node),
+                log_offset=float(node.LOG_OFFSET),
+                normalize=node.NORMALIZE,
+                beta=float(node.BETA),
+            )
+        )
+    return WeightSource()
+
+
+def _weights_of_training_set(cfg: CfgNode) -> Tensor | None:
+    table = class_table(cfg)
+    log_class_table(table)
+    return table.weights
 
 
 def log_class_table(table: ClassTable) -> None:
