@@ -33,6 +33,7 @@ from counterpoise.evaluation import stored
 from counterpoise.export.writing import FORMATS
 from counterpoise.inference import evaluator
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
+from counterpoise.inspection.anchor_warning import warn_of_missed_classes
 from counterpoise.inspection.duplicate_files import warn_of_shared_files
 from counterpoise.modeling import score_thresholds
 from counterpoise.reporting import metrics_file, page, review, write_report
@@ -206,7 +207,10 @@ def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
             else:
                 record = RunRecord(args.typed, tuple(args.config_file), cfg.SEED)
                 trainer = BalancedTrainer(cfg, record)
-                _warn_of_trained_test_images(cfg)
+                if comm.is_main_process():
+                    _warn_of_trained_test_images(cfg)
+                    model = getattr(trainer.model, "module", trainer.model)
+                    warn_of_missed_classes(cfg, getattr(model, "backbone", None))
         if not args.eval_only:
             trainer.resume_or_load(resume=args.resume, force=args.force)
     if args.eval_only:
@@ -221,8 +225,6 @@ def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def _warn_of_trained_test_images(cfg: CfgNode) -> None:
-    if not comm.is_main_process():
-        return
     files = {
         name: [record["file_name"] for record in load_dataset(name)[0]]
         for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}

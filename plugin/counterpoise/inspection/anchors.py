@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from counterpoise.config.keys import training_config
@@ -128,12 +129,13 @@ class Anchors(Fit):
     change: AnchorChange | None
 
 
-def anchor_setting(cfg: CfgNode) -> AnchorSetting | None:
-    """Read the anchors of a config's model; its backbone is built, but no weights are loaded.
+def anchor_setting(cfg: CfgNode, backbone: Backbone | None = None) -> AnchorSetting | None:
+    """Read the anchors of a config's model.
 
     Args:
         cfg: of :func:`counterpoise.config.loading.load_config`. A config that leaves all of MODEL
             as it is names no model, and gets Detectron2's R50-FPN.
+        backbone: of the model; None builds it, without weights.
 
     Returns:
         the setting, or None for a model without :class:`DefaultAnchorGenerator`.
@@ -150,7 +152,7 @@ def anchor_setting(cfg: CfgNode) -> AnchorSetting | None:
     if not has_rpn or node.NAME != "DefaultAnchorGenerator":
         return None
     key = "RETINANET" if one_stage else "RPN"
-    backbone = backbone_with_features(cfg)
+    backbone = backbone or backbone_with_features(cfg)
     shapes = backbone.output_shape()
     features = model[key].IN_FEATURES
     strides = tuple(shapes[name].stride for name in features)

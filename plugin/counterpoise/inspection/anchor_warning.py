@@ -1,0 +1,67 @@
+"""What is said at the start of a training whose anchors miss most boxes of a class."""
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
+from detectron2.structures import BoxMode
+
+from counterpoise.datasets import load_dataset
+from counterpoise.inspection.anchors import LEAST_BOXES, MATCHED, anchor_setting, best_ious, resized
+from counterpoise.utils.text import percent
+
+#: Images of a dataset that are looked at, evenly spaced: enough to tell whether most boxes fit.
+SAMPLED = 1000
+#: Share of the boxes of a class without an anchor from which it is said.
+MOST = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of_missed_classes(cfg: CfgNode, backbone: Backbone | None) -> None:
+    """Name the classes of the training set of which most boxes fit no anchor.
+
+    Args:
+        cfg: prepared for a training.
+        backbone: of the model; None for one of another kind, of which nothing is said.
+    """
+    setting = None if backbone is None else anchor_setting(cfg, backbone)
+    found = [] if setting is None else list(_boxes(cfg))
+    if not found:
+        return
+    names, boxes, sizes = zip(*found, strict=True)
+    boxes, sizes = np.array(boxes, dtype=float), np.array(sizes, dtype=float)
+    new_sizes = resized(sizes, setting.min_size, setting.max_size)
+    missed = best_ious(boxes * np.tile(new_sizes / sizes, 2), new_sizes, setting) < MATCHED
+    said = []
+    for name in dict.fromkeys(names):
+        own = missed[np.array(names) == name]
+        if len(own) >= LEAST_BOXES and own.mean() > MOST:
+            said.append(f"{percent(own.mean(), 0)} of {name}")
+    if said:
+        logger.warning(
+            "No anchor overlaps these boxes with an IoU of %g, so that they are hardly learned: "
+            "%s. `counterpoise inspect` with the same config files shows anchors and an input size "
+            "that fit",
+            MATCHED, ", ".join(said),
+        )  # fmt: skip
+
+
+def _boxes(cfg: CfgNode) -> Iterator[tuple[str, list[float], tuple[int, int]]]:
+    """Class, corners and image size of boxes; what another program's records lack is left out."""
+    for dataset in cfg.DATASETS.TRAIN:
+        records, names = load_dataset(dataset)
+        for i in range(0, len(records), math.ceil(len(records) / SAMPLED)):
+            record: dict[str, Any] = records[i]
+            size = record.get("width"), record.get("height")
+            for annotation in record.get("annotations", ()) if all(size) else ():
+                if annotation.get("iscrowd", 0) or len(annotation["bbox"]) != 4:
+                    continue
+                corners = BoxMode.convert(
+                    list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
+                )
+                yield names[annotation["category_id"]], corners, size
