@@ -24,13 +24,8 @@ from counterpoise.config.validation import check_config
 from counterpoise.datasets import InvalidKind, count_classes
 from counterpoise.errors import UserError
 from counterpoise.inspection import Inspection, find_target, inspect
-from counterpoise.inspection.anchors import (
-    AnchorSetting,
-    anchor_setting,
-    best_ious,
-    compare_with_anchors,
-    resized,
-)
+from counterpoise.inspection.anchor_changes import compare_with_anchors
+from counterpoise.inspection.anchors import AnchorSetting, anchor_setting, best_ious, resized
 from counterpoise.inspection.balancing import THRESHOLDS, repeat_factors
 from counterpoise.inspection.duplicate_files import find_duplicate_files
 from counterpoise.inspection.ground_truth import (

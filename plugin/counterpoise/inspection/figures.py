@@ -5,7 +5,7 @@ from matplotlib.ticker import NullFormatter
 from PIL import Image, ImageDraw
 
 from counterpoise.datasets.reading import read_image
-from counterpoise.inspection.anchors import Anchors
+from counterpoise.inspection.anchor_changes import Anchors
 from counterpoise.inspection.results import Inspection, Sample
 from counterpoise.pages.figures import figure, figure_uri, image_uri, palette
 from counterpoise.pages.labels import short

@@ -8,7 +8,8 @@ from detectron2.config import CfgNode
 
 from counterpoise.datasets import Report, dataset_names, dataset_report, register_datasets
 from counterpoise.evaluation import GroundTruth
-from counterpoise.inspection.anchors import anchor_setting, compare_with_anchors
+from counterpoise.inspection.anchor_changes import compare_with_anchors
+from counterpoise.inspection.anchors import anchor_setting
 from counterpoise.inspection.balancing import repeat_factors, weights_by_rule
 from counterpoise.inspection.duplicate_files import Track, find_duplicate_files
 from counterpoise.inspection.ground_truth import (

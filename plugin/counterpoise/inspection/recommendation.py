@@ -10,12 +10,8 @@ from detectron2.config import CfgNode
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import deep_merge
 from counterpoise.config.unread_keys import STOCK_COMPONENTS
-from counterpoise.inspection.anchors import (
-    LEAST_GAIN,
-    UNMATCHED_CLASS,
-    Anchors,
-    Coverage,
-)
+from counterpoise.inspection.anchor_changes import LEAST_GAIN, Anchors
+from counterpoise.inspection.anchors import UNMATCHED_CLASS, Coverage
 from counterpoise.inspection.results import Inspection, Recommendation, Split
 from counterpoise.modeling.weight_sources import RETINANETS
 from counterpoise.utils.text import listed, percent

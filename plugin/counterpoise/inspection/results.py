@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from counterpoise.datasets import InvalidAnnotation
-from counterpoise.inspection.anchors import Anchors
+from counterpoise.inspection.anchor_changes import Anchors
 
 #: Quantiles in which box sizes are given.
 SIZE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
