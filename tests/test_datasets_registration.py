@@ -166,6 +166,7 @@ def test_holdout_splits_one_folder_into_two_datasets(
     (record,) = caplog.records
     assert f"'sea_val' takes 3 images, {dataset_report('sea_val').boxes} boxes" in record.message
     assert dataset_report("sea").images == 12 and dataset_report("sea_train").images == 9
+    assert not dataset_report("sea_train").notes and len(dataset_report("sea").notes) == 2
 
 
 def test_a_class_of_one_image_is_told_to_be_on_one_side_only(custom: dict):

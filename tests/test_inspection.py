@@ -905,6 +905,21 @@ def test_the_invalid_annotations_of_a_held_out_set_are_listed_once(tmp_path):
     assert source.splits == ("held_train", "held_val") and len(source.annotations) == 1
 
 
+def test_a_note_on_several_splits_is_made_once_and_says_what_it_counts_over(tmp_path):
+    path = write_coco(tmp_path, "labels", SKEWED)
+    content = json.loads(path.read_text())
+    content["annotations"].append(content["annotations"][0] | {"id": 10**6})
+    path.write_text(json.dumps(content))
+    config = tmp_path / "config.yaml"
+    entry = {"FORMAT": "coco", "IMAGES": "labels", "ANNOTATIONS": "labels.json", "HOLDOUT": 0.2}
+    config.write_text(yaml.safe_dump({"DATASETS": {"CUSTOM": {"held": entry}}}))
+    lines = [line for line in as_text(inspected("held", config)).splitlines() if "Note" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "Note on each of held_train, held_val: in all of 'held': 1 box repeats"
+    )
+
+
 LEAVES = [
     f"{path.parent.name}/{path.stem}"
     for path in sorted(CONFIGS.glob("*/*.yaml"))

@@ -191,6 +191,8 @@ class Source:
                 f"{report.source} holds {report.images}: set it to 0"
             )
         parts = {}
+        # They count over both parts.
+        notes = [f"in all of '{self.spec.name}': {note}" for note in report.notes]
         for name, chosen in zip(self.spec.parts, (~reading.held, reading.held), strict=True):
             records = reading.records.select(chosen)
             part_report = replace(
@@ -199,6 +201,7 @@ class Source:
                 images=len(records),
                 boxes=int(records.box_counts.sum()),
                 empty_images=int((records.box_counts == 0).sum()),
+                notes=notes,
             )
             parts[name] = Part(records, part_report)
             note = f"'{name}' takes {part_report.images} images, {part_report.boxes} boxes of it"

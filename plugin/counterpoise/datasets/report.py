@@ -23,7 +23,7 @@ class Report:
         empty_images: kept images without any box.
         clipped: kept boxes that were partly outside their image.
         invalid_annotations: all invalid annotations, in reading order.
-        notes: further remarks, one sentence each.
+        notes: further remarks, one sentence each; in a part of a ``HOLDOUT`` those on all of it.
     """
 
     name: str

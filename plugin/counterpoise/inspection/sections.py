@@ -1,5 +1,6 @@
 """An inspection for the terminal and as a page, from the same sections."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
@@ -87,8 +88,13 @@ def _lead(inspection: Inspection) -> Iterator[Part]:
         if len(split.datasets) > 1:
             yield Text(f"{split.name} is {', '.join(split.datasets)} together.")
     yield from (Text(f"Note: {note}", "note") for note in inspection.notes)
+    noted: dict[str, list[str]] = defaultdict(list)
     for split in inspection.splits:
-        yield from (Text(f"Note on {split.name}: {note}", "note") for note in split.notes)
+        for note in split.notes:
+            noted[note].append(split.name)
+    for note, names in noted.items():
+        of_each = "each of " if len(names) > 1 else ""
+        yield Text(f"Note on {of_each}{', '.join(names)}: {note}", "note")
 
 
 def _class_table(
