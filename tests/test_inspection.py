@@ -299,6 +299,19 @@ def test_a_class_among_others_that_is_missed_is_named_and_is_no_first_advice():
     assert inspection.anchors.change.classes[1].at_50 >= 0.5
 
 
+def test_small_boxes_beside_large_ones_get_a_larger_input_with_smaller_anchors_as_well():
+    # In the larger image the large ones are missed by anchors that are all half the size.
+    dicts = squares(130, 170, (400, 300), num_classes=1, others=30)
+    for annotation in (a for record in dicts for a in record["annotations"]):
+        if annotation["category_id"] == 1:
+            annotation["bbox"][2:] = [5, 5]
+    with in_catalog(dicts, 2) as name:
+        inspection = inspected(name, QUICK)
+    settings = advice(inspection, "Change the input size and the anchors").settings
+    assert settings["MODEL"]["ANCHOR_GENERATOR"]["SIZES"][0] == [8, 16]
+    assert min(coverage.at_50 for coverage in inspection.anchors.change.classes) > 0.5
+
+
 def test_a_gain_of_a_few_points_is_no_reason_to_change_the_anchors():
     # Every tenth box is so long and thin that no usual anchor fits it, a few more are small.
     dicts = squares(30, 60, (400, 300), num_classes=1)

@@ -171,19 +171,21 @@ def _changes(
     def scaled(factor: float) -> Levels:
         return tuple(tuple(round(s * factor, 2) for s in level) for level in setting.sizes)
 
+    def added(factor: float) -> Levels:
+        pairs = zip(setting.sizes, scaled(factor), strict=True)
+        return tuple(tuple(sorted({*own, *other})) for own, other in pairs)
+
     ratios = tuple(tuple(sorted({1 / 3, 3.0, *level})) for level in setting.aspect_ratios)
     ratios = tuple(tuple(round(ratio, 3) for ratio in level) for level in ratios)
     for factor, words in ((0.5, "half"), (2.0, "twice"), (0.25, "a quarter of"), (4.0, "4 times")):
         yield f"anchors of {words} the size", *anchors(sizes=scaled(factor))
     yield "the aspect ratios 1:3 and 3:1 as well", *anchors(aspect_ratios=ratios)
     for factor, words in ((0.5, "half"), (2.0, "twice")):
-        pairs = zip(setting.sizes, scaled(factor), strict=True)
-        both = tuple(tuple(sorted({*own, *other})) for own, other in pairs)
         what = f"anchors of {words} the size"
-        yield f"{what} as well", *anchors(sizes=both)
+        yield f"{what} as well", *anchors(sizes=added(factor))
         yield (
             f"{what} and the aspect ratios 1:3 and 3:1 as well",
-            *anchors(sizes=both, aspect_ratios=ratios),
+            *anchors(sizes=added(factor), aspect_ratios=ratios),
         )
     for factor in factors:
         small, large = round(setting.min_size * factor), round(setting.max_size * factor)
@@ -194,10 +196,14 @@ def _changes(
         size = {"min_size": small, "max_size": large}
         what = f"images {factor:.3g} times as large (a short side of {small})"
         yield what, {"INPUT": node}, replace(setting, **size)
-        for anchor_factor, words in ((0.5, "half"), (0.25, "a quarter of")):
-            settings, changed = anchors(sizes=scaled(anchor_factor))
+        for words, sizes in (
+            ("half the size", scaled(0.5)),
+            ("a quarter of the size", scaled(0.25)),
+            ("half the size as well", added(0.5)),
+        ):
+            settings, changed = anchors(sizes=sizes)
             yield (
-                f"{what} and anchors of {words} the size",
+                f"{what} and anchors of {words}",
                 {"INPUT": node} | settings,
                 replace(changed, **size),
             )

@@ -450,7 +450,8 @@ def _no_change(anchors: Anchors, reason: str) -> Recommendation:
     reason += (
         "None of the usual sizes and aspect ratios of anchors, with "
         f"{inputs if anchors.largest_input else 'images as they are'}, covers "
-        f"{percent(LEAST_GAIN, 0)} more."
+        f"{percent(LEAST_GAIN, 0)} more of the boxes, or half of those that a class misses, at no "
+        "other's cost."
     )
     if not anchors.too_small:
         return Recommendation("Expect missed boxes where the anchors do not fit", reason)
