@@ -312,6 +312,20 @@ def test_small_boxes_beside_large_ones_get_a_larger_input_with_smaller_anchors_a
     assert min(coverage.at_50 for coverage in inspection.anchors.change.classes) > 0.5
 
 
+def test_every_class_that_is_missed_is_named_before_and_after_a_change():
+    dicts = squares(50, 60, (400, 300), num_classes=1, others=60)
+    annotations = [a for record in dicts for a in record["annotations"] if a["category_id"] == 1]
+    for annotation in annotations[::2]:
+        annotation["bbox"][2:] = [10, 10]
+    for annotation in annotations[1::2]:
+        annotation["bbox"], annotation["category_id"] = [5, 5, 300, 8], 2
+    with in_catalog(dicts, 3) as name:
+        reason = advice(inspected(name, QUICK), "Change the input size").reason
+    before, after = reason.split("With ")
+    assert "'c1': 100.0 %" in before and "'c2': 100.0 %" in before
+    assert "'c2': 100.0 %" in after and "'c1'" not in after
+
+
 def test_a_gain_of_a_few_points_is_no_reason_to_change_the_anchors():
     # Every tenth box is so long and thin that no usual anchor fits it, a few more are small.
     dicts = squares(30, 60, (400, 300), num_classes=1)

@@ -11,7 +11,7 @@ from counterpoise.config.keys import training_config
 from counterpoise.config.tree import deep_merge
 from counterpoise.config.unread_keys import STOCK_COMPONENTS
 from counterpoise.inspection.anchor_changes import LEAST_GAIN, Anchors
-from counterpoise.inspection.anchors import UNMATCHED_CLASS, Coverage
+from counterpoise.inspection.anchors import UNMATCHED_CLASS, Coverage, Fit
 from counterpoise.inspection.results import Inspection, Recommendation, Split
 from counterpoise.modeling.weight_sources import RETINANETS
 from counterpoise.utils.text import listed, percent
@@ -413,7 +413,7 @@ def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
     if change is None:
         yield _no_change(anchors, reason)
         return
-    reason += f"With {change.what} it is {_missed(change.overall)}."
+    reason += f"With {change.what} it is {_missed(change.overall)}{_affected(inspection, change)}."
     if change.pixels > 1:
         reason += (
             f" The images then have {change.pixels:.1f} times the pixels, with which the time and "
@@ -433,16 +433,17 @@ def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
     yield Recommendation(f"Change {changed}", reason, change.settings, optional)
 
 
-def _affected(inspection: Inspection, anchors: Anchors) -> str:
-    """Which classes the boxes without an anchor are of, in brackets; empty where there is one."""
-    present = [i for i, coverage in enumerate(anchors.classes) if coverage.boxes]
+def _affected(inspection: Inspection, fit: Fit) -> str:
+    """Classes of which many boxes have no anchor, in brackets; none where there is one class."""
+    present = [i for i, coverage in enumerate(fit.classes) if coverage.boxes]
     if len(present) == 1:
         return ""
-    poor = [i for i in present if 1 - anchors.classes[i].at_50 > UNMATCHED_CLASS]
+    poor = [i for i in present if 1 - fit.classes[i].at_50 > UNMATCHED_CLASS]
     if len(poor) >= NEARLY_ALL * len(present):
         return f" (in {len(poor)} of {len(present)} classes more than {percent(UNMATCHED_CLASS)})"
-    worst = min(present, key=lambda i: anchors.classes[i].at_50)
-    return f" ('{inspection.class_names[worst]}': {_missed(anchors.classes[worst])})"
+    poor.sort(key=lambda i: fit.classes[i].at_50)
+    shares = [f"'{inspection.class_names[i]}': {_missed(fit.classes[i])}" for i in poor]
+    return f" ({listed(shares, 4)})" if poor else ""
 
 
 def _no_change(anchors: Anchors, reason: str) -> Recommendation:
