@@ -688,6 +688,17 @@ def write_yolo(folder: Path, **images: int) -> None:
     (folder / "data.yaml").write_text("\n".join(["names: [cat]", *lines]))
 
 
+@pytest.mark.parametrize("name, called", [("data.yaml", "d_train"), ("pets.yaml", "pets_train")])
+def test_the_yaml_of_a_yolo_dataset_stands_for_its_folder(tmp_path, name, called):
+    write_yolo(tmp_path / "d", train=4, val=2)
+    (tmp_path / "d" / "data.yaml").rename(tmp_path / "d" / name)
+    inspection = inspected(tmp_path / "d" / name)
+    assert (inspection.subject.name, inspection.subject.boxes) == (called, 4)
+    assert yaml.safe_load(inspection.config)["DATASETS"]["CUSTOM"][called]["DATA_YAML"] == str(
+        tmp_path / "d" / name
+    )
+
+
 def test_a_yolo_split_without_labels_or_images_is_left_out_and_said(tmp_path):
     write_yolo(tmp_path / "d", train=4, val=0, test=2)
     for label in (tmp_path / "d" / "labels" / "test").iterdir():
@@ -1104,7 +1115,7 @@ def test_json_is_the_only_thing_on_standard_output(tmp_path, capsys, monkeypatch
         (["bccd_trian"], "no dataset and no folder called 'bccd_trian'"),
         (["shapes_trian", "--config-file", "config.yaml"], "did you mean 'shapes_train'?"),
         (["empty"], "holds no dataset: looked for a data.yaml"),
-        (["config.yaml"], "config.yaml is a file: give the folder"),
+        (["config.yaml"], "config.yaml is a file without the 'names' of a YOLO dataset"),
         (["empty", "--config-file", "missing.yaml"], "config file missing.yaml cannot be read"),
         (["broken"], "is not readable YAML"),
         (["broken_images"], "has no usable image"),

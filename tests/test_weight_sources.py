@@ -145,6 +145,20 @@ def test_the_table_lists_names_counts_frequencies_and_weights(catalog, caplog):
     assert rows["(background)"] == [f"{weights[3]:.4g}"]
 
 
+def test_the_table_of_a_one_stage_model_has_no_background(catalog, caplog):
+    catalog("first", [f"{k}" for k in range(30)], {f"{k}": 1 for k in range(29)})
+    logging.getLogger("counterpoise").propagate = True
+    data = ("DATASETS.TRAIN", "first")
+    classes = ("MODEL.RETINANET.NUM_CLASSES", "30")
+    cfg = retinanet_config(*data, *classes, leaf="focal_frequency")
+    with caplog.at_level(logging.INFO, logger="counterpoise"):
+        table = class_table(cfg)
+    assert "background" not in str(table) and "classes without boxes: 29" in caplog.text
+    assert "the background weight" not in caplog.text
+    two_stage = quick_config(*data, "MODEL.ROI_HEADS.NUM_CLASSES", "30")
+    assert_close(table.weights[:-1], class_table(two_stage).weights[:-1])
+
+
 def test_a_list_gives_foreground_weights_or_all_of_them():
     def weights(values):
         settings = ("BALANCE.CLASS_WEIGHTS.SOURCE", "list", "BALANCE.CLASS_WEIGHTS.VALUES", values)

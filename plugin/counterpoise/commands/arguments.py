@@ -238,8 +238,8 @@ def _inspect(commands: Any) -> None:
     )
     parser.add_argument(
         "target", metavar="NAME_OR_FOLDER",
-        help="a dataset of the config or of Detectron2's catalogue, or a folder in YOLO "
-        "(data.yaml), Pascal VOC or COCO form",
+        help="a dataset of the config or of Detectron2's catalogue, a folder in YOLO, Pascal VOC "
+        "or COCO form, or the data.yaml of YOLO",
     )  # fmt: skip
     parser.add_argument(
         "--outside-files", action="store_true",

@@ -97,7 +97,7 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
     """Recognise a YOLO, Pascal VOC or COCO dataset.
 
     Args:
-        folder: of the dataset.
+        folder: of the dataset, or the data.yaml of a YOLO dataset, whatever its name.
         outside_files: whether its files may lie outside of it.
 
     Raises:
@@ -106,7 +106,8 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
     folder = folder.resolve()
     try:
         options = {"OUTSIDE_FILES": True} if outside_files else {}
-        detectors = (_yolo, _voc, _coco, _voc_beside_images)
+        of_folders = (_voc, _coco, _voc_beside_images) if folder.is_dir() else ()
+        detectors = (_yolo, *of_folders)
         candidates = (detect(folder, options) for detect in detectors)
         found = next((dataset for dataset in candidates if dataset.entries), None)
     except OSError as error:
@@ -116,6 +117,11 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
     if found is not None:
         found.order()
         return found
+    if folder.is_file():
+        raise UserError(
+            f"{folder} is a file without the 'names' of a YOLO dataset: give the folder of the "
+            "dataset, or its name and the --config-file that defines it"
+        )
     raise UserError(
         f"{folder} holds no dataset: looked for a data.yaml with 'names' (YOLO), for a folder "
         "Annotations of XML files beside JPEGImages or images, or XML files in one folder with "
@@ -127,7 +133,8 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
 
 def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset:
     found = FolderDataset()
-    path = next((p for p in (folder / "data.yaml", folder / "data.yml") if p.is_file()), None)
+    paths = (folder, folder / "data.yaml", folder / "data.yml")
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return found
     try:

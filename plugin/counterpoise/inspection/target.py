@@ -44,10 +44,11 @@ class Target:
 
 
 def find_target(name_or_folder: str, cfg: CfgNode, outside_files: bool = False) -> Target:
-    """Find the dataset or folder that the user names; a dataset of the config comes first.
+    """Find the dataset, folder or data.yaml that the user names; datasets of the config come first.
 
     Args:
-        name_or_folder: a name in ``DATASETS.CUSTOM``, a folder, or a name in ``DatasetCatalog``.
+        name_or_folder: a name in ``DATASETS.CUSTOM``, a folder, the data.yaml of a YOLO dataset,
+            or a name in ``DatasetCatalog``.
         cfg: of :func:`counterpoise.config.loading.load_config`.
         outside_files: whether the files of a folder may lie outside of it; a dataset of the config
             has its own ``OUTSIDE_FILES``.
@@ -60,10 +61,8 @@ def find_target(name_or_folder: str, cfg: CfgNode, outside_files: bool = False) 
     path = Path(name_or_folder).expanduser()
     if name_or_folder in {*specs, *dataset_names(specs)}:
         return _named(name_or_folder, specs, cfg)
-    if path.is_dir():
+    if path.is_dir() or path.is_file():
         return _folder(path, cache, outside_files)
-    if path.is_file():
-        raise UserError(f"{path} is a file: give the folder of the dataset, or a dataset's name")
     if name_or_folder in DatasetCatalog:
         return _named(name_or_folder, specs, cfg)
     known = did_you_mean(name_or_folder, {*specs, *dataset_names(specs)} or DatasetCatalog.list())
@@ -98,7 +97,10 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
 
 def _folder(path: Path, cache: Path | None, outside_files: bool) -> Target:
     found = detect_folder(path, outside_files)
-    name = re.sub(r"\W+", "_", path.resolve().name).strip("_") or "data"
+    named = path.resolve()
+    if named.is_file():  # every data.yaml has that name, its folder one of its own
+        named = named.parent if named.stem == "data" else named.with_suffix("")
+    name = re.sub(r"\W+", "_", named.name).strip("_") or "data"
     dataset = {part: f"{name}_{part}" if part else name for part in found.entries}
     custom = {dataset[part]: entry for part, entry in found.entries.items()}
     specs = parse_specs(custom, cache)

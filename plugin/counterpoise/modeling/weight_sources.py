@@ -40,6 +40,8 @@ class ClassTable:
     counts: ClassCounts
     weights: Tensor | None
     """float32 (K + 1,), background last; None where no loss has weights of the training set."""
+    has_background: bool = True
+    """Whether the model has a background class; without one, its weight is not read."""
 
     def __str__(self) -> str:
         total = max(sum(self.counts.boxes), 1)
@@ -52,8 +54,9 @@ class ClassTable:
         ]
         if self.weights is not None:
             headers.append("weight")
-            rows.append(["(background)", "", "", ""])
-            for row, weight in zip(rows, self.weights.tolist(), strict=True):
+            if self.has_background:
+                rows.append(["(background)", "", "", ""])
+            for row, weight in zip(rows, self.weights.tolist(), strict=False):
                 row.append(f"{weight:.4g}")
         return Table(headers, rows).as_text()
 
@@ -86,7 +89,12 @@ def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
             f"{', '.join(cfg.DATASETS.TRAIN)} has {len(counts.names)} classes "
             f"({', '.join(counts.names)}): set the key to {len(counts.names)}"
         )
-    return ClassTable(counts, _weights(cfg.BALANCE.CLASS_WEIGHTS, counts) if weighted else None)
+    node, has_background = cfg.BALANCE.CLASS_WEIGHTS, head != "RETINANET"
+    if not has_background:
+        node = node.clone()
+        node.defrost()
+        node.BACKGROUND = "min"  # of which nothing is said
+    return ClassTable(counts, _weights(node, counts) if weighted else None, has_background)
 
 
 class WeightSource:
