@@ -1,6 +1,7 @@
 """``counterpoise retrain-classifier``: the last layer alone learns, in a new folder."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -91,3 +92,17 @@ def test_the_folder_of_the_run_and_a_run_without_end_are_refused(run, tmp_path, 
     assert "is the folder of --run: give another one" in capsys.readouterr().err
     assert main(["retrain-classifier", "--run", str(tmp_path)]) == 2
     assert "has no config.yaml: give the OUTPUT_DIR of a finished" in capsys.readouterr().err
+
+
+def test_layers_that_would_stay_random_are_refused(run, tmp_path, capsys):
+    data = tmp_path / "shapes"
+    shutil.copytree(run[0].parent, data)
+    labels = (data / "labels.json").read_text()
+    (data / "labels.json").write_text(labels.replace('"bar"', '"rod"'))
+    arguments = ["--run", str(run[1]), "--out", str(tmp_path / "out"), *SHORT, *NO_TEST]
+    arguments += ["--config-file", str(data / "data.yaml")]
+    assert main(["retrain-classifier", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert "1 layer such as roi_heads.box_predictor.bbox_pred, which SOLVER.TRAINABLE" in said
+    assert "give the checkpoint of a training on the same classes" in said
+    assert main(["retrain-classifier", *arguments, "--overwrite", "SOLVER.TRAINABLE", "all"]) == 0

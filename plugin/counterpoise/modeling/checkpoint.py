@@ -151,6 +151,8 @@ class BalancedCheckpointer(DetectionCheckpointer):
 
     #: Refuse a checkpoint that lacks any parameter of the model.
     require_all = False
+    #: Refuse a checkpoint that lacks a parameter which does not learn.
+    require_frozen = False
     #: Take the averaged weights where a checkpoint has them; a resumed run takes the raw ones.
     use_average = True
 
@@ -159,7 +161,8 @@ class BalancedCheckpointer(DetectionCheckpointer):
 
         Raises:
             UserError: the file is missing, or holds nothing that fits the model; with
-                `require_all` also where a parameter is missing.
+                `require_all` also where a parameter is missing, and with `require_frozen` where
+                one is that would stay random.
         """
         if path:
             local_checkpoint(path.split("?")[0])
@@ -277,6 +280,15 @@ class BalancedCheckpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS {self._path} lacks {len(missing)} of {len(own)} parameters of this "
                 f"model, such as {shown}: give the checkpoint of a training as MODEL.WEIGHTS, such "
                 "as output/mine/model_final.pth, and the config that it was trained with"
+            )
+        frozen = {name for name, each in self.model.named_parameters() if not each.requires_grad}
+        if self.require_frozen and missing & frozen:
+            layers = sorted({key.rpartition(".")[0] for key in missing & frozen})
+            raise UserError(
+                f"MODEL.WEIGHTS {self._path} has no weights of this model and its classes for "
+                f"{counted(len(layers), 'layer')} such as {layers[0]}, which SOLVER.TRAINABLE "
+                "'classifier' would leave random: give the checkpoint of a training on the same "
+                "classes, or set SOLVER.TRAINABLE all"
             )
         trunk = trunk_names(own)
         # Half, not all: some trunks grow layers that no checkpoint has, such as deformable offsets.

@@ -200,6 +200,7 @@ class BalancedTrainer(DefaultTrainer):
         self.checkpointer = BalancedCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, **self.checkpointer.checkpointables, **extra
         )
+        self.checkpointer.require_frozen = self.cfg.SOLVER.TRAINABLE == "classifier"
         self.checkpoints = CheckpointWriter(
             self.checkpointer,
             self.cfg.SOLVER.CHECKPOINT_PERIOD,
