@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from counterpoise.utils.files import check_is_file
 from counterpoise.utils.image_headers import plain_size
@@ -128,6 +128,8 @@ def read_image_header(path: str | os.PathLike) -> ImageHeader:
                 return ImageHeader((found.width, found.height), found.mode)
             file.seek(0)
             return _header_by_pillow(io.BufferedReader(file), tail)
+    except UnidentifiedImageError as error:  # names the open file by its address
+        raise UnreadableImageError("cannot identify it as an image") from error
     except Exception as error:  # Pillow's plugins raise anything on broken files
         if not os.path.isfile(path):
             raise FileNotFoundError(path) from None
