@@ -147,6 +147,16 @@ def test_without_a_checkpoint_every_command_that_needs_one_says_so(command, tmp_
     assert said.startswith(f"counterpoise {name}: error: MODEL.WEIGHTS is empty: give the path of")
 
 
+@pytest.mark.parametrize("name", ["predict", "export", "thresholds", "calibrate"])
+def test_without_anything_that_names_a_model_run_is_what_to_give(name, tmp_path, capsys):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(image)
+    images = [str(image), "--out", str(tmp_path / "out")] if name == "predict" else []
+    assert main([name, *images]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"counterpoise {name}: error: no model is named: give --run with")
+
+
 @pytest.mark.parametrize(
     "flags, said",
     [

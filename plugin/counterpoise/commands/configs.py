@@ -15,7 +15,8 @@ def config_of(args: argparse.Namespace) -> CfgNode:
         args: with ``config_file``, ``opts`` and, where the command has it, ``run_dir``.
 
     Raises:
-        UserError: a file, key or value is not usable, or ``--run`` names no finished training.
+        UserError: a file, key or value is not usable, ``--run`` names no finished training, or
+            neither it nor ``MODEL.WEIGHTS`` says which model.
     """
     files, overrides = list(args.config_file), list(args.opts)
     folder = getattr(args, "run_dir", None)
@@ -27,4 +28,10 @@ def config_of(args: argparse.Namespace) -> CfgNode:
                 )
         files.insert(0, folder / "config.yaml")
         overrides = ["MODEL.WEIGHTS", str(folder / "model_final.pth"), *overrides]
-    return load_config(files, overrides)
+    cfg = load_config(files, overrides)
+    if hasattr(args, "run_dir") and not files and not cfg.MODEL.WEIGHTS:
+        raise UserError(
+            "no model is named: give --run with the OUTPUT_DIR of a finished training, or a "
+            "--config-file and the checkpoint as MODEL.WEIGHTS"
+        )
+    return cfg
