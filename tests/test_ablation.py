@@ -686,6 +686,17 @@ def test_groups_are_of_the_same_classes_in_all_variants():
     assert any("differ in which classes are frequent" in note for note in summary.notes)
 
 
+def test_seeds_of_a_config_that_saw_other_training_data_are_pointed_out():
+    classes = (ClassScore("a|b", 6, 2, 10.0, 20.0),)
+    relabelled = dataclasses.replace(some_scores(), per_class=classes)
+    runs = [result(seed=1, scores=some_scores()), result("b", scores=relabelled)]
+    said = "The training data have changed between the seeds of"
+    (summary,) = summarize(runs)  # variants may train on other data by design
+    assert not any(note.startswith(said) for note in summary.notes)
+    (summary,) = summarize([*runs, result(seed=2, scores=relabelled)])
+    assert any(note.startswith(f"{said} a: a run is kept by its") for note in summary.notes)
+
+
 def test_runs_on_other_test_images_are_not_compared():
     runs = [
         result(f"v{n}", outcome="finished", scores=of_two_classes("ab", images=n)) for n in (3, 4)

@@ -10,6 +10,10 @@ from counterpoise.ablation.results import RunResult, Scores
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation.results import Interval
 from counterpoise.evaluation.seeds import Trainings, difference
+from counterpoise.utils.text import listed
+
+#: Variants that a note lists before it says how many more there are.
+LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,13 @@ def _notes(
         yield (
             "Two seeds tell little of how much seeds differ, so their intervals are wide; three or "
             "five narrow them."
+        )
+    trained = {(r.variant, tuple(c.train_boxes for c in r.scores.per_class)) for r in finished}
+    variants = [variant for variant, _ in trained]
+    if changed := sorted({variant for variant in variants if variants.count(variant) > 1}):
+        yield (
+            f"The training data have changed between the seeds of {listed(changed, LISTED)}: a run "
+            "is kept by its config, which has not, so train all of them again with another --out."
         )
     if len({_classes_of_groups(run.scores) for run in finished}) > 1:
         yield (
