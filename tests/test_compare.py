@@ -531,6 +531,20 @@ def test_equal_trainings_of_several_seeds_give_the_interval_of_one(tmp_path):
         assert own.AP["b"].std == pytest.approx(0)
 
 
+def test_seeds_that_a_difference_leaves_out_are_pointed_out(tmp_path):
+    _, detections = scene()
+    folders = [seeded(tmp_path / f"a{i}", detections, i) for i in (1, 2)]
+    folders += [seeded(tmp_path / f"b{i}", worse(detections, i), i, **GAMMA) for i in (1, 2, 3)]
+    said = "Sides have different seeds: a difference is of the seeds that both have"
+    comparison, _ = over_seeds(folders)
+    assert comparison.mean.AP["b"].difference != pytest.approx(
+        comparison.mean.AP["b"].value - comparison.mean.AP["a"].value
+    )
+    assert any(note.startswith(said) for note in comparison.notes)
+    comparison, _ = over_seeds(folders[:-1])
+    assert not any(note.startswith(said) for note in comparison.notes)
+
+
 @pytest.mark.parametrize(
     "seeds, settings, said",
     [

@@ -1,6 +1,6 @@
 """What a comparison finds, in sentences."""
 
-from counterpoise.comparison.results import Comparison, ErrorComparison, Value, Values
+from counterpoise.comparison.results import Comparison, ErrorComparison, RunCost, Value, Values
 from counterpoise.utils.text import duration, listed, number, sentence, signed, signed_interval
 
 #: Names that a sentence lists before it says how many more there are.
@@ -23,6 +23,11 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
             "Values are means over the seeds of a config; the intervals cover the choice of test "
             "images, and the seeds where there are several."
         ]
+        if any(_pairs_leave_out(comparison.baseline, run) for run in comparison.others):
+            said.append(
+                "Sides have different seeds: a difference is of the seeds that both have, so it "
+                "need not be what their means differ by."
+            )
     else:
         said = [
             "The intervals cover the choice of test images, not the training seed: two trainings "
@@ -62,6 +67,12 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
             "do not compare."
         )
     return tuple(said)
+
+
+def _pairs_leave_out(first: RunCost, second: RunCost) -> bool:
+    """Whether :func:`counterpoise.evaluation.seeds.difference` leaves a seed of theirs out."""
+    own, other = set(first.seeds or ()), set(second.seeds or ())
+    return len(own & other) > 1 and own != other
 
 
 def _findings(comparison: Comparison, run: str) -> list[str]:
