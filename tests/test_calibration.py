@@ -125,6 +125,7 @@ def test_exponent_0_and_choices_on_test_images_are_named(arguments, capsys):
         (["--exponents=-1"], "--exponents has -1, expected numbers >= 0"),
         (["--exponents", "nan"], "--exponents has nan, expected numbers >= 0"),
         (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED is True, but the exponent is chosen"),
+        (["MODEL.META_ARCHITECTURE", "BalancedRetinaNet"], "which has no box head whose logits"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(arguments, extra, message, capsys):

@@ -12,6 +12,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.calibration_choice import ExponentResult, evaluate_exponents
 from counterpoise.inference.threshold_choice import overlaps
+from counterpoise.modeling.weight_sources import RETINANETS
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import number, signed
 
@@ -26,6 +27,12 @@ def run(args: argparse.Namespace) -> None:
         if not (exponent >= 0 and math.isfinite(exponent)):
             raise UserError(f"--exponents has {exponent:g}, expected numbers >= 0")
     cfg = config_of(args)
+    if cfg.MODEL.META_ARCHITECTURE in RETINANETS:
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', which has no box head "
+            "whose logits could be shifted: choose a score threshold per class with `counterpoise "
+            "thresholds`"
+        )
     cfg.BALANCE.SCORE_THRESHOLDS = ""  # those chosen for other scores
     cfg.BALANCE.CALIBRATION.NAME, cfg.BALANCE.CALIBRATION.EXPONENT = args.method, 0.0
     cfg.TEST.PRECISION = "float32"  # boxes are chosen outside the model's own mixed precision
