@@ -206,6 +206,7 @@ def test_the_page_shows_each_kind_up_to_a_bound_and_says_which_images_are_gone(k
     assert page.console_errors == [] and page.broken_images == 0 and page.images == 1 + 1 + 1
     text = path.read_text()
     assert "Left out: 1 image that cannot be read" in text and "of 3, the others" in text
+    assert "The first 1 of 1. Labels are blue" in text
     assert "<i>cat" not in text and "&lt;i&gt;cat" in text
 
 

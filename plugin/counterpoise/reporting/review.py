@@ -105,9 +105,10 @@ def _pictures(
         yield Text("There are none.")
         return
     shown, unreadable = label_issues(test_set, own[:limit])
+    others = ", the others being in `review.json`" if len(shown) < len(own) else ""
     yield Text(
-        f"The first {len(shown)} of {len(own)}, the others being in `review.json`. Labels are "
-        "blue, the one in question is green, and the detection is orange.",
+        f"The first {len(shown)} of {len(own)}{others}. Labels are blue, the one in question is "
+        "green, and the detection is orange.",
         "note",
     )
     if shown:
