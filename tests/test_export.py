@@ -254,7 +254,8 @@ def test_torchscript_goes_beside_the_checkpoint_and_has_the_description_too(run,
     assert main(["export", "--run", str(run[1]), "--format", "torchscript"]) == 0
     file = run[1] / "model.ts"
     extra = {EXTRA_FILE: ""}
-    torch.jit.load(file, _extra_files=extra)
+    found = torch.jit.load(file, _extra_files=extra)(noise((64, 80)))
+    assert [each.numpy().ndim for each in found] == [2, 1, 1]  # no weight asks for gradients
     file.unlink()
     description = ModelDescription.of_json(extra[EXTRA_FILE].decode(), "model.ts")
     assert description.class_names == ("disc", "bar") and description.thresholds_from == ""

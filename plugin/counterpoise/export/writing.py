@@ -80,7 +80,7 @@ def write_model(
     """Write a detector.
 
     Args:
-        graph: of the detector.
+        graph: of the detector; left in evaluation mode and without gradients.
         description: goes into the file.
         kind: a key of :data:`FORMATS`.
         path: of the file.
@@ -88,7 +88,9 @@ def write_model(
     Raises:
         UserError: see :func:`onnx_bytes`; or the file cannot be written.
     """
-    return write_atomically(path, FORMATS[kind][1](graph.eval(), description))
+    # TorchScript keeps whether weights want gradients, and their results cannot become arrays then.
+    graph = graph.eval().requires_grad_(False)
+    return write_atomically(path, FORMATS[kind][1](graph, description))
 
 
 def _example(graph: DetectionGraph) -> torch.Tensor:
