@@ -44,6 +44,14 @@ def test_every_image_is_drawn_and_the_json_is_a_coco_dataset(run, images, tmp_pa
     assert "3 images" in capsys.readouterr().out
 
 
+def test_a_score_below_what_the_model_keeps_is_pointed_out(run, images, tmp_path, capsys):
+    out = ["--no-images", "--out", tmp_path / "out"]
+    said = "--min-score is 0.01, but the model itself keeps no detection below 0.05"
+    for score, pointed_out in (("0.01", True), ("0.05", False)):
+        assert predict(run, images, "--min-score", score, *out) == 0
+        assert (said in capsys.readouterr().err) == pointed_out
+
+
 def test_images_to_look_at_are_never_drawn_over(run, images, tmp_path, capsys):
     folder = tmp_path / "data" / "images"
     shutil.copytree(images, folder)

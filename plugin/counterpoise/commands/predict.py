@@ -74,6 +74,8 @@ def _of_checkpoint(
     from counterpoise.config.preparation import prepare
     from counterpoise.inference.evaluation import load_for_evaluation
     from counterpoise.inference.prediction import predict
+    from counterpoise.inference.threshold_choice import default_threshold
+    from counterpoise.modeling.score_thresholds import ScoreThresholds
 
     if args.thresholds is not None:
         args.opts = [*args.opts, "BALANCE.SCORE_THRESHOLDS", str(args.thresholds)]
@@ -81,7 +83,9 @@ def _of_checkpoint(
     class_names = prepare(cfg, eval_only=True, splits=())
     cfg.freeze()
     model, _ = load_for_evaluation(cfg, all_detections=False)
-    min_score = _min_score(args, bool(cfg.BALANCE.SCORE_THRESHOLDS))
+    chosen = cfg.BALANCE.SCORE_THRESHOLDS
+    kept_from = min(ScoreThresholds.read(Path(chosen)).scores) if chosen else default_threshold(cfg)
+    min_score = _min_score(args, bool(chosen), kept_from)
     return class_names, predict(cfg, model, images, min_score)
 
 
@@ -98,12 +102,21 @@ def _of_file(
                 f"images, so it does not go with {flag}: leave one of them out"
             )
     detector = OnnxDetector(args.model)
-    min_score = _min_score(args, bool(detector.description.thresholds_from))
-    return detector.description.class_names, detector.predict(images, min_score)
+    about = detector.description
+    min_score = _min_score(args, bool(about.thresholds_from), min(about.score_thresholds))
+    return about.class_names, detector.predict(images, min_score)
 
 
-def _min_score(args: argparse.Namespace, thresholds_chosen: bool) -> float:
+def _min_score(args: argparse.Namespace, thresholds_chosen: bool, kept_from: float) -> float:
+    """Lowest score to write, of detections that the model keeps from a score of `kept_from` on."""
     if args.min_score is not None:
+        if args.min_score < kept_from:
+            print(
+                f"warning: --min-score is {args.min_score:g}, but the model itself keeps no "
+                f"detection below {kept_from:.3g}: its thresholds, or its SCORE_THRESH_TEST where "
+                "none were chosen, would have to be lower",
+                file=sys.stderr,
+            )
         return args.min_score
     return 0.0 if thresholds_chosen else 0.5
 
