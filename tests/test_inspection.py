@@ -23,6 +23,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.config.validation import check_config
 from counterpoise.datasets import InvalidKind, count_classes
 from counterpoise.errors import UserError
+from counterpoise.evaluation import GroundTruth
 from counterpoise.inspection import Inspection, find_target, inspect
 from counterpoise.inspection.anchor_changes import compare_with_anchors
 from counterpoise.inspection.anchors import AnchorSetting, anchor_setting, best_ious, resized
@@ -347,6 +348,24 @@ def test_the_coverage_of_the_classes_adds_up_to_that_of_all():
     weighted = sum(c.boxes * c.at_50 for c in anchors.classes if c.boxes)
     assert weighted / anchors.overall.boxes == pytest.approx(anchors.overall.at_50)
     assert sum(anchors.histogram_counts) == anchors.overall.boxes == len(truth.boxes)
+
+
+def test_a_class_of_long_boxes_gets_anchors_of_its_own_elongation():
+    rng = np.random.default_rng(0)
+    places = rng.uniform(50, 400, (60, 2))
+    extents = np.where(np.arange(60)[:, None] < 30, [[130.0, 10.0]], [[60.0, 60.0]])
+    truth = GroundTruth(
+        class_names=("rod", "disc"), image_ids=tuple(range(60)), file_names=("",) * 60,
+        boxes=np.hstack([places, extents]), areas=extents.prod(axis=1),
+        classes=np.repeat([0, 1], 30), images=np.arange(60), ignored=np.zeros(60, bool),
+        image_sizes=np.full((60, 2), 600.0),
+    )  # fmt: skip
+    setting = AnchorSetting(min_size=600)
+    anchors = compare_with_anchors(truth, setting)
+    assert anchors.classes[0].at_50 == 0
+    assert "1:13 and 13:1" in anchors.change.what and anchors.change.classes[0].at_50 > 0.8
+    ratios = anchors.change.settings["MODEL"]["ANCHOR_GENERATOR"]["ASPECT_RATIOS"]
+    assert {0.077, 13} < set(ratios[0])
 
 
 # Counts, repeat factors, duplicate files

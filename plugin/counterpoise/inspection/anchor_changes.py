@@ -25,6 +25,10 @@ from counterpoise.inspection.anchors import (
 #: A change has to reach so many more of all boxes, or half of those that a class misses: other
 #: anchors mean that the part of the model that reads them is trained anew.
 LEAST_GAIN = 0.05
+#: Up to this elongation boxes overlap an anchor of 1:3 by half, where size and place are right.
+LONGEST_BY_3 = 5
+#: More elongated anchors are not tried: no region of a few pixels across is pooled well.
+LONGEST = 16
 #: Pixels of a resized image to which a larger input is advised; Detectron2's 1333 x 800 are 1.1
 #: million, and the memory of a step grows with them.
 MOST_PIXELS = 4_000_000
@@ -88,6 +92,7 @@ def compare_with_anchors(truth: GroundTruth, setting: AnchorSetting) -> Anchors:
     missed = sizes[ious < MATCHED]
     poor = 1 - fit.overall.at_50 > UNMATCHED_OVERALL or any(map(is_poor, fit.classes))
     factors = _input_factors(truth, setting)
+    elongations = _elongations(truth, boxes[ious < MATCHED], ious < MATCHED)
     return Anchors(
         **vars(fit),
         setting=setting,
@@ -96,12 +101,16 @@ def compare_with_anchors(truth: GroundTruth, setting: AnchorSetting) -> Anchors:
         poor=poor,
         too_small=len(missed) > 0 and bool(np.median(missed) < min(map(min, setting.sizes))),
         largest_input=round(setting.min_size * max(factors, default=1)),
-        change=_best_change(truth, setting, fit, factors) if poor else None,
+        change=_best_change(truth, setting, fit, factors, elongations) if poor else None,
     )
 
 
 def _best_change(
-    truth: GroundTruth, setting: AnchorSetting, before: Fit, factors: Sequence[float]
+    truth: GroundTruth,
+    setting: AnchorSetting,
+    before: Fit,
+    factors: Sequence[float],
+    elongations: Sequence[int],
 ) -> AnchorChange | None:
     """The cheapest change that at least halves the boxes without an anchor, else the best one.
 
@@ -111,7 +120,7 @@ def _best_change(
     per_location = [len(shape) for shape in setting.shapes()]
     pixels = _pixels(truth, setting)
     best: AnchorChange | None = None
-    for what, settings, changed in _changes(setting, factors):
+    for what, settings, changed in _changes(setting, factors, elongations):
         fit = measured_fit(truth, best_ious(*scaled_boxes(truth, changed), changed))
         if not _is_worth(best or before, fit) or _harms(before, fit):
             continue
@@ -159,8 +168,25 @@ def _input_factors(truth: GroundTruth, setting: AnchorSetting) -> list[float]:
     return [1.5, 2.0, *beyond, *([most] if most > 2 else [])]
 
 
+def _elongations(truth: GroundTruth, boxes: np.ndarray, missed: np.ndarray) -> list[int]:
+    """Aspect ratios n to try, as 1:n and n:1: 3, and what is typical of each class beyond.
+
+    Args:
+        boxes: (M, 4), XYXY, those without an anchor.
+        missed: bool (N,), which boxes of `truth` they are.
+    """
+    extents, classes = boxes[:, 2:] - boxes[:, :2], truth.classes[missed]
+    elongation = extents.max(axis=1) / extents.min(axis=1).clip(min=1e-6)
+    typical = (
+        np.median(own)
+        for k in range(truth.num_classes)
+        if len(own := elongation[classes == k]) >= LEAST_BOXES
+    )
+    return [3, *sorted({round(ratio) for ratio in typical if LONGEST_BY_3 < ratio <= LONGEST})]
+
+
 def _changes(
-    setting: AnchorSetting, factors: Sequence[float]
+    setting: AnchorSetting, factors: Sequence[float], elongations: Sequence[int]
 ) -> Iterator[tuple[str, dict[str, Any], AnchorSetting]]:
     """Changes from the cheapest to the most expensive: in words, as config keys, and applied."""
 
@@ -175,18 +201,22 @@ def _changes(
         pairs = zip(setting.sizes, scaled(factor), strict=True)
         return tuple(tuple(sorted({*own, *other})) for own, other in pairs)
 
-    ratios = tuple(tuple(sorted({1 / 3, 3.0, *level})) for level in setting.aspect_ratios)
-    ratios = tuple(tuple(round(ratio, 3) for ratio in level) for level in ratios)
+    def elongated(n: int) -> Levels:
+        own = (sorted({1 / n, float(n), *level}) for level in setting.aspect_ratios)
+        return tuple(tuple(round(ratio, 3) for ratio in level) for level in own)
+
     for factor, words in ((0.5, "half"), (2.0, "twice"), (0.25, "a quarter of"), (4.0, "4 times")):
         yield f"anchors of {words} the size", *anchors(sizes=scaled(factor))
-    yield "the aspect ratios 1:3 and 3:1 as well", *anchors(aspect_ratios=ratios)
+    for n in elongations:
+        yield f"the aspect ratios 1:{n} and {n}:1 as well", *anchors(aspect_ratios=elongated(n))
     for factor, words in ((0.5, "half"), (2.0, "twice")):
         what = f"anchors of {words} the size"
         yield f"{what} as well", *anchors(sizes=added(factor))
-        yield (
-            f"{what} and the aspect ratios 1:3 and 3:1 as well",
-            *anchors(sizes=added(factor), aspect_ratios=ratios),
-        )
+        for n in elongations:
+            yield (
+                f"{what} and the aspect ratios 1:{n} and {n}:1 as well",
+                *anchors(sizes=added(factor), aspect_ratios=elongated(n)),
+            )
     for factor in factors:
         small, large = round(setting.min_size * factor), round(setting.max_size * factor)
         node = {

@@ -45,8 +45,8 @@ def warn_of_missed_classes(cfg: CfgNode, backbone: Backbone | None) -> None:
     if said:
         logger.warning(
             "No anchor overlaps these boxes with an IoU of %g, so that they are hardly learned: "
-            "%s. `counterpoise inspect` with the same config files shows anchors and an input size "
-            "that fit",
+            "%s. `counterpoise inspect` with the same config files looks for anchors and "
+            "an input size that fit better",
             MATCHED, ", ".join(said),
         )  # fmt: skip
 

@@ -140,7 +140,7 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
                 "Being the majority, they would fill the batches with background."
                 if many
                 else "They show the model what background looks like; Detectron2 drops them "
-                "unless told otherwise."
+                "unless told otherwise, and sampling by class never draws them."
             ),
             {"DATALOADER": {"FILTER_EMPTY_ANNOTATIONS": many}},
         )
