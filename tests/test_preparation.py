@@ -1,5 +1,7 @@
 """Which datasets a command needs, and where it takes the classes from."""
 
+import logging
+
 import pytest
 import torch
 import yaml
@@ -78,6 +80,15 @@ def test_a_misspelt_val_is_answered_before_training(run):
     cfg = config([run[0]], "DATASETS.VAL", "shape_val")
     with pytest.raises(UserError, match=r"DATASETS.VAL names 'shape_val', did you mean 'sh"):
         prepare(cfg)
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
+def test_frozen_statistics_of_random_weights_are_said(run, caplog, norm):
+    logging.getLogger("counterpoise").propagate = True
+    overrides = ("MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", norm, "MODEL.DEVICE", "cpu")
+    with caplog.at_level(logging.WARNING, "counterpoise"):
+        prepare(load_config([CONFIGS / "r50_fpn" / "baseline.yaml", run[0]], overrides))
+    assert ("keeps the statistics of trained weights" in caplog.text) == (norm == "FrozenBN")
 
 
 def test_val_of_other_classes_than_the_checkpoint_is_refused(tmp_path, weights):

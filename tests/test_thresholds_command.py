@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from counterpoise.commands import calibrate, thresholds
 from counterpoise.commands.console import main, train_net
 from counterpoise.evaluation.stored import read_inference
+from counterpoise.inference.calibration_choice import ExponentResult
 from counterpoise.inference.threshold_choice import choose
 from runs import SMALL
 from test_operating_points import matches
@@ -59,6 +61,17 @@ def test_no_threshold_is_below_what_the_model_was_asked_for():
     for wanted in ((None, None), (0.9, None), (None, 1.0)):
         (chosen,) = choose([own], ["a"], *wanted, default=0.05)
         assert chosen.point.threshold == 0.05 and chosen.point.recall == 100
+
+
+def test_a_model_that_finds_nothing_is_said_to(arguments, tmp_path, monkeypatch, capsys):
+    nothing = [matches([0.6, 0.3], [0, 0], num_gt=2), matches([], [], num_gt=1)]
+    monkeypatch.setattr(thresholds, "detect", lambda cfg: (nothing, ["disc", "bar"]))
+    assert main(["thresholds", "--out", str(tmp_path / "t.json"), *arguments]) == 0
+    assert "the model finds no box of DATASETS.VAL" in capsys.readouterr().err
+    none = [ExponentResult(exponent, 0.0, 0.0, 0.0, None) for exponent in (0.0, 0.5)]
+    monkeypatch.setattr(calibrate, "evaluate_exponents", lambda *_: (none, []))
+    assert main(["calibrate", *arguments]) == 0
+    assert "the model finds no box of DATASETS.VAL" in capsys.readouterr().err
 
 
 def test_choosing_on_test_images_is_answered_with_a_warning(arguments, tmp_path, capsys):

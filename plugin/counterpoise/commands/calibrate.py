@@ -11,7 +11,7 @@ from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.calibration_choice import ExponentResult, evaluate_exponents
-from counterpoise.inference.threshold_choice import overlaps
+from counterpoise.inference.threshold_choice import NOTHING_FOUND, overlaps
 from counterpoise.modeling.weight_sources import RETINANETS
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import number, signed
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     exponents = [0.0, *sorted(set(args.exponents) - {0.0})]
     results, tail = evaluate_exponents(cfg, exponents, args.aim == "tail")
     best = max(results, key=lambda result: result.difference)  # of equal ones the smallest
-    doubts = _doubts(best)
+    doubts = _doubts(best) if results[0].AP else [NOTHING_FOUND]
     warnings += doubts
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -14,6 +14,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.inference.threshold_choice import (
+    NOTHING_FOUND,
     ChosenThreshold,
     choose,
     default_threshold,
@@ -57,6 +58,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     checkpoint = Checkpoint.of(cfg.MODEL.WEIGHTS)
     matches, names = detect(cfg)
+    if not any(own.true_positives[0].any() for own in matches):
+        warnings.append(NOTHING_FOUND)
+        print(f"warning: {NOTHING_FOUND}", file=sys.stderr)
     criterion = "maximal F1"
     if args.precision is not None:
         criterion = f"precision of at least {args.precision:g}"

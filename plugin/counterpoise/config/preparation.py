@@ -90,6 +90,7 @@ def prepare(
             set_length(cfg, len(training_records(cfg.DATASETS.TRAIN, filtered)))
         for said in unread_keys(cfg):
             logger.warning(said)
+        _warn_of_frozen_statistics(cfg)
         _check_half_precision(cfg)
         _check_annotations(cfg)
     return tuple(classes)
@@ -188,6 +189,17 @@ def _check_proposal_files(
         raise UserError(
             f"MODEL.LOAD_PROPOSALS is True, but {reason}: set it to False and "
             "MODEL.PROPOSAL_GENERATOR.NAME to 'BalancedRPN'"
+        )
+
+
+def _warn_of_frozen_statistics(cfg: CfgNode) -> None:
+    """Say that Detectron2's ResNets do not train from random weights as they are configured."""
+    is_resnet = "resnet" in cfg.MODEL.BACKBONE.NAME
+    if is_resnet and not cfg.MODEL.WEIGHTS and cfg.MODEL.RESNETS.NORM == "FrozenBN":
+        logger.warning(
+            "MODEL.WEIGHTS is empty, but MODEL.RESNETS.NORM 'FrozenBN' keeps the statistics of "
+            "trained weights, without which a training diverges: set MODEL.WEIGHTS, or NORM to "
+            "'BN' and MODEL.BACKBONE.FREEZE_AT to 0"
         )
 
 

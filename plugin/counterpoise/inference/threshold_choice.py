@@ -110,6 +110,12 @@ def choose(
     return chosen
 
 
+#: What is said of a choice on detections that are all wrong.
+NOTHING_FOUND = (
+    "the model finds no box of DATASETS.VAL, so there is nothing to choose on: train it longer"
+)
+
+
 def overlaps(cfg: CfgNode, chosen: str = "thresholds") -> list[str]:
     """Warn of images of ``DATASETS.VAL`` that are in ``DATASETS.TEST`` or ``TRAIN`` too.
 
