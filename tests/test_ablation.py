@@ -697,6 +697,15 @@ def test_seeds_of_a_config_that_saw_other_training_data_are_pointed_out():
     assert any(note.startswith(f"{said} a: a run is kept by its") for note in summary.notes)
 
 
+def test_a_variant_without_a_finished_run_is_not_said_to_vary():
+    finished = [result("a", seed, scores=some_scores()) for seed in (1, 2, 3)]
+    one = result("b", scores=some_scores(), settings={"SEED": "9"})
+    failed = result("c", outcome="failed", reason="diverged", settings={"SOLVER.BASE_LR": "9"})
+    said = "is taken to vary with the seed as the baseline does"
+    assert any(said in note for note in summarize([*finished, one])[0].notes)
+    assert not any(said in note for note in summarize([*finished, failed])[0].notes)
+
+
 def test_runs_on_other_test_images_are_not_compared():
     runs = [
         result(f"v{n}", outcome="finished", scores=of_two_classes("ab", images=n)) for n in (3, 4)

@@ -216,14 +216,15 @@ def _notes(
         yield (
             f"{left_out} lines are left out: their variants were trained again with another config."
         )
+    fewest = min(filter(None, seeds))  # of those with a difference
     if max(seeds) == 1:
         yield "No variant has two seeds that finished, so no interval covers the seeds."
-    elif min(seeds) < 2:
+    elif fewest == 1:
         yield (
             "Not every variant has two seeds that finished; one without is taken to vary with the "
             "seed as the baseline does."
         )
-    elif min(seeds) == 2:
+    elif fewest == 2:
         yield (
             "Two seeds tell little of how much seeds differ, so their intervals are wide; three or "
             "five narrow them."
