@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from counterpoise.ablation.plan import Trial
-from counterpoise.reporting import metrics_file
+from counterpoise.utils.output_dir import METRICS
 
 _TAIL = 8192  # bytes of a log of metrics, more than its last two lines
 
@@ -14,7 +14,7 @@ _TAIL = 8192  # bytes of a log of metrics, more than its last two lines
 def iterations_done(folder: Path) -> int:
     """Iterations of a training so far, by its log of metrics, which grows every 20 iterations."""
     try:
-        with (folder / metrics_file.FILE_NAME).open("rb") as file:
+        with (folder / METRICS).open("rb") as file:
             file.seek(max(file.seek(0, 2) - _TAIL, 0))
             lines = file.read().splitlines()
     except OSError:

@@ -26,6 +26,7 @@ from counterpoise.ablation.variants import config_path, variants_of
 from counterpoise.commands.train import import_file
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.files import write_atomically, write_json
+from counterpoise.utils.output_dir import CHECKPOINTS, LAST_CHECKPOINT
 from counterpoise.utils.progress import progress
 from counterpoise.utils.text import counted, duration, number
 
@@ -174,9 +175,9 @@ def _record(ended: Ended, plan: Plan, file: Path, discard_models: bool) -> RunRe
         append_result(file, result)  # else the process that trained it has done so
     if result.outcome == "failed" and not _was_stopped(ended.code):
         # It would fail there again, so it starts anew.
-        (trial.folder / "last_checkpoint").unlink(missing_ok=True)
+        (trial.folder / LAST_CHECKPOINT).unlink(missing_ok=True)
     if discard_models and result.outcome == "finished":
-        for path in [*trial.folder.glob("model_*.pth"), *trial.folder.glob("last_checkpoint")]:
+        for path in [*trial.folder.glob(CHECKPOINTS), *trial.folder.glob(LAST_CHECKPOINT)]:
             path.unlink()
     return result
 
@@ -188,7 +189,7 @@ def _was_stopped(code: int) -> bool:
 
 def _command(trial: Trial, imports: Sequence[str]) -> list[str]:
     """Training of a trial, resumed where it was interrupted."""
-    resume = (trial.folder / "last_checkpoint").is_file()
+    resume = (trial.folder / LAST_CHECKPOINT).is_file()
     files = [part for file in imports for part in ("--import", file)]
     return [
         sys.executable, "-m", "counterpoise", "train", "--resume" if resume else "--overwrite",

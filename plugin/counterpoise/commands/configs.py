@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 
 from counterpoise.config.loading import load_config
 from counterpoise.errors import UserError
+from counterpoise.utils.output_dir import CONFIG, FINAL_CHECKPOINT
 
 
 def config_of(args: argparse.Namespace) -> CfgNode:
@@ -21,13 +22,13 @@ def config_of(args: argparse.Namespace) -> CfgNode:
     files, overrides = list(args.config_file), list(args.opts)
     folder = getattr(args, "run_dir", None)
     if folder is not None:
-        for name in ("config.yaml", "model_final.pth"):
+        for name in (CONFIG, FINAL_CHECKPOINT):
             if not (folder / name).is_file():
                 raise UserError(
                     f"{folder} has no {name}: give the OUTPUT_DIR of a finished training"
                 )
-        files.insert(0, folder / "config.yaml")
-        overrides = ["MODEL.WEIGHTS", str(folder / "model_final.pth"), *overrides]
+        files.insert(0, folder / CONFIG)
+        overrides = ["MODEL.WEIGHTS", str(folder / FINAL_CHECKPOINT), *overrides]
     cfg = load_config(files, overrides)
     if hasattr(args, "run_dir") and not files and not cfg.MODEL.WEIGHTS:
         raise UserError(

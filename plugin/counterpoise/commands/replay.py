@@ -7,6 +7,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.training.replay import Replay, replay
+from counterpoise.utils.output_dir import CONFIG
 from counterpoise.utils.table import Table
 
 
@@ -16,7 +17,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: the file holds no step, or its config is missing.
     """
-    files = list(args.config_file) or [args.step.parent / "config.yaml"]
+    files = list(args.config_file) or [args.step.parent / CONFIG]
     if not args.config_file and not files[0].is_file():
         raise UserError(f"{files[0]} does not exist: name the run's config with --config-file")
     cfg = load_config(files, args.opts)

@@ -10,6 +10,7 @@ from counterpoise.commands.configs import config_of
 from counterpoise.config.keys import training_config
 from counterpoise.config.unread_keys import unread_sections
 from counterpoise.errors import UserError
+from counterpoise.utils.output_dir import CONFIG, FINAL_CHECKPOINT
 
 #: Part of the run's iterations that the classifier is trained for (arXiv:1910.09217 takes 10 to 30
 #: epochs after 90 to 200).
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {out} is the folder of --run: give another one")
     cfg = config_of(argparse.Namespace(config_file=args.config_file, opts=[], run_dir=source))
     training = {
-        "config_file": [str(source / "config.yaml"), *args.config_file],
+        "config_file": [str(source / CONFIG), *args.config_file],
         "opts": [*_overrides(cfg, source, out), *_balance(cfg, args.balance), *args.opts],
         "eval_only": False,
         "force": False,
@@ -67,7 +68,7 @@ def _overrides(cfg: CfgNode, source: Path, out: Path) -> list[str]:
     steps = tuple(sorted({step // SHARE for step in solver.STEPS} - {0}))
     period = max(cfg.TEST.EVAL_PERIOD // SHARE, 1) if cfg.TEST.EVAL_PERIOD else 0
     return [
-        "MODEL.WEIGHTS", str(source / "model_final.pth"),
+        "MODEL.WEIGHTS", str(source / FINAL_CHECKPOINT),
         "OUTPUT_DIR", str(out),
         "SOLVER.TRAINABLE", "classifier",
         "SOLVER.EPOCHS", "0.0",

@@ -18,6 +18,8 @@ from counterpoise.inference.dataset import detections_on
 from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.reporting import Run
 from counterpoise.reporting.review import FOLDER, write_review
+from counterpoise.training.checkpoints import numbered
+from counterpoise.utils.output_dir import LAST_CHECKPOINT, iteration_checkpoint
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,10 +64,10 @@ def _earlier_checkpoints(folder: Path, cfg: CfgNode) -> list[str]:
 
     A training that has stopped early wrote that one before ``SOLVER.MAX_ITER``.
     """
-    last = {f"model_{cfg.SOLVER.MAX_ITER - 1:07d}.pth"}
-    if (newest := folder / "last_checkpoint").is_file():
+    last = {iteration_checkpoint(cfg.SOLVER.MAX_ITER - 1)}
+    if (newest := folder / LAST_CHECKPOINT).is_file():
         last.add(newest.read_text().strip())
-    found = [str(p) for p in sorted(folder.glob("model_[0-9]*.pth")) if p.name not in last]
+    found = [str(path) for path in numbered(folder) if path.name not in last]
     if not found:
         raise UserError(
             f"{folder} has no earlier checkpoints for --through-training: train with a shorter "

@@ -36,22 +36,30 @@ from counterpoise.inference.evaluation import evaluate, load_for_evaluation
 from counterpoise.inspection.anchor_warning import warn_of_missed_classes
 from counterpoise.inspection.duplicate_files import warn_of_shared_files
 from counterpoise.modeling import score_thresholds
-from counterpoise.reporting import metrics_file, page, review, write_report
-from counterpoise.training import class_loss_file, run_record
+from counterpoise.reporting import page, review, write_report
+from counterpoise.training import class_loss_file, run_record, step_bundle
 from counterpoise.training.log_files import TEXT
 from counterpoise.training.run_lock import RunLock
 from counterpoise.training.run_record import RunRecord
 from counterpoise.training.trainer import BalancedTrainer, training_table
 from counterpoise.utils.files import write_atomically
+from counterpoise.utils.output_dir import (
+    CHECKPOINTS,
+    CONFIG,
+    EVENTS,
+    LAST_CHECKPOINT,
+    METRICS,
+    log_file,
+)
 
 logger = logging.getLogger(__name__)
 
 #: What a run, and the commands that work in its folder, leave in OUTPUT_DIR beside its config and
 #: log; --overwrite removes it.
 RUN_FILES = (
-    "model_*.pth", "stopped_at_*.pth", "last_checkpoint", "events.out.tfevents.*",
-    metrics_file.FILE_NAME, evaluator.FILE_NAME, stored.FOLDER, class_loss_file.FILE_NAME,
-    run_record.FILE_NAME, score_thresholds.FILE_NAME, page.FILE_NAME, review.FOLDER,
+    CHECKPOINTS, LAST_CHECKPOINT, METRICS, EVENTS, class_loss_file.FILE_NAME,
+    run_record.FILE_NAME, step_bundle.FILES, evaluator.FILE_NAME, stored.FOLDER,
+    score_thresholds.FILE_NAME, page.FILE_NAME, review.FOLDER,
     *(name for name, _ in FORMATS.values()),
 )  # fmt: skip
 
@@ -182,7 +190,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     out = Path(cfg.OUTPUT_DIR)
     _check_output_dir(out, args)
-    log = out / ("log.txt" if comm.is_main_process() else f"log.txt.rank{comm.get_rank()}")
+    log = out / log_file(comm.get_rank())
     earlier = log.stat().st_size if log.is_file() else 0
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
     prepare(cfg, eval_only=args.eval_only)
@@ -270,7 +278,7 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
     if args.force and not args.resume:
         raise UserError("--force is about a run that goes on: give it together with --resume")
     fresh = not (args.resume or args.overwrite or args.eval_only)
-    if fresh and (folder / "last_checkpoint").exists():
+    if fresh and (folder / LAST_CHECKPOINT).exists():
         raise UserError(
             f"OUTPUT_DIR {folder} already holds a run: continue it with --resume, replace it with "
             "--overwrite, or set another OUTPUT_DIR"
@@ -293,7 +301,7 @@ def _remove_run(cfg: CfgNode) -> None:
     if comm.is_main_process():
         for path in files:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path in folder.glob("log.txt.*"):
+        for path in folder.glob(f"{log_file(0)}.*"):
             name = TEXT.fullmatch(path.name)
             # What was moved away, and what is of more processes than there are now.
             if name and (name["part"] or int(name["rank"]) >= comm.get_world_size()):
@@ -325,7 +333,7 @@ def _earlier_config_kept(folder: Path, always: bool) -> Iterator[None]:
         folder: OUTPUT_DIR.
         always: as after an evaluation; otherwise where the block fails, as a refused resume does.
     """
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     kept = path.read_text() if path.is_file() else None
     completed = False
     try:

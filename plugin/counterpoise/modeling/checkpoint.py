@@ -17,14 +17,13 @@ from counterpoise.errors import RunStopped, UserError
 from counterpoise.modeling.safe_loading import check_pickle, load_tensors, refused_by_name
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.utils.files import durable_file
+from counterpoise.utils.output_dir import BEST_CHECKPOINT, LAST_CHECKPOINT
 from counterpoise.utils.text import counted
 
 #: Key under which a checkpoint keeps the classes it was trained on.
 RECORD_KEY = "counterpoise"
 #: Key under which a checkpoint keeps averaged weights (``MODEL.EMA``) beside the raw ones.
 AVERAGE_KEY = "averaged"
-#: Name of the best checkpoint, without its suffix.
-BEST = "model_best"
 
 #: Parameters whose rows belong to classes, by the end of their module's name.
 CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
@@ -198,7 +197,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
         try:
             with durable_file(path) as file:
                 _torch_save({"model": model, **parts, **kwargs}, file)
-            if name != BEST:
+            if path.name != BEST_CHECKPOINT:
                 self.tag_last_checkpoint(path.name)
         except Exception as error:  # what a state holds can fail in any way when it is pickled
             reason = error.strerror if isinstance(error, OSError) else repr(error)
@@ -213,7 +212,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
         Raises:
             OSError: it cannot be written.
         """
-        with durable_file(Path(self.save_dir, "last_checkpoint")) as file:
+        with durable_file(Path(self.save_dir, LAST_CHECKPOINT)) as file:
             file.write(last_filename_basename.encode())
 
     def _load_file(self, filename: str) -> dict[str, Any]:

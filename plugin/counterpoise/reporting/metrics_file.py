@@ -10,9 +10,6 @@ import numpy as np
 from counterpoise.errors import UserError
 from counterpoise.utils.files import check_is_file
 
-#: Name of the file in a run's OUTPUT_DIR.
-FILE_NAME = "metrics.json"
-
 
 class Series(NamedTuple):
     """A scalar over training, N values."""

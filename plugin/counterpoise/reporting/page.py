@@ -18,6 +18,7 @@ from counterpoise.reporting.config_difference import Difference, from_baseline, 
 from counterpoise.reporting.run_files import Run
 from counterpoise.reporting.summary import main_facts
 from counterpoise.utils.files import write_atomically
+from counterpoise.utils.output_dir import CONFIG
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import counted, duration, number
 
@@ -202,7 +203,7 @@ def _command(run: Run) -> Iterator[Part]:
     else:
         yield _left_out(f"{run.path} has no run.json, so its command, seed and time are not known")
     if run.config:
-        config = str(run.path / "config.yaml")
+        config = str(run.path / CONFIG)
         again = ["--config-file", config, "OUTPUT_DIR", f"{run.path}-again"]
         yield Text(
             "From the config that the run has kept, with everything that the command line has set:"

@@ -9,11 +9,11 @@ from counterpoise.config.keys import training_config
 from counterpoise.config.loading import load_config, read_yaml
 from counterpoise.errors import UserError
 from counterpoise.evaluation.stored import FIX, FOLDER, TestSet, read_inference, stored_test_sets
-from counterpoise.reporting import metrics_file
 from counterpoise.reporting.metrics_file import Series, read_metrics
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.class_loss_file import ClassLosses, read_class_losses
 from counterpoise.training.run_record import RunRecord
+from counterpoise.utils.output_dir import CONFIG, METRICS
 
 
 class Run:
@@ -58,7 +58,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Series]:
         """Scalars logged in training, by name; empty where there are none."""
-        path = self.path / metrics_file.FILE_NAME
+        path = self.path / METRICS
         return read_metrics(path) if path.is_file() else {}
 
     @cached_property
@@ -76,7 +76,7 @@ class Run:
     @cached_property
     def config(self) -> CfgNode | None:
         """The complete config, frozen; None where it was not kept."""
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         if not path.is_file():
             return None
         missing = training_config().keys() - read_yaml(path).keys()

@@ -16,11 +16,15 @@ from counterpoise.modeling.safe_loading import load_tensors
 from counterpoise.training.run_state import STATE_KEY
 from counterpoise.training.stopping import Stopped, StopRequest
 from counterpoise.utils.files import unfinished_files
+from counterpoise.utils.output_dir import (
+    CHECKPOINTS,
+    FINAL_CHECKPOINT,
+    LAST_CHECKPOINT,
+    iteration_checkpoint,
+)
 
 logger = logging.getLogger(__name__)
 
-#: Checkpoint of the last iteration, without its suffix.
-FINAL = "model_final"
 _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 
 
@@ -78,7 +82,7 @@ class CheckpointWriter(HookBase):
         if due or (asked and not last):
             self.save()
         if last:
-            self._write(FINAL)
+            self._write(FINAL_CHECKPOINT)
         if asked:
             comm.synchronize()  # the first process has saved before another ends
             raise Stopped(asked)
@@ -91,7 +95,7 @@ class CheckpointWriter(HookBase):
         if self.saved is not None:
             return
         try:
-            self._write(f"model_{self.trainer.iter:07d}")
+            self._write(iteration_checkpoint(self.trainer.iter))
         except UserError as error:
             self.report(error)
             return
@@ -117,7 +121,7 @@ class CheckpointWriter(HookBase):
         Raises:
             UserError: it cannot be written.
         """
-        self._write(FINAL)
+        self._write(FINAL_CHECKPOINT)
 
     def report(self, error: UserError) -> None:
         """Log that a checkpoint cannot be written, once for each reason."""
@@ -126,9 +130,10 @@ class CheckpointWriter(HookBase):
             self._reasons.add(reason)
             logger.error("%s", error)
 
-    def _write(self, name: str) -> None:
-        self.checkpointer.save(name, iteration=self.trainer.iter, **{STATE_KEY: self._state})
-        self.saved = Path(self.checkpointer.save_dir, f"{name}.pth")
+    def _write(self, file_name: str) -> None:
+        state = {STATE_KEY: self._state}
+        self.checkpointer.save(Path(file_name).stem, iteration=self.trainer.iter, **state)
+        self.saved = Path(self.checkpointer.save_dir, file_name)
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
@@ -164,7 +169,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
 def numbered(folder: Path) -> list[Path]:
     """Checkpoints of a folder that are named by their iteration, ascending."""
-    found = {path: _NUMBERED.fullmatch(path.name) for path in folder.glob("model_*.pth")}
+    found = {path: _NUMBERED.fullmatch(path.name) for path in folder.glob(CHECKPOINTS)}
     return sorted((p for p, match in found.items() if match), key=lambda p: int(found[p][1]))
 
 
@@ -222,7 +227,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | str:
 
 def _newest_first(folder: Path) -> Iterator[Path]:
     """The checkpoint that ``last_checkpoint`` names, and the others by their iteration."""
-    tagged, tag = None, folder / "last_checkpoint"
+    tagged, tag = None, folder / LAST_CHECKPOINT
     if tag.is_file():
         # A name alone: the file cannot lead out of the folder.
         name = tag.read_text(encoding="utf-8", errors="replace").strip()
@@ -231,7 +236,7 @@ def _newest_first(folder: Path) -> Iterator[Path]:
             logger.warning("%s names %r, which is not in its folder", tag, name)
         else:
             yield tagged
-    final = folder / f"{FINAL}.pth"
+    final = folder / FINAL_CHECKPOINT
     others = [path for path in [final, *reversed(numbered(folder))] if path.is_file()]
     # The last checkpoint of a run is older than the numbered ones where the run was extended.
     if final in others and final != tagged and numbered(folder):

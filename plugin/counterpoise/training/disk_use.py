@@ -9,6 +9,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from counterpoise.utils.output_dir import CHECKPOINTS
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,7 +71,7 @@ def say_disk_use(folder: Path, counts: Checkpoints, size: int) -> None:
         counts: of the checkpoints.
         size: of each, in bytes.
     """
-    there = sum(path.stat().st_size for path in folder.glob("model_*.pth"))
+    there = sum(path.stat().st_size for path in folder.glob(CHECKPOINTS))
     needed = max(sum(counts) * size - there, 0)
     free = shutil.disk_usage(folder).free
     kinds = [f"{counts.numbered} by iteration"] * bool(counts.numbered)

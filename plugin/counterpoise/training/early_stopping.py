@@ -11,8 +11,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from counterpoise.errors import UserError
-from counterpoise.modeling.checkpoint import BEST
 from counterpoise.training.checkpoints import BestCheckpointer
+from counterpoise.utils.output_dir import BEST_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class EarlyStopping(HookBase):
     def _best_checkpoint(self) -> str:
         if self.best is None or self.best.best_iter is None:
             return "there is no best checkpoint"
-        path = Path(self.best.folder, f"{BEST}.pth")
+        path = Path(self.best.folder, BEST_CHECKPOINT)
         return (
             f"the best checkpoint is {path} ({self.best.metric} {self.best.best_metric:.4g}, "
             f"iteration {self.best.best_iter})"

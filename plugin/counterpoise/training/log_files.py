@@ -16,13 +16,12 @@ from detectron2.engine import HookBase
 
 from counterpoise.modeling.metric_log import PERIOD
 from counterpoise.training import class_loss_file
+from counterpoise.utils.output_dir import EVENTS, METRICS
 
 logger = logging.getLogger(__name__)
 
-#: File of Detectron2's ``JSONWriter``.
-METRICS = "metrics.json"
 #: Of Detectron2's two writers, and this project's.
-PATTERNS = (METRICS, "events.out.tfevents.*", class_loss_file.FILE_NAME)
+PATTERNS = (METRICS, EVENTS, class_loss_file.FILE_NAME)
 #: Bytes up to which such a file grows over a training, about.
 MOST_BYTES = 50_000_000
 #: Bytes of a record of Detectron2's writers, and of a class in one of the losses by class.

@@ -21,7 +21,8 @@ from counterpoise.errors import RunStopped
 from counterpoise.modeling.checkpoint import LOSS_STATE, RECORD_KEY
 from counterpoise.modeling.distributed import sum_over_processes
 from counterpoise.training.random_state import random_state
-from counterpoise.training.step_bundle import write_step
+from counterpoise.training.step_bundle import step_file, write_step
+from counterpoise.utils.output_dir import LAST_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
@@ -148,14 +149,13 @@ class NumberGuard:
             sentence += "; SOLVER.NON_FINITE skip needs every process to reach the end of the step"
         if own:
             sentence += f"; {self._keep(step)}"
-        if (self.folder / "last_checkpoint").is_file():
+        if (self.folder / LAST_CHECKPOINT).is_file():
             sentence += "; --resume goes on from the last checkpoint, which is finite"
         raise RunStopped(sentence)
 
     def _keep(self, step: int) -> str:
         """Write the step; what became of it, for the end of a sentence."""
-        rank = f".rank{comm.get_rank()}" if comm.get_rank() else ""
-        path = self.folder / f"stopped_at_{step}{rank}.pth"
+        path = self.folder / step_file(step, comm.get_rank())
         weights = self._bare.state_dict() | self._loss_state
         try:
             write_step(path, weights, self._batch, self._random_state, {RECORD_KEY: self.record})

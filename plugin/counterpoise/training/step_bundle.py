@@ -10,6 +10,14 @@ from torch import Tensor
 
 from counterpoise.errors import UserError
 
+#: Files of steps in OUTPUT_DIR.
+FILES = "stopped_at_*.pth"
+
+
+def step_file(step: int, rank: int) -> str:
+    """Name of the file of a step; that of the first process has no rank in it."""
+    return f"stopped_at_{step}{f'.rank{rank}' if rank else ''}.pth"
+
 
 def write_step(
     path: Path,

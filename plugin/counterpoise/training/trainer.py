@@ -49,7 +49,6 @@ from counterpoise.modeling.score_thresholds import without_score_thresholds
 from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.checkpoints import (
-    FINAL,
     BestCheckpointer,
     CheckpointWriter,
     newest_checkpoint,
@@ -94,6 +93,7 @@ from counterpoise.training.run_state import STATE_KEY, go_on, run_state
 from counterpoise.training.stacked_corrections import warn_if_stacked
 from counterpoise.training.stopping import Stopped, StopRequest
 from counterpoise.training.weight_average import WeightAverage, WeightAveraging
+from counterpoise.utils.output_dir import FINAL_CHECKPOINT, log_file
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class BalancedTrainer(DefaultTrainer):
         """Detectron2's hooks with this project's checkpoints, evaluation and records."""
         self._build_checkpoints()
         before, after = self._stock_hooks()
-        out, rank, names = Path(self.cfg.OUTPUT_DIR), comm.get_rank(), self.table.counts.names
+        out, names = Path(self.cfg.OUTPUT_DIR), self.table.counts.names
         class_period = record_period(self.max_iter, CLASS_BYTES * (len(names) + 1))
         return [
             FolderGuard(out) if comm.is_main_process() else None,
@@ -184,7 +184,7 @@ class BalancedTrainer(DefaultTrainer):
             *self._evaluation_hooks(),
             LearningWatch(self.cfg.SOLVER.WARMUP_ITERS),
             ClassLossWriter(out / class_loss_file.FILE_NAME, names, class_period),
-            LogRotation(out / (f"log.txt.rank{rank}" if rank else "log.txt")),
+            LogRotation(out / log_file(comm.get_rank())),
             *after,
         ]
 
@@ -305,7 +305,7 @@ class BalancedTrainer(DefaultTrainer):
         chosen = comm.all_gather(str(found[0]) if found else "")[0]
         if not chosen:
             super().resume_or_load(resume=False)
-            if comm.is_main_process() and not (numbered(out) or (out / f"{FINAL}.pth").is_file()):
+            if comm.is_main_process() and not (numbered(out) or (out / FINAL_CHECKPOINT).is_file()):
                 rewind_logs(out, {})  # what a run left that died before its first checkpoint
             return
         content = found[1] if found else read_checkpoint(Path(chosen))
