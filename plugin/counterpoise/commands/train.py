@@ -36,6 +36,7 @@ from counterpoise.inference.evaluation import evaluate, load_for_evaluation
 from counterpoise.inspection.anchor_warning import warn_of_missed_classes
 from counterpoise.inspection.duplicate_files import warn_of_shared_files
 from counterpoise.modeling import score_thresholds
+from counterpoise.modeling.distributed import unwrapped
 from counterpoise.reporting import page, review, write_report
 from counterpoise.training import class_loss_file, run_record, step_bundle
 from counterpoise.training.log_files import TEXT
@@ -217,8 +218,8 @@ def _train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
                 trainer = BalancedTrainer(cfg, record)
                 if comm.is_main_process():
                     _warn_of_trained_test_images(cfg)
-                    model = getattr(trainer.model, "module", trainer.model)
-                    warn_of_missed_classes(cfg, getattr(model, "backbone", None))
+                    backbone = getattr(unwrapped(trainer.model), "backbone", None)
+                    warn_of_missed_classes(cfg, backbone)
         if not args.eval_only:
             trainer.resume_or_load(resume=args.resume, force=args.force)
     if args.eval_only:

@@ -14,6 +14,8 @@ from detectron2.data.transforms import ResizeShortestEdge
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
+from counterpoise.modeling.distributed import unwrapped
+
 
 class EqualSizeBatches(Sampler[list[int]]):
     """Batches of successive images of one size, of this process's share of a dataset."""
@@ -62,7 +64,7 @@ def batched_loader(
         mapper: from a record to what the model takes.
         keep_order: see :class:`EqualSizeBatches`.
     """
-    backbone = getattr(getattr(model, "module", model), "backbone", None)
+    backbone = getattr(unwrapped(model), "backbone", None)
     step = max(getattr(backbone, "size_divisibility", 1), 1)
     sizes = [_padded(cfg, record, step) for record in records]
     return DataLoader(

@@ -10,6 +10,8 @@ from detectron2.structures import Instances
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from counterpoise.modeling.distributed import unwrapped
+
 Hooks = TypeVar("Hooks", bound="ModelHooks")
 
 
@@ -45,7 +47,7 @@ class ProposalTap(ModelHooks):
         Args:
             model: any; one without ``proposal_generator`` has no proposals.
         """
-        self._generator = getattr(getattr(model, "module", model), "proposal_generator", None)
+        self._generator = getattr(unwrapped(model), "proposal_generator", None)
         self.latest: list[Instances] | None = None
 
     def register(self) -> list[RemovableHandle]:

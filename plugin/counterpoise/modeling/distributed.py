@@ -2,7 +2,12 @@
 
 import torch
 from detectron2.utils import comm
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, of one that is wrapped in ``DistributedDataParallel`` or is not."""
+    return getattr(model, "module", model)
 
 
 def sum_over_processes(value: Tensor) -> Tensor:

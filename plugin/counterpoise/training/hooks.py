@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from counterpoise.modeling.class_loss_log import PerClassLoss
-from counterpoise.modeling.distributed import sum_over_processes
+from counterpoise.modeling.distributed import sum_over_processes, unwrapped
 from counterpoise.modeling.metric_log import PERIOD
 from counterpoise.modeling.training_state import training_state_kept
 from counterpoise.training.class_loss_file import append_class_losses
@@ -160,7 +160,7 @@ class UntracedPreciseBN(hooks.PreciseBN):
 
     def update_stats(self) -> None:
         """Update the statistics."""
-        with training_state_kept(getattr(self._model, "module", self._model)):
+        with training_state_kept(unwrapped(self._model)):
             super().update_stats()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from counterpoise.errors import RunStopped
 from counterpoise.modeling.checkpoint import LOSS_STATE, RECORD_KEY
-from counterpoise.modeling.distributed import sum_over_processes
+from counterpoise.modeling.distributed import sum_over_processes, unwrapped
 from counterpoise.training.random_state import random_state
 from counterpoise.training.step_bundle import step_file, write_step
 from counterpoise.utils.output_dir import LAST_CHECKPOINT
@@ -44,7 +44,7 @@ class NumberGuard:
         """
         self.policy = cfg.SOLVER.NON_FINITE
         self.folder = Path(cfg.OUTPUT_DIR)
-        self.model = model
+        self.model = unwrapped(model)
         self.record = record
         self.skipped = 0
         self._batch: list[dict[str, Any]] = []
@@ -56,16 +56,12 @@ class NumberGuard:
         if module.training:
             (self._batch,) = inputs
             self._random_state = random_state()
-            self._loss_state = {n: self._bare.get_buffer(n).clone() for n in self._stateful}
-
-    @property
-    def _bare(self) -> nn.Module:
-        return getattr(self.model, "module", self.model)
+            self._loss_state = {n: self.model.get_buffer(n).clone() for n in self._stateful}
 
     @cached_property
     def _stateful(self) -> list[str]:
         """Buffers that the forward pass of a step moves on."""
-        return [name for name in self._bare.state_dict() if LOSS_STATE.search(name)]
+        return [name for name in self.model.state_dict() if LOSS_STATE.search(name)]
 
     def allows(
         self,
@@ -156,7 +152,7 @@ class NumberGuard:
     def _keep(self, step: int) -> str:
         """Write the step; what became of it, for the end of a sentence."""
         path = self.folder / step_file(step, comm.get_rank())
-        weights = self._bare.state_dict() | self._loss_state
+        weights = self.model.state_dict() | self._loss_state
         try:
             write_step(path, weights, self._batch, self._random_state, {RECORD_KEY: self.record})
         except (OSError, RuntimeError) as error:  # torch raises either, by what is wrong

@@ -12,6 +12,7 @@ from counterpoise.config.keys import training_config
 from counterpoise.config.tree import flat_leaves
 from counterpoise.errors import UserError
 from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of, describe_difference
+from counterpoise.modeling.distributed import unwrapped
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.training.run_state import STATE_KEY
 
@@ -104,7 +105,7 @@ def check_resumable(
         )
     if others:
         logger.warning("--force continues %s in spite of %s", path, "; ".join(others))
-    own = getattr(model, "module", model).state_dict()
+    own = unwrapped(model).state_dict()
     saved = content["model"]
     fits = own.keys() == saved.keys() and all(
         value.shape == saved[name].shape for name, value in own.items()

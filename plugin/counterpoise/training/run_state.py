@@ -12,6 +12,7 @@ from detectron2.engine import DefaultTrainer, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 
+from counterpoise.modeling.distributed import unwrapped
 from counterpoise.modeling.training_state import load_training_state, training_state
 from counterpoise.training.image_stream import ResumableLoader
 from counterpoise.training.log_files import log_sizes
@@ -79,7 +80,7 @@ def go_on(
             hook._warmup_iter = 0  # the series of iteration times goes on, too
     # Made now, since a loader's iterator draws from torch's generator.
     _ = trainer._trainer._data_loader_iter
-    load_training_state(_unwrapped(trainer), own["model"])
+    load_training_state(unwrapped(trainer.model), own["model"])
     set_random_state(own["random"])
 
 
@@ -89,7 +90,7 @@ def _process_state(trainer: DefaultTrainer) -> dict[str, Any]:
         "random": random_state(),
         "data": loader.state_dict() if isinstance(loader, ResumableLoader) else None,
         "precise_bn": [hook._data_loader.batches for hook in _precise_bns(trainer)],
-        "model": training_state(_unwrapped(trainer)),
+        "model": training_state(unwrapped(trainer.model)),
     }
 
 
@@ -100,10 +101,6 @@ def _precise_bns(trainer: DefaultTrainer) -> list[hooks.PreciseBN]:
         for hook in trainer._hooks
         if isinstance(hook, hooks.PreciseBN) and isinstance(hook._data_loader, ResumableLoader)
     ]
-
-
-def _unwrapped(trainer: DefaultTrainer) -> Any:
-    return getattr(trainer.model, "module", trainer.model)
 
 
 def _events(storage: EventStorage) -> dict[str, Any]:

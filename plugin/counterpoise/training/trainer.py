@@ -42,6 +42,7 @@ from counterpoise.modeling.checkpoint import (
     TrainingRecord,
 )
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
+from counterpoise.modeling.distributed import unwrapped
 from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.metric_log import log_last_iteration
 from counterpoise.modeling.roi_loss import ClassificationLoss
@@ -195,8 +196,8 @@ class BalancedTrainer(DefaultTrainer):
         """
         extra: dict[str, Any] = {RECORD_KEY: TrainingRecord(self.table)}
         if self.cfg.MODEL.EMA.ENABLED:
-            model = self.model.module if comm.get_world_size() > 1 else self.model
-            self.average = extra[AVERAGE_KEY] = WeightAverage(model, self.cfg.MODEL.EMA.DECAY)
+            average = WeightAverage(unwrapped(self.model), self.cfg.MODEL.EMA.DECAY)
+            self.average = extra[AVERAGE_KEY] = average
         self.checkpointer = BalancedCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, **self.checkpointer.checkpointables, **extra
         )
