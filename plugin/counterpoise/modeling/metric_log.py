@@ -1,6 +1,6 @@
 """Metrics of training, summed on the device and logged as often as Detectron2 writes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -58,6 +58,16 @@ class MetricLog(nn.Module):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on with sums; they move to the device of the next ones."""
         self._sums = dict(state)
+
+
+def scoped_names(metric: str, names: Iterable[str]) -> list[str]:
+    """Names under which a metric is logged, sorted: its own, or one for each stage of a cascade.
+
+    Args:
+        metric: such as ``roi/p_t_fg``; a cascade logs ``stage0/roi/p_t_fg``.
+        names: of all logged metrics.
+    """
+    return sorted(name for name in names if f"/{name}".endswith(f"/{metric}"))
 
 
 def log_last_iteration(model: nn.Module, iteration: int) -> None:

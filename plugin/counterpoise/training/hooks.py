@@ -15,7 +15,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.distributed import sum_over_processes, unwrapped
-from counterpoise.modeling.metric_log import PERIOD
+from counterpoise.modeling.metric_log import PERIOD, scoped_names
 from counterpoise.modeling.training_state import training_state_kept
 from counterpoise.training.class_loss_file import append_class_losses
 from counterpoise.training.run_record import RunRecord, now
@@ -38,12 +38,10 @@ class BalanceMetricPrinter(EventWriter):
     def write(self) -> None:
         """Log their newest values."""
         latest = get_event_storage().latest()
-        # A cascade puts the stage before the name, such as "stage0/roi/p_t_fg".
         parts = [
             f"{name}: {latest[name][0]:.3f}"
             for metric in BALANCE_METRICS
-            for name in sorted(latest)
-            if f"/{name}".endswith(f"/{metric}")
+            for name in scoped_names(metric, latest)
         ]
         if parts:
             logger.info("  ".join(parts))

@@ -6,7 +6,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from counterpoise.modeling.metric_log import PERIOD
+from counterpoise.modeling.metric_log import PERIOD, scoped_names
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,7 @@ class LearningWatch(HookBase):
         if not isinstance(self.trainer.optimizer, torch.optim.AdamW):
             optimizer = ", or with SOLVER.OPTIMIZER AdamW and SOLVER.BASE_LR 0.00025"
         for metric, (low, meaning, advice) in SIGNS.items():
-            # A cascade puts the stage before the name.
-            for name in sorted(n for n in histories if f"/{n}".endswith(f"/{metric}")):
+            for name in scoped_names(metric, histories):
                 values = [value for value, at in histories[name].values() if at >= since]
                 mean = sum(values) / len(values) if values else low
                 if mean < low:
