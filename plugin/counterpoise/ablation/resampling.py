@@ -6,9 +6,9 @@ from pathlib import Path
 from counterpoise.ablation.results import RunResult
 from counterpoise.ablation.summary import Resamples
 from counterpoise.comparison import read_runs
-from counterpoise.comparison.scoring import Track
 from counterpoise.evaluation.bootstrap import RESAMPLES, bootstrap, draw_images
 from counterpoise.evaluation.stored import stored_test_sets
+from counterpoise.utils.progress import Track
 
 
 def resample(

@@ -1,8 +1,7 @@
 """Scores of every run on the same resamples of the test images."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -10,8 +9,7 @@ from counterpoise.comparison.runs import ComparedRun
 from counterpoise.evaluation.bootstrap import RESAMPLES, bootstrap, draw_images
 from counterpoise.evaluation.error_types import ErrorTypes, classify_errors
 from counterpoise.evaluation.scoring import class_thresholds
-
-Track = Callable[[Sequence[Any]], Iterable[Any]]
+from counterpoise.utils.progress import Track
 
 
 @dataclass(frozen=True)

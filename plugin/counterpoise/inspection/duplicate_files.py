@@ -3,18 +3,17 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
 from counterpoise.inspection.results import DuplicateFiles, SharedFiles
 from counterpoise.utils.files import sha256_of
+from counterpoise.utils.progress import Track
 from counterpoise.utils.text import printable
 
 _HEAD = 4096  # bytes that tell most files of one size apart
 
 logger = logging.getLogger(__name__)
-
-Track = Callable[[Sequence[str]], Iterable[str]]
 
 
 def warn_of_shared_files(training: Iterable[str], test: Iterable[str], where: str) -> None:

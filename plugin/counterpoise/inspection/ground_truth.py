@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from counterpoise.datasets.counting import load_dataset
+from counterpoise.datasets.ground_truth import coco_ground_truth
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth, parse_ground_truth
-from counterpoise.inference.evaluator import coco_ground_truth
 from counterpoise.inspection.results import SIZE_QUANTILES, ClassCount, Sample, Sizes
 
 _CHUNK = 4096  # images whose class presence is held as a matrix at once

@@ -11,7 +11,7 @@ from counterpoise.evaluation import GroundTruth
 from counterpoise.inspection.anchor_changes import compare_with_anchors
 from counterpoise.inspection.anchors import anchor_setting
 from counterpoise.inspection.balancing import repeat_factors, weights_by_rule
-from counterpoise.inspection.duplicate_files import Track, find_duplicate_files
+from counterpoise.inspection.duplicate_files import find_duplicate_files
 from counterpoise.inspection.ground_truth import (
     class_counts,
     class_sizes,
@@ -27,6 +27,7 @@ from counterpoise.inspection.near_duplicates import find_near_duplicates
 from counterpoise.inspection.recommendation import combined_config, recommend
 from counterpoise.inspection.results import Inspection, InvalidAnnotations, Split
 from counterpoise.inspection.target import Target
+from counterpoise.utils.progress import Track
 
 
 def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:

@@ -12,7 +12,7 @@ It does not find crops, nor the frames of a moving camera.
 """
 
 import filecmp
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from counterpoise.inspection.results import NearDuplicates, SimilarFiles
+from counterpoise.utils.progress import Track
 
 #: Most bits of 256 in which the hashes of two near-duplicates differ.
 MAX_DISTANCE = 16
@@ -30,8 +31,6 @@ MOST_IMAGES = 10_000
 
 _SIDE = 64  # pixels of the square that an image is kept as
 _CELLS = 16  # of the hash, in each direction
-
-Track = Callable[[Sequence[str]], Iterable[str]]
 
 
 def find_near_duplicates(

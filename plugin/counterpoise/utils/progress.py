@@ -1,10 +1,13 @@
 """The progress bar of everything that takes long."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tqdm import tqdm
+
+#: Wraps what a function goes through, to show how far it is; ``iter`` shows nothing.
+Track = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 def progress(
