@@ -12,7 +12,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.calibration_choice import ExponentResult, evaluate_exponents
 from counterpoise.inference.threshold_choice import NOTHING_FOUND, overlaps
-from counterpoise.modeling.weight_sources import RETINANETS
+from counterpoise.modeling.architectures import RETINANETS
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import number, signed
 

@@ -16,7 +16,7 @@ from counterpoise.config.tree import value_at
 from counterpoise.datasets.mapper import training_mapper
 from counterpoise.errors import UserError
 from counterpoise.inference.evaluation import load_for_evaluation
-from counterpoise.modeling.weight_sources import RETINANETS
+from counterpoise.modeling.architectures import RETINANETS
 from counterpoise.pages.curves import draw_cumulative_shares, draw_loss_curves, save
 from counterpoise.utils.progress import progress
 

@@ -74,7 +74,7 @@ def _of_checkpoint(
     from counterpoise.config.preparation import prepare
     from counterpoise.inference.evaluation import load_for_evaluation
     from counterpoise.inference.prediction import predict
-    from counterpoise.inference.threshold_choice import default_threshold
+    from counterpoise.modeling.architectures import default_score_threshold
     from counterpoise.modeling.score_thresholds import ScoreThresholds
 
     if args.thresholds is not None:
@@ -84,7 +84,9 @@ def _of_checkpoint(
     cfg.freeze()
     model, _ = load_for_evaluation(cfg, all_detections=False)
     chosen = cfg.BALANCE.SCORE_THRESHOLDS
-    kept_from = min(ScoreThresholds.read(Path(chosen)).scores) if chosen else default_threshold(cfg)
+    kept_from = default_score_threshold(cfg)
+    if chosen:
+        kept_from = min(ScoreThresholds.read(Path(chosen)).scores)
     min_score = _min_score(args, bool(chosen), kept_from)
     return class_names, predict(cfg, model, images, min_score)
 

@@ -17,10 +17,10 @@ from counterpoise.inference.threshold_choice import (
     NOTHING_FOUND,
     ChosenThreshold,
     choose,
-    default_threshold,
     detect,
     overlaps,
 )
+from counterpoise.modeling.architectures import default_score_threshold
 from counterpoise.modeling.score_thresholds import FILE_NAME, Checkpoint, ScoreThresholds
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import number
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         criterion = f"precision of at least {args.precision:g}"
     elif args.recall is not None:
         criterion = f"recall of at least {args.recall:g}"
-    chosen = choose(matches, names, args.precision, args.recall, default_threshold(cfg))
+    chosen = choose(matches, names, args.precision, args.recall, default_score_threshold(cfg))
     thresholds = ScoreThresholds(
         class_names=tuple(c.name for c in chosen),
         scores=tuple(c.point.threshold for c in chosen),

@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import ROI_BOX_HEAD_REGISTRY
 
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.modeling.weight_sources import RETINANETS
+from counterpoise.modeling.architectures import RETINANETS, anchor_section
 
 #: ROI heads that build ``MODEL.ROI_BOX_HEAD``.
 WITH_BOX_HEAD = (
@@ -58,11 +58,10 @@ def _check_crop(cfg: CfgNode) -> None:
 
 
 def _check_anchors(cfg: CfgNode) -> None:
-    one_stage = cfg.MODEL.META_ARCHITECTURE in RETINANETS
-    section = "RETINANET" if one_stage else "RPN"
-    levels = len(cfg.MODEL[section].IN_FEATURES)
-    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals" and not one_stage:
+    section = anchor_section(cfg)
+    if section == "RPN" and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
         return
+    levels = len(cfg.MODEL[section].IN_FEATURES)
     per_level = [1] * levels
     for key in ("SIZES", "ASPECT_RATIOS"):
         values = cfg.MODEL.ANCHOR_GENERATOR[key]

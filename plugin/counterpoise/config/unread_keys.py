@@ -10,7 +10,7 @@ from counterpoise.config.keys import DECLARED, training_config
 from counterpoise.config.tree import value_at
 from counterpoise.errors import UserError
 from counterpoise.modeling import dense_loss
-from counterpoise.modeling.weight_sources import RETINANETS
+from counterpoise.modeling.architectures import RETINANETS
 
 #: Components of Detectron2, and for each the one here that reads what it does not of ``BALANCE``.
 STOCK_COMPONENTS = {

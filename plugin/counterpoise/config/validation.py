@@ -15,7 +15,7 @@ from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.unread_keys import refuse_unread_keys
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling import dense_loss
-from counterpoise.modeling.weight_sources import RETINANETS
+from counterpoise.modeling.architectures import RETINANETS
 
 #: What a key allows beside the names of its registry.
 WITHOUT_REGISTRY = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",)}

@@ -17,6 +17,7 @@ from torch import nn
 import counterpoise
 from counterpoise.errors import UserError
 from counterpoise.export.graph import DetectionGraph, OneStageGraph, TwoStageGraph
+from counterpoise.modeling.architectures import default_score_threshold
 from counterpoise.modeling.retinanet import BalancedRetinaNet
 from counterpoise.modeling.roi_heads import (
     BalancedFastRCNNOutputLayers,
@@ -25,7 +26,6 @@ from counterpoise.modeling.roi_heads import (
 )
 from counterpoise.modeling.rpn import BalancedRPN
 from counterpoise.modeling.score_thresholds import Checkpoint, ScoreThresholds
-from counterpoise.modeling.weight_sources import head_section
 from counterpoise.runtime.description import VERSION, ModelDescription, Preprocessing
 
 #: Where a model has a component -> key of the config, and the classes that the graphs repeat. A
@@ -103,8 +103,7 @@ def describe(cfg: CfgNode, class_names: Sequence[str], graph: DetectionGraph) ->
         scores = thresholds.for_classes(class_names, f"BALANCE.SCORE_THRESHOLDS {chosen}")
         source = ", ".join(filter(None, (thresholds.criterion, thresholds.dataset))) or chosen
     else:
-        scores, source = (float(cfg.MODEL[head_section(cfg)].SCORE_THRESH_TEST),), ""
-        scores *= len(class_names)
+        scores, source = (default_score_threshold(cfg),) * len(class_names), ""
     return ModelDescription(
         version=VERSION,
         architecture=cfg.MODEL.META_ARCHITECTURE,

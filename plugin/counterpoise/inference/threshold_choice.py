@@ -20,7 +20,6 @@ from counterpoise.evaluation.operating_points import (
 )
 from counterpoise.inference.dataset import detections_on
 from counterpoise.inference.evaluation import check_class_list, load_for_evaluation
-from counterpoise.modeling.weight_sources import head_section
 
 
 @dataclass(frozen=True)
@@ -148,11 +147,6 @@ def overlaps(cfg: CfgNode, chosen: str = "thresholds") -> list[str]:
                 f"{consequence}"
             )
     return warnings
-
-
-def default_threshold(cfg: CfgNode) -> float:
-    """The ``SCORE_THRESH_TEST`` of a config's model, the same for all classes."""
-    return float(cfg.MODEL[head_section(cfg)].SCORE_THRESH_TEST)
 
 
 def numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:

@@ -11,8 +11,8 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from counterpoise.config.keys import training_config
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth
+from counterpoise.modeling.architectures import anchor_section
 from counterpoise.modeling.features import backbone_with_features
-from counterpoise.modeling.weight_sources import RETINANETS
 
 Levels = tuple[tuple[float, ...], ...]
 
@@ -98,14 +98,13 @@ def anchor_setting(cfg: CfgNode, backbone: Backbone | None = None) -> AnchorSett
     if cfg.MODEL == training_config().MODEL:
         return AnchorSetting(**size)
     model, node = cfg.MODEL, cfg.MODEL.ANCHOR_GENERATOR
-    one_stage = model.META_ARCHITECTURE in RETINANETS
-    has_rpn = one_stage or model.PROPOSAL_GENERATOR.NAME in ("RPN", "BalancedRPN")
-    if not has_rpn or node.NAME != "DefaultAnchorGenerator":
+    section = anchor_section(cfg)
+    has_anchors = section != "RPN" or model.PROPOSAL_GENERATOR.NAME in ("RPN", "BalancedRPN")
+    if not has_anchors or node.NAME != "DefaultAnchorGenerator":
         return None
-    key = "RETINANET" if one_stage else "RPN"
     backbone = backbone or backbone_with_features(cfg)
     shapes = backbone.output_shape()
-    features = model[key].IN_FEATURES
+    features = model[section].IN_FEATURES
     strides = tuple(shapes[name].stride for name in features)
     return AnchorSetting(
         model=f"{model.BACKBONE.NAME} ({', '.join(features)})",

@@ -13,7 +13,7 @@ from counterpoise.config.unread_keys import STOCK_COMPONENTS
 from counterpoise.inspection.anchor_changes import LEAST_GAIN, Anchors
 from counterpoise.inspection.anchors import UNMATCHED_CLASS, Coverage, Fit
 from counterpoise.inspection.results import Inspection, Recommendation, Split
-from counterpoise.modeling.weight_sources import RETINANETS
+from counterpoise.modeling.architectures import RETINANETS
 from counterpoise.utils.text import listed, percent
 
 # The rules' thresholds are judgement, and stand in every reason that they lead to.

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import Backbone, build_backbone
 
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.modeling.weight_sources import RETINANETS
+from counterpoise.modeling.architectures import RETINANETS
 
 
 @contextlib.contextmanager

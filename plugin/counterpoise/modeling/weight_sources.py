@@ -21,14 +21,12 @@ from counterpoise.balance.class_weights import (
 )
 from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
+from counterpoise.modeling.architectures import head_section
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import percent
 
 SOURCES = ("dataset", "list", "batch", "none")
-
-#: Architectures that read MODEL.RETINANET and have no ROI heads.
-RETINANETS = ("RetinaNet", "BalancedRetinaNet")
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +57,6 @@ class ClassTable:
             for row, weight in zip(rows, self.weights.tolist(), strict=False):
                 row.append(f"{weight:.4g}")
         return Table(headers, rows).as_text()
-
-
-def head_section(cfg: CfgNode) -> str:
-    """Section of ``MODEL`` with the number of classes and the score threshold of a config's model.
-
-    Returns:
-        ``"RETINANET"`` or ``"ROI_HEADS"``.
-    """
-    return "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "ROI_HEADS"
 
 
 def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
