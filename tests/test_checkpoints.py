@@ -17,7 +17,7 @@ from counterpoise.training.checkpoints import (
     BestCheckpointer,
     CheckpointWriter,
     newest_checkpoint,
-    numbered,
+    numbered_checkpoints,
     remove_unfinished,
 )
 from counterpoise.training.stopping import StopRequest
@@ -237,7 +237,10 @@ def test_the_last_ones_are_kept_and_those_of_other_names(tmp_path):
     saving.trainer.max_iter = 5
     for saving.trainer.iter in range(5):
         saving.after_step()
-    assert [p.name for p in numbered(tmp_path)] == ["model_0000003.pth", "model_0000004.pth"]
+    assert [p.name for p in numbered_checkpoints(tmp_path)] == [
+        "model_0000003.pth",
+        "model_0000004.pth",
+    ]
     assert (tmp_path / "model_best.pth").exists() and (tmp_path / "model_final.pth").exists()
 
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer
 from counterpoise.training.disk_use import (
-    Checkpoints,
+    CheckpointCounts,
     checkpoint_bytes,
-    checkpoints_at_most,
-    say_disk_use,
+    checkpoint_counts,
+    log_disk_use,
 )
 from counterpoise.training.weight_average import WeightAverage
 from models import quick_config
@@ -48,24 +48,30 @@ def test_the_size_is_that_of_the_file(tmp_path, build, averaged):
 @pytest.mark.parametrize(
     "overrides, counts",
     [
-        (("SOLVER.CHECKPOINT_PERIOD", "1000"), Checkpoints(9, 0)),
-        (("SOLVER.CHECKPOINT_PERIOD", "20000"), Checkpoints(0, 0)),
-        (("SOLVER.CHECKPOINT_PERIOD", "1000", "SOLVER.CHECKPOINTS_KEPT", "2"), Checkpoints(2, 0)),
-        (("SOLVER.CHECKPOINT_PERIOD", "5000", "SOLVER.CHECKPOINTS_KEPT", "4"), Checkpoints(1, 0)),
-        (("TEST.EVAL_PERIOD", "100", "DATASETS.TEST", "('a',)"), Checkpoints(1, 1)),
-        (("TEST.EVAL_PERIOD", "100", "DATASETS.TEST", "()"), Checkpoints(1, 0)),
+        (("SOLVER.CHECKPOINT_PERIOD", "1000"), CheckpointCounts(9, 0)),
+        (("SOLVER.CHECKPOINT_PERIOD", "20000"), CheckpointCounts(0, 0)),
+        (
+            ("SOLVER.CHECKPOINT_PERIOD", "1000", "SOLVER.CHECKPOINTS_KEPT", "2"),
+            CheckpointCounts(2, 0),
+        ),
+        (
+            ("SOLVER.CHECKPOINT_PERIOD", "5000", "SOLVER.CHECKPOINTS_KEPT", "4"),
+            CheckpointCounts(1, 0),
+        ),
+        (("TEST.EVAL_PERIOD", "100", "DATASETS.TEST", "('a',)"), CheckpointCounts(1, 1)),
+        (("TEST.EVAL_PERIOD", "100", "DATASETS.TEST", "()"), CheckpointCounts(1, 0)),
     ],
 )
 def test_checkpoints_are_counted_by_the_keys(overrides, counts):
     base = ("SOLVER.MAX_ITER", "9999", "SOLVER.CHECKPOINT_PERIOD", "5000")
-    assert checkpoints_at_most(quick_config(*base, *overrides)) == counts
+    assert checkpoint_counts(quick_config(*base, *overrides)) == counts
 
 
 def said(folder, caplog, monkeypatch, free):
     caplog.clear()
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12 - free, free))
-    say_disk_use(folder, Checkpoints(3, 1), 200_000_000)
+    log_disk_use(folder, CheckpointCounts(3, 1), 200_000_000)
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 

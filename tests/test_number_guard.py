@@ -100,7 +100,7 @@ def test_a_skipped_step_in_float16_is_one_that_the_scaler_leaves_out(tmp_path, f
     scaler, before = torch.amp.GradScaler("cpu"), layer.weight.detach().clone()
     loss = layer.weight.sum() * factor
     scaler.scale(loss).backward()
-    assert not guard.allows({"loss_cls": loss * float("nan")}, optimizer, True, 0)
+    assert not guard.check_step({"loss_cls": loss * float("nan")}, optimizer, True, 0)
     scaler.step(optimizer)
     scaler.update()
     assert torch.equal(layer.weight, before)
@@ -150,7 +150,7 @@ def test_a_step_is_kept_with_the_state_in_which_it_began(tmp_path):
     model([])
     drawn = model([])
     with pytest.raises(RunStopped):
-        guard.refuse("a loss is nan", torch.optim.SGD([torch.zeros(1)], 0.1), 1)
+        guard.reject_step("a loss is nan", torch.optim.SGD([torch.zeros(1)], 0.1), 1)
     step = read_step(tmp_path / "stopped_at_1.pth")
     assert step["model"]["cls_loss.loss.steps"] == 1
     set_random_state(step["random_state"])
@@ -166,7 +166,7 @@ def test_an_infinite_loss_is_named_though_its_gradient_is_finite():
 def given_up(rank, out):
     _, optimizer, guard = guarded_layer("skip", out)
     with pytest.raises(RunStopped) as stopped:
-        guard.refuse("the model gives up", optimizer, 3, together=False)
+        guard.reject_step("the model gives up", optimizer, 3, together=False)
     return str(stopped.value)
 
 
@@ -179,7 +179,7 @@ def test_a_step_that_one_of_several_processes_gives_up_is_not_skipped(processes,
 def test_a_step_that_cannot_be_kept_still_ends_in_its_sentence(tmp_path):
     _, optimizer, guard = guarded_layer("stop", tmp_path / "gone")
     with pytest.raises(RunStopped, match=r"a loss is nan .* the step cannot be kept \(.*gone"):
-        guard.refuse("a loss is nan", optimizer, 0)
+        guard.reject_step("a loss is nan", optimizer, 0)
 
 
 def test_boxes_that_detectron2_finds_infinite_are_met_like_a_loss(tmp_path, capsys):

@@ -18,7 +18,7 @@ from counterpoise.inference.dataset import detections_on
 from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.reporting import Run
 from counterpoise.reporting.review import FOLDER, write_review
-from counterpoise.training.checkpoints import numbered
+from counterpoise.training.checkpoints import numbered_checkpoints
 from counterpoise.utils.output_dir import LAST_CHECKPOINT, iteration_checkpoint
 
 
@@ -67,7 +67,7 @@ def _earlier_checkpoints(folder: Path, cfg: CfgNode) -> list[str]:
     last = {iteration_checkpoint(cfg.SOLVER.MAX_ITER - 1)}
     if (newest := folder / LAST_CHECKPOINT).is_file():
         last.add(newest.read_text().strip())
-    found = [str(path) for path in numbered(folder) if path.name not in last]
+    found = [str(path) for path in numbered_checkpoints(folder) if path.name not in last]
     if not found:
         raise UserError(
             f"{folder} has no earlier checkpoints for --through-training: train with a shorter "

@@ -100,12 +100,12 @@ class CheckpointWriter(HookBase):
             self.report(error)
             return
         if self.keep > 0:
-            for path in numbered(Path(self.checkpointer.save_dir))[: -self.keep]:
+            for path in numbered_checkpoints(Path(self.checkpointer.save_dir))[: -self.keep]:
                 if path != self.saved:  # which torn ones of a higher number can stand behind
                     path.unlink(missing_ok=True)
 
-    def go_on(self, path: Path, state: dict[str, Any]) -> None:
-        """Know the checkpoint of this iteration, from which a resumed run goes on.
+    def resume_from(self, path: Path, state: dict[str, Any]) -> None:
+        """Take a checkpoint that is there for that of this iteration, as a resumed run does.
 
         Args:
             path: of the checkpoint.
@@ -167,7 +167,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
-def numbered(folder: Path) -> list[Path]:
+def numbered_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a folder that are named by their iteration, ascending."""
     found = {path: _NUMBERED.fullmatch(path.name) for path in folder.glob(CHECKPOINTS)}
     return sorted((p for p, match in found.items() if match), key=lambda p: int(found[p][1]))
@@ -237,9 +237,10 @@ def _newest_first(folder: Path) -> Iterator[Path]:
         else:
             yield tagged
     final = folder / FINAL_CHECKPOINT
-    others = [path for path in [final, *reversed(numbered(folder))] if path.is_file()]
+    numbered = numbered_checkpoints(folder)
+    others = [path for path in [final, *reversed(numbered)] if path.is_file()]
     # The last checkpoint of a run is older than the numbered ones where the run was extended.
-    if final in others and final != tagged and numbered(folder):
+    if final in others and final != tagged and numbered:
         content = read_checkpoint(final)
         at = -1 if isinstance(content, str) else content.get("iteration", -1)
         others.sort(key=lambda p: at if p == final else int(_NUMBERED.fullmatch(p.name)[1]))

@@ -14,7 +14,7 @@ from counterpoise.utils.output_dir import CHECKPOINTS
 logger = logging.getLogger(__name__)
 
 
-class Checkpoints(NamedTuple):
+class CheckpointCounts(NamedTuple):
     """How many files there are at most, each of them with all that a run goes on from."""
 
     numbered: int
@@ -51,7 +51,7 @@ def _bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()
 
 
-def checkpoints_at_most(cfg: CfgNode) -> Checkpoints:
+def checkpoint_counts(cfg: CfgNode) -> CheckpointCounts:
     """Count the checkpoints that a training keeps at its end.
 
     Args:
@@ -60,10 +60,12 @@ def checkpoints_at_most(cfg: CfgNode) -> Checkpoints:
     numbered = cfg.SOLVER.MAX_ITER // cfg.SOLVER.CHECKPOINT_PERIOD
     if cfg.SOLVER.CHECKPOINTS_KEPT > 0:
         numbered = min(numbered, cfg.SOLVER.CHECKPOINTS_KEPT)
-    return Checkpoints(numbered, best=int(cfg.TEST.EVAL_PERIOD > 0 and bool(cfg.DATASETS.TEST)))
+    return CheckpointCounts(
+        numbered, best=int(cfg.TEST.EVAL_PERIOD > 0 and bool(cfg.DATASETS.TEST))
+    )
 
 
-def say_disk_use(folder: Path, counts: Checkpoints, size: int) -> None:
+def log_disk_use(folder: Path, counts: CheckpointCounts, size: int) -> None:
     """Log what the checkpoints take and what is free; warn where they do not fit.
 
     Args:

@@ -63,14 +63,14 @@ class NumberGuard:
         """Buffers that the forward pass of a step moves on."""
         return [name for name in self.model.state_dict() if LOSS_STATE.search(name)]
 
-    def allows(
+    def check_step(
         self,
         losses: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
         scaled: bool,
         step: int,
     ) -> bool:
-        """Whether the optimizer may use the gradients of a step.
+        """Check the losses and gradients of a step, and take the gradients of a bad one away.
 
         Args:
             losses: scalars by name.
@@ -78,8 +78,11 @@ class NumberGuard:
             scaled: whether a scaler looks after infinite gradients.
             step: the iteration, from 0.
 
+        Returns:
+            whether all are finite, in all processes.
+
         Raises:
-            RunStopped: they are not finite and the policy is ``stop``.
+            RunStopped: they are not, and the policy is ``stop``.
         """
         gradients = [
             p.grad
@@ -102,14 +105,14 @@ class NumberGuard:
             what = "a gradient is not finite"
         else:
             what = "another process met a loss or gradient that is not finite"
-        self.refuse(what, optimizer, step, own=bool(bad))
+        self.reject_step(what, optimizer, step, own=bool(bad))
         if scaled:
             gradients[0].fill_(math.nan)  # the scaler skips by what it finds, and fails on nothing
         else:
             optimizer.zero_grad(set_to_none=True)  # which leaves every parameter as it is
         return False
 
-    def refuse(
+    def reject_step(
         self,
         what: str,
         optimizer: torch.optim.Optimizer,
@@ -124,7 +127,7 @@ class NumberGuard:
             optimizer: for the learning rate.
             step: the iteration, from 0.
             own: whether it is this process's step that failed.
-            together: whether all processes refuse the step. One that left it out alone would be a
+            together: whether all processes reject the step. One that left it out alone would be a
                 step ahead of the others, which wait for its gradients.
 
         Raises:
@@ -171,7 +174,7 @@ class _Guarded:
     _scales = False
 
     def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> None:
-        if self.guard.allows(loss_dict, self.optimizer, self._scales, self.iter):
+        if self.guard.check_step(loss_dict, self.optimizer, self._scales, self.iter):
             super()._write_metrics(loss_dict, *args, **kwargs)
 
 
@@ -195,7 +198,7 @@ class GuardedAMPTrainer(_Guarded, AMPTrainer):
                 f"the loss's factor for float16 has been halved to {scale:g} since gradients were "
                 "not finite, for which SOLVER.AMP.PRECISION bfloat16 has room"
             )
-            self.guard.refuse(what, self.optimizer, self.iter)
+            self.guard.reject_step(what, self.optimizer, self.iter)
         super()._write_metrics(*args, **kwargs)
 
 

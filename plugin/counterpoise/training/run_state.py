@@ -51,7 +51,7 @@ def run_state(trainer: DefaultTrainer, writers: Sequence[EventWriter]) -> dict[s
     }
 
 
-def go_on(
+def restore_run_state(
     trainer: DefaultTrainer, writers: Sequence[EventWriter], state: Mapping[str, Any]
 ) -> None:
     """Give a run its state back, just before its next step.

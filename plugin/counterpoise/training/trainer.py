@@ -53,14 +53,14 @@ from counterpoise.training.checkpoints import (
     BestCheckpointer,
     CheckpointWriter,
     newest_checkpoint,
-    numbered,
+    numbered_checkpoints,
     read_checkpoint,
     remove_unfinished,
 )
 from counterpoise.training.disk_use import (
     checkpoint_bytes,
-    checkpoints_at_most,
-    say_disk_use,
+    checkpoint_counts,
+    log_disk_use,
 )
 from counterpoise.training.early_stopping import (
     EarlyStopping,
@@ -90,7 +90,7 @@ from counterpoise.training.random_state import random_state_kept
 from counterpoise.training.resume_check import check_resumable, differences
 from counterpoise.training.run_lock import FolderGone, FolderGuard
 from counterpoise.training.run_record import RunRecord, command_line
-from counterpoise.training.run_state import STATE_KEY, go_on, run_state
+from counterpoise.training.run_state import STATE_KEY, restore_run_state, run_state
 from counterpoise.training.stacked_corrections import warn_if_stacked
 from counterpoise.training.stopping import Stopped, StopRequest
 from counterpoise.training.weight_average import WeightAverage, WeightAveraging
@@ -136,8 +136,7 @@ class BalancedTrainer(DefaultTrainer):
         with _wrapped_for(cfg.MODEL.DEVICE):
             super().__init__(without_amp_trainer(cfg))
         self.cfg = cfg
-        record = TrainingRecord(self.table).state_dict()
-        self._guard = NumberGuard(cfg, self.model, record)
+        self._guard = NumberGuard(cfg, self.model, TrainingRecord(self.table).state_dict())
         self._trainer = guarded(self._trainer, self._guard)
         if trains_in_bfloat16(cfg):
             train_in_bfloat16(self.model, torch.device(cfg.MODEL.DEVICE))
@@ -261,7 +260,7 @@ class BalancedTrainer(DefaultTrainer):
         except FloatingPointError as error:
             reason = str(error).splitlines()[0].rstrip(".")
             what = f"the model gives up ({reason})"
-            self._guard.refuse(what, self.optimizer, self.iter, together=False)
+            self._guard.reject_step(what, self.optimizer, self.iter, together=False)
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, the averaged weights if any; write ``evaluation.json``.
@@ -306,7 +305,8 @@ class BalancedTrainer(DefaultTrainer):
         chosen = comm.all_gather(str(found[0]) if found else "")[0]
         if not chosen:
             super().resume_or_load(resume=False)
-            if comm.is_main_process() and not (numbered(out) or (out / FINAL_CHECKPOINT).is_file()):
+            saved = numbered_checkpoints(out) or (out / FINAL_CHECKPOINT).is_file()
+            if comm.is_main_process() and not saved:
                 rewind_logs(out, {})  # what a run left that died before its first checkpoint
             return
         content = found[1] if found else read_checkpoint(Path(chosen))
@@ -324,7 +324,7 @@ class BalancedTrainer(DefaultTrainer):
         """Begin, or go on just where a checkpoint was written."""
         if comm.is_main_process():
             size = checkpoint_bytes(self.model, self.optimizer, self.average is not None)
-            say_disk_use(Path(self.cfg.OUTPUT_DIR), checkpoints_at_most(self.cfg), size)
+            log_disk_use(Path(self.cfg.OUTPUT_DIR), checkpoint_counts(self.cfg), size)
         # Detectron2 keeps a million values of each scalar, some 100 MB each.
         self.storage._history = defaultdict(partial(HistoryBuffer, kept_values(self.max_iter)))
         super().before_train()
@@ -332,8 +332,8 @@ class BalancedTrainer(DefaultTrainer):
             return
         if comm.is_main_process():
             rewind_logs(Path(self.cfg.OUTPUT_DIR), self._resumed["logs"])
-        go_on(self, self.writers, self._resumed)
-        self.checkpoints.go_on(self._resumed_from, self._resumed)
+        restore_run_state(self, self.writers, self._resumed)
+        self.checkpoints.resume_from(self._resumed_from, self._resumed)
         self._resumed = {}
         # What the hooks behind the checkpoint do in its iteration, such as to evaluate, is to come.
         self.iter = self.storage.iter = self.start_iter - 1
