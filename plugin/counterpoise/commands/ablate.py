@@ -23,7 +23,7 @@ from counterpoise.ablation.running import Ended, run_trials
 from counterpoise.ablation.sections import as_markdown, as_page, as_text
 from counterpoise.ablation.summary import DatasetSummary, summarize
 from counterpoise.ablation.variants import config_path, variants_of
-from counterpoise.commands.train import import_file
+from counterpoise.commands.imports import import_file
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.output_dir import CHECKPOINTS, LAST_CHECKPOINT

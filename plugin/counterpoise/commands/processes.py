@@ -61,6 +61,36 @@ class Place:
     address: str
 
 
+@dataclass(frozen=True)
+class Launch:
+    """Processes to start on this machine.
+
+    Attributes:
+        local_size: how many.
+        machines: on which the training runs.
+        machine: number of this one, from 0.
+        address: of machine 0, or ``auto`` on a single machine.
+    """
+
+    local_size: int = 1
+    machines: int = 1
+    machine: int = 0
+    address: str = "auto"
+
+    @property
+    def size(self) -> int:
+        """Processes on all machines, each of which starts as many."""
+        return self.local_size * self.machines
+
+    def places(self) -> list[Place]:
+        """Where each process of this machine stands."""
+        address = f"tcp://127.0.0.1:{_free_port()}" if self.address == "auto" else self.address
+        first = self.machine * self.local_size
+        return [
+            Place(first + i, i, self.local_size, self.size, address) for i in range(self.local_size)
+        ]
+
+
 def place_by_launcher(environment: Mapping[str, str] = os.environ) -> Place | None:
     """Where a launcher has put this process; None where it was started alone.
 
@@ -189,13 +219,7 @@ def _leave(abandoned: bool) -> None:
 
 
 def start_processes(
-    task: Callable[[Any], None],
-    argument: Any,
-    on_gpu: bool,
-    local_size: int,
-    machines: int = 1,
-    machine: int = 0,
-    address: str = "auto",
+    task: Callable[[Any], None], argument: Any, on_gpu: bool, launch: Launch
 ) -> None:
     """Run ``task(argument)`` in several processes of this machine, and wait for them.
 
@@ -205,24 +229,17 @@ def start_processes(
         task: a function of a module.
         argument: its argument, which can be pickled.
         on_gpu: whether each has a GPU.
-        local_size: processes of this machine.
-        machines, machine: how many there are, and which this one is.
-        address: of machine 0, or ``auto`` on a single machine.
+        launch: how many.
 
     Raises:
         UserError, RunStopped: what a process has raised, or died of.
         SystemExit: a process was told to stop, or has printed a traceback; its exit code.
     """
-    if address == "auto":
-        address = f"tcp://127.0.0.1:{_free_port()}"
-    places = [
-        Place(machine * local_size + i, i, local_size, machines * local_size, address)
-        for i in range(local_size)
-    ]
+    places = launch.places()
     sentences = multiprocessing.get_context("spawn").SimpleQueue()
     # torch's function, since its processes end with this one even where it is killed.
     started = multiprocessing.start_processes(
-        _run, (task, argument, on_gpu, places, sentences), local_size, join=False
+        _run, (task, argument, on_gpu, places, sentences), launch.local_size, join=False
     ).processes
     former = signal.signal(
         signal.SIGTERM, lambda number, _: [os.kill(process.pid, number) for process in started]

@@ -101,6 +101,24 @@ def _is_part(path: Path, whole: Path) -> bool:
     return path.stem == whole.name and path.suffix[1:].isdecimal()
 
 
+def remove_start(path: Path, size: int) -> None:
+    """Remove the first bytes of a log that this process has open for appending.
+
+    Args:
+        path: of the log.
+        size: bytes to remove.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("r+b") as file:
+        file.seek(size)
+        kept = file.read()
+        file.seek(0)
+        file.write(kept)
+        file.truncate()
+
+
 def log_sizes(folder: Path) -> dict[str, int]:
     """Put the logs in a folder on the disk, and return their sizes in bytes by name."""
     sizes = {}
