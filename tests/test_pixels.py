@@ -10,14 +10,13 @@ from detectron2.data import DatasetMapper, detection_utils
 from PIL import Image
 
 from counterpoise.config.keys import add_counterpoise_config, training_config
-from counterpoise.datasets.composer import UnusableImage
 from counterpoise.datasets.mapper import (
     MOST_IN_A_ROW,
     UNREADABLE,
     CheckedMapper,
     training_mapper,
 )
-from counterpoise.datasets.reading import read_image
+from counterpoise.datasets.reading import UnusableImageError, read_image
 from counterpoise.runtime.images import read_pixels
 from counterpoise.utils.images import UnreadableImageError, read_image_header, remarks_on_pixels
 
@@ -143,7 +142,7 @@ def damaged(path):
 
 def test_a_damaged_image_is_left_out_of_a_training_and_named_once(tmp_path, caplog):
     record, mapper = damaged(tmp_path / "a.png"), CheckedMapper(config(), is_train=True)
-    with pytest.raises(UnusableImage, match="repair the image"):
+    with pytest.raises(UnusableImageError, match="repair the image"):
         mapper(record)
     mapper.skip_unusable = True
     with caplog.at_level(logging.WARNING, "counterpoise"):
@@ -155,7 +154,7 @@ def test_a_damaged_image_is_left_out_of_a_training_and_named_once(tmp_path, capl
 def test_a_training_without_a_usable_image_ends_in_a_sentence_instead_of_searching_on(tmp_path):
     record, mapper = damaged(tmp_path / "a.png"), CheckedMapper(config(), is_train=True)
     mapper.skip_unusable = True
-    with pytest.raises(UnusableImage, match="repair the image"):
+    with pytest.raises(UnusableImageError, match="repair the image"):
         [mapper(record) for _ in range(MOST_IN_A_ROW)]
 
 
@@ -172,7 +171,7 @@ def test_an_extreme_shape_is_mapped_or_refused(tmp_path, size):
     record = {"file_name": str(path), "height": size[1], "width": size[0], "image_id": 1}
     mapper = CheckedMapper(config(), is_train=False)
     if max(size) > 1000:
-        with pytest.raises(UnusableImage, match="longer than 1000 times"):
+        with pytest.raises(UnusableImageError, match="longer than 1000 times"):
             mapper(record)
         with pytest.raises(UnreadableImageError, match="longer than 1000 times"):
             read_image_header(path)

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from counterpoise.datasets.packed import labels
 from counterpoise.datasets.pictures import Picture, cut, mixup, mosaic, paste
-from counterpoise.datasets.reading import read_image
-from counterpoise.errors import UserError
+from counterpoise.datasets.reading import UnusableImageError, read_image
 from counterpoise.utils.images import UnreadableImageError
-from counterpoise.utils.text import printable
 
 Record = Mapping[str, Any]
 
@@ -48,7 +46,7 @@ class Composer:
         """Compose the image of a record.
 
         Raises:
-            UnusableImage: an image cannot be used.
+            UnusableImageError: an image cannot be used.
         """
         rng = np.random.default_rng(np.random.randint(2**31))
         picture = read_picture(record, self.format)
@@ -87,41 +85,17 @@ def read_picture(record: Record, image_format: str) -> Picture:
         image_format: of ``INPUT.FORMAT``.
 
     Raises:
-        UnusableImage: the image cannot be decoded or has another size than stated.
+        UnusableImageError: the image cannot be decoded or has another size than stated.
     """
     try:
         pixels = read_image(record["file_name"], image_format)
         detection_utils.check_image_size(dict(record), pixels)
     except (UnreadableImageError, SizeMismatchError) as error:
-        raise unusable_image(record, error) from error
+        raise UnusableImageError.of(record["file_name"], error) from error
     annotations = _boxes_of(record)
     boxes = np.array([detection_utils.get_bbox(each) for each in annotations], float)
     classes = np.array([each["category_id"] for each in annotations], int)
     return Picture(pixels, boxes.reshape(-1, 4), classes)
-
-
-class UnusableImage(UserError):
-    """An image that cannot be decoded or has another size than stated.
-
-    Made of a sentence alone, as torch hands the error of a worker to the main process.
-
-    Attributes:
-        file: of the image, where it was met.
-        reason: what is wrong with it.
-    """
-
-    file = ""
-    reason = ""
-
-
-def unusable_image(record: Record, error: Exception) -> UnusableImage:
-    """The error that names the file of an image and what to do."""
-    name = printable(record["file_name"], lines=False)
-    made = UnusableImage(
-        f"{name} cannot be used ({error}): repair the image or take it out of the dataset"
-    )
-    made.file, made.reason = record["file_name"], str(error)
-    return made
 
 
 def _boxes_of(record: Record) -> list[Mapping[str, Any]]:

@@ -10,8 +10,8 @@ from counterpoise.errors import UserError
 from counterpoise.utils.files import check_is_file
 from counterpoise.utils.images import image_suffixes
 
-#: Bytes of a file that describes an image.
-MAX_IMAGE_BYTES = 100_000_000
+#: Bytes of a file with the annotations of one image.
+MAX_ANNOTATION_BYTES = 100_000_000
 
 
 def require_folder(path: Path, what: str) -> Path:

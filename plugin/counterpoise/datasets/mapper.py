@@ -13,11 +13,10 @@ from detectron2.data.detection_utils import SizeMismatchError, get_bbox
 from detectron2.structures import BoxMode
 
 from counterpoise.datasets.cache import cache_folder
-from counterpoise.datasets.composer import UnusableImage, unusable_image
 from counterpoise.datasets.damaged import remember_damaged
 from counterpoise.datasets.last_phase import PLAIN
 from counterpoise.datasets.pictures import Picture, visible
-from counterpoise.datasets.reading import reading_in_full
+from counterpoise.datasets.reading import UnusableImageError, reading_in_full
 from counterpoise.utils.images import UnreadableImageError
 
 #: Set in what a model takes where the image could not be read and a blank one stands for it.
@@ -68,12 +67,12 @@ class CheckedMapper(DatasetMapper):
             Detectron2's loader draws another one.
 
         Raises:
-            UnusableImage: the image cannot be decoded or has another size than stated, and
+            UnusableImageError: the image cannot be decoded or has another size than stated, and
                 :attr:`skip_unusable` is off or hardly any image can be used.
         """
         try:
             mapped = self._mapped(dataset_dict)
-        except UnusableImage as error:
+        except UnusableImageError as error:
             remember_damaged(self._cache, error.file, error.reason)
             self._in_a_row += 1
             if not self.skip_unusable or self._in_a_row == MOST_IN_A_ROW:
@@ -93,7 +92,7 @@ class CheckedMapper(DatasetMapper):
             with reading_in_full():
                 return super().__call__(record)
         except (UnreadableImageError, SizeMismatchError) as error:
-            raise unusable_image(record, error) from error
+            raise UnusableImageError.of(record["file_name"], error) from error
 
     def _blank(self, record: dict[str, Any]) -> dict[str, Any]:
         """An image of zeros, as large as the model would have seen."""

@@ -8,10 +8,35 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
+from counterpoise.errors import UserError
 from counterpoise.utils.images import UnreadableImageError, check_shape
 from counterpoise.utils.pixels import is_deep, to_8_bits
+from counterpoise.utils.text import printable
 
 _read_8_bits = detection_utils.read_image
+
+
+class UnusableImageError(UserError):
+    """An image of a dataset that cannot be decoded or has another size than stated.
+
+    Attributes:
+        file: of the image; empty once torch has handed the error of a worker to the main process,
+            which makes another one of its sentence alone.
+        reason: what is wrong with it; likewise.
+    """
+
+    file = ""
+    reason = ""
+
+    @classmethod
+    def of(cls, file: str, error: Exception) -> "UnusableImageError":
+        """Name the file that an error is about, and what to do."""
+        name = printable(file, lines=False)
+        made = cls(
+            f"{name} cannot be used ({error}): repair the image or take it out of the dataset"
+        )
+        made.file, made.reason = file, str(error)
+        return made
 
 
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ from defusedxml import EntitiesForbidden
 from defusedxml.ElementTree import fromstring as defused_fromstring
 
 from counterpoise.datasets.files import (
-    MAX_IMAGE_BYTES,
+    MAX_ANNOTATION_BYTES,
     Boundary,
     ImageIndex,
     find_files,
@@ -127,7 +127,7 @@ def _split_xmls(
 def _parse_xml(path: Path) -> Element:
     """Parse one XML file without expanding entities; ValueError says why it cannot be."""
     try:
-        check_is_file(path, MAX_IMAGE_BYTES)
+        check_is_file(path, MAX_ANNOTATION_BYTES)
         data = path.read_bytes()
         # Only a DOCTYPE can declare an entity. Without one the parser in C, ten times as fast as
         # the one that refuses entities, is as safe.

@@ -3,7 +3,7 @@
 import math
 import os
 
-from counterpoise.datasets.files import MAX_IMAGE_BYTES, Boundary
+from counterpoise.datasets.files import MAX_ANNOTATION_BYTES, Boundary
 from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
@@ -45,7 +45,7 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
                 records.reject(InvalidKind.OUTSIDE_FILE, where, outside)
                 continue
             try:
-                check_is_file(label, MAX_IMAGE_BYTES)
+                check_is_file(label, MAX_ANNOTATION_BYTES)
                 text = label.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 records.reject(InvalidKind.UNREADABLE_FILE, where, error)
