@@ -404,15 +404,17 @@ def test_a_scale_jitter_that_is_no_range_is_refused(value):
         check_config(quick_config("INPUT.SCALE_JITTER", value))
 
 
-def test_an_unusable_image_is_named_whichever_picture_it_is_for(tmp_path, capsys):
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_unusable_image_is_named_whichever_picture_it_is_for(tmp_path, capsys, workers):
     data = write_dataset(tmp_path / "cut")
     for number in range(1, 8):
         path = data.parent / "images" / f"{number}.png"
         path.write_bytes(path.read_bytes()[:200] + b"IEND\xaeB`\x82")
-    arguments = ["DATASETS.BAD_RECORDS", "refuse", "DATALOADER.NUM_WORKERS", "0", *NO_TEST]
+    arguments = ["DATASETS.BAD_RECORDS", "refuse", "DATALOADER.NUM_WORKERS", workers, *NO_TEST]
     assert train_net(data, tmp_path / "out", *KEYS["mosaic"], *arguments) == 2
     error = capsys.readouterr().err
     assert ".png cannot be used" in error and len(error.strip().splitlines()) == 1
+    assert "Error" not in error and ": error: /" in error
 
 
 def test_a_training_runs_on_composed_images(tmp_path):

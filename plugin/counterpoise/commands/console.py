@@ -65,10 +65,9 @@ def _execute(args: argparse.Namespace, program: str) -> int:
     except (UserError, RunStopped) as error:
         sentence = str(error).strip()
         if "Traceback (most recent call last)" in sentence:
-            # A loader or GPU process hands its error on with its traceback, the sentence last.
-            sentence = sentence.splitlines()[-1]
-        for kind in (UserError, RunStopped):
-            sentence = sentence.removeprefix(f"{kind.__module__}.{kind.__name__}: ")
+            # A loader or GPU process hands its error on with its traceback, which ends with the
+            # class of the error, whichever it is, and the sentence.
+            sentence = sentence.splitlines()[-1].partition(": ")[2]
         print(printable(f"{program}: error: {sentence}", lines=False), file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:  # outside the loop of a training, which saves first
