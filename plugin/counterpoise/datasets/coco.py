@@ -5,10 +5,11 @@ import os
 import unicodedata
 from array import array
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -48,6 +49,9 @@ class _Annotation(msgspec.Struct, gc=False):
     area: Any = None
 
 
+_Entry = TypeVar("_Entry", _Image, _Annotation)
+
+
 class _Lists(msgspec.Struct):
     """The three lists of a file, their entries not parsed yet."""
 
@@ -66,7 +70,7 @@ class _File:
     categories: list[Any]
     is_json: bool
 
-    def typed(self, kind: type) -> Any:
+    def typed(self, kind: type[_Entry]) -> Callable[[Any], _Entry]:
         """Return the function that makes a struct of an entry, or raises ValidationError."""
         if self.is_json:
             return msgspec.json.Decoder(kind).decode
@@ -198,7 +202,7 @@ def _read_images(
     typed = content.typed(_Image)
     for number, entry in enumerate(content.images):
         try:
-            record_id, name, size = _parse_image(entry, content, typed)
+            image_id, name, size = _parse_image(entry, content, typed)
         except ValueError as error:
             records.reject(InvalidKind.UNREADABLE_ENTRY, f"{file}, images[{number}]", error)
             continue
@@ -209,10 +213,10 @@ def _read_images(
         if not records.unwatched and not is_found_by_a_walk(path, root):
             records.unwatched = path
         # Of two images with one id, the second is invalid: it gets no objects.
-        index_of.setdefault(record_id, len(records.images))
-        where = f"{file}, image id {record_id!r}"
+        index_of.setdefault(image_id, len(records.images))
+        where = f"{file}, image id {image_id!r}"
         outside = boundary.why_outside(path)
-        records.images.append(ImageRecord(path, record_id, where, size, outside=outside))
+        records.images.append(ImageRecord(path, image_id, where, size, outside=outside))
     uses = Counter(image.path for image in records.images)
     for number, named in by_basename.items():
         image = records.images[number]
@@ -222,19 +226,19 @@ def _read_images(
 
 
 def _parse_image(
-    entry: Any, content: _File, typed: Any
+    entry: Any, content: _File, typed: Callable[[Any], _Image]
 ) -> tuple[int | str, str, tuple[int, int] | None]:
     """Return id, file name and stated size of an entry; ValueError says what is wrong with it."""
     try:
         image = typed(entry)
-        name = str(image.file_name).strip()
-        if name:
-            return image.id, name, get_size(image.width, image.height)
-    except msgspec.DecodeError:
-        pass  # which field is wrong is found out below
-    item = content.plain(entry)
-    record_id, name = get_identifier(item, "id"), get_text(item, "file_name")
-    return record_id, name, get_size(item.get("width"), item.get("height"))
+    except msgspec.DecodeError:  # which field is wrong is found out here
+        item = content.plain(entry)
+        image_id, name = get_identifier(item, "id"), get_text(item, "file_name")
+        return image_id, name, get_size(item.get("width"), item.get("height"))
+    name = str(image.file_name).strip()
+    if not name:
+        raise ValueError("its 'file_name' is empty")
+    return image.id, name, get_size(image.width, image.height)
 
 
 def _image_path(root: str, file_name: str) -> str:
@@ -261,7 +265,7 @@ def _read_annotations(
     seen: set[int | str] = set()
     for number, entry in enumerate(content.annotations):
         try:
-            annotation = _parse(entry, number, content, typed, seen)
+            annotation = _parse_annotation(entry, number, content, typed, seen)
             name = categories.get(annotation.category_id)
             if name is None:
                 reason = f"category id {annotation.category_id!r} is not among the categories"
@@ -283,25 +287,38 @@ def _read_annotations(
             objects.area.append(annotation.area)
 
 
-def _parse(
-    entry: Any, number: int, content: _File, typed: Any, seen: set[int | str]
+def _parse_annotation(
+    entry: Any,
+    number: int,
+    content: _File,
+    typed: Callable[[Any], _Annotation],
+    seen: set[int | str],
 ) -> _Annotation:
-    """Parse an annotation whose id, if it has one, is new, and enter it into `seen`."""
-    annotation = item = None
+    """Parse an annotation, and enter its id into `seen`; ValueError says what is wrong with it.
+
+    An id counts as used also where the rest of the annotation is wrong.
+    """
     try:
         annotation = typed(entry)
-        key = annotation.id
-    except msgspec.DecodeError:  # which field is wrong is found out below
+    except msgspec.DecodeError:  # which field is wrong is found out here
         item = content.plain(entry)
-        given = isinstance(item, dict) and item.get("id") is not None
-        key = get_identifier(item, "id") if given else None
-    if key is not None:
-        if key in seen:
-            reason = f"used a second time by annotations[{number}]"
-            raise InvalidAnnotationError(InvalidKind.DUPLICATE_ANNOTATION, reason)
-        seen.add(key)
-    if annotation is not None:
-        return annotation
+        if isinstance(item, dict) and item.get("id") is not None:
+            _use_id(get_identifier(item, "id"), number, seen)
+        return _annotation_of(item)
+    if annotation.id is not None:
+        _use_id(annotation.id, number, seen)
+    return annotation
+
+
+def _use_id(key: int | str, number: int, seen: set[int | str]) -> None:
+    if key in seen:
+        reason = f"used a second time by annotations[{number}]"
+        raise InvalidAnnotationError(InvalidKind.DUPLICATE_ANNOTATION, reason)
+    seen.add(key)
+
+
+def _annotation_of(item: Any) -> _Annotation:
+    """Read an annotation field by field; ValueError names the first one that is wrong."""
     return _Annotation(
         image_id=get_identifier(item, "image_id"),
         category_id=get_identifier(item, "category_id"),
