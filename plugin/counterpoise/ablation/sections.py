@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from counterpoise.ablation import figures
 from counterpoise.ablation.summary import DatasetSummary, Estimate
+from counterpoise.pages.differences import difference_cell, tone
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Items, Part, Section, Text, sections_as_text
 from counterpoise.utils import text
 from counterpoise.utils.table import Cell, Table
-from counterpoise.utils.text import number, signed
+from counterpoise.utils.text import number
 
 #: Classes that the terminal and Markdown have columns for, the rarest ones.
 CLASSES = 8
@@ -127,7 +128,7 @@ def _across(summaries: Sequence[DatasetSummary]) -> list[Section]:
                 row += [text.NONE] * (1 + len(rarest))
             else:
                 estimates = [variant.AP, *(variant.groups[group] for group in rarest)]
-                row += map(_difference, estimates)
+                row += map(difference_cell, estimates)
     covers = " or ".join(dict.fromkeys(summary.covers for summary in summaries))
     note = "Differences in AP to the baseline, of all classes and of the rarest group, with 95 % "
     note += f"intervals that cover {covers}. Bold or with a star: the interval excludes 0."
@@ -175,8 +176,8 @@ def _differences(summary: DatasetSummary) -> Table:
     rows = [
         [
             variant.name,
-            *(_difference(variant.groups[name]) for name in groups),
-            *(_difference(variant.classes[name]) for name in classes),
+            *(difference_cell(variant.groups[name]) for name in groups),
+            *(difference_cell(variant.classes[name]) for name in classes),
         ]
         for variant in summary.variants[1:]
     ]
@@ -266,17 +267,8 @@ def _mean(own: Estimate) -> str:
 
 
 def _value_and_difference(own: Estimate) -> list[str | Cell]:
-    return [_mean(own), _difference(own)]
-
-
-def _difference(own: Estimate) -> Cell:
-    note = "" if own.interval is None else f"({text.signed_interval(own.interval)})"
-    return Cell(signed(own.difference), note, _tone(own))
+    return [_mean(own), difference_cell(own)]
 
 
 def _value_with_tone(own: Estimate) -> Cell:
-    return Cell(_mean(own), "", _tone(own))
-
-
-def _tone(own: Estimate) -> str:
-    return "" if not own.excludes_zero else "good" if own.difference > 0 else "bad"
+    return Cell(_mean(own), "", tone(own))

@@ -310,15 +310,13 @@ class _Measure:
         if own is None:
             return Estimate((), None, None)
         mean = float(own.values.mean())
-        std = float(own.values.std(ddof=1)) if len(own.values) > 1 else None
         by_seed = tuple(own.values.tolist())
         first = self._trainings(self.baseline, metric, value, classes)
         if first is None or runs[0].config == self.baseline[0].config:
-            return Estimate(by_seed, mean, std)
+            return Estimate(by_seed, mean, own.std)
         images = None if self.resamples is None else self.resamples.images[self._columns(classes)]
-        change, spread = difference(first, own, images)
-        excludes_zero = spread is not None and not spread[0] <= 0 <= spread[1]
-        return Estimate(by_seed, mean, std, change, spread, excludes_zero)
+        change = difference(first, own, images)
+        return Estimate(by_seed, mean, own.std, change.value, change.interval, change.excludes_zero)
 
     def _trainings(
         self,

@@ -116,14 +116,15 @@ def _values(
             continue
         # A count of a single run stays a whole number.
         mean = own.values.mean().item() if len(own.values) > 1 else own.values[0].item()
-        std = own.values.std(ddof=1).item() if len(own.values) > 1 else None
         if side is sides[0] or trainings[0] is None:
-            values[side.name] = Value(mean, std=std)
+            values[side.name] = Value(mean, std=own.std)
             continue
-        change, spread = difference(trainings[0], own, images)
-        spread = spread if samples else None
-        excludes_zero = spread is not None and not spread[0] <= 0 <= spread[1]
-        values[side.name] = Value(mean, change, spread, excludes_zero, std)
+        change = difference(trainings[0], own, images)
+        if not samples:
+            change = change._replace(interval=None)
+        values[side.name] = Value(
+            mean, change.value, change.interval, change.excludes_zero, own.std
+        )
     return values
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from counterpoise.comparison.results import ClassComparison, Comparison, Value
+from counterpoise.comparison.results import ClassComparison, Comparison
 from counterpoise.comparison.sides import Side
 from counterpoise.evaluation.operating_points import precision_recall_curve
+from counterpoise.pages.differences import difference_plot
 from counterpoise.pages.figures import WIDE, figure, figure_uri, palette
 from counterpoise.pages.labels import short
 from counterpoise.pages.plots import (
@@ -34,24 +34,14 @@ def class_differences(comparison: Comparison, classes: Sequence[ClassComparison]
     names += [f"mean of {group.name}" for group in comparison.groups] + ["mean of classes"]
     rows = [*classes, *comparison.groups, comparison.mean]
     others = comparison.others
-    colours = palette(len(comparison.runs))[1:]
-    pitch = 0.7 / len(others)
-    with figure(WIDE, 1.2 + len(rows) * max(0.24, 0.14 * len(others))) as drawn:
-        axes = drawn.subplots()
-        for i, (run, colour) in enumerate(zip(others, colours, strict=True)):
-            shift = (i - (len(others) - 1) / 2) * pitch
-            for y, scores in enumerate(rows):
-                _draw_difference(axes, y + shift, scores.AP[run.name], colour)
-            axes.plot([], [], "o", color=colour, label=run.name)
-        axes.axvline(0, color="#444444", linewidth=1)
-        axes.axhline(len(classes) - 0.5, color="#9aa2a8", linewidth=0.8)
-        axes.set_yticks(range(len(rows)), names)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"AP minus that of {comparison.baseline.name}, with 95 % interval")
-        if len(others) > 1:
-            legend_above(axes)
-        return figure_uri(drawn)
+    return difference_plot(
+        names,
+        {run.name: [scores.AP[run.name] for scores in rows] for run in others},
+        palette(len(comparison.runs))[1:],
+        comparison.baseline.name,
+        row_height=max(0.24, 0.14 * len(others)),
+        line_after=len(classes),
+    )
 
 
 def ap_against_training_boxes(comparison: Comparison) -> tuple[str, int]:
@@ -108,12 +98,3 @@ def recall_curves(sides: Sequence[Side], classes: Sequence[ClassComparison]) -> 
             axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall", ylabel="precision")
         legend_above(all_axes[0])
         return figure_uri(drawn)
-
-
-def _draw_difference(axes: Axes, y: float, own: Value, colour: str) -> None:
-    if own.difference is None:
-        return
-    if own.interval is not None:
-        axes.plot(own.interval, (y, y), color=colour, linewidth=1.6)
-    fill = colour if own.excludes_zero else "white"
-    axes.plot(own.difference, y, "o", color=colour, markerfacecolor=fill, markersize=6)

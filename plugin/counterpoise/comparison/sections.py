@@ -15,6 +15,7 @@ from counterpoise.comparison.results import (
 from counterpoise.comparison.sides import Side
 from counterpoise.evaluation.error_types import ERROR_TYPES
 from counterpoise.evaluation.groups import mean_title
+from counterpoise.pages.differences import difference_cell
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Items, Part, Section, Text, sections_as_text
 from counterpoise.utils import text
@@ -121,7 +122,7 @@ class RunTables:
         first, *others = (values[run] for run in self.runs)
         cells: list[str | Cell] = [_value(first, digits)]
         for own in others:
-            cells += [_value(own, digits), _difference(own, digits)]
+            cells += [_value(own, digits), difference_cell(own, digits)]
         return cells
 
     def headline(self) -> Table:
@@ -225,12 +226,6 @@ class RunTables:
 def _value(own: Value, digits: int) -> str | Cell:
     value = number(own.value, digits)
     return value if own.std is None else Cell(value, f"+- {own.std:.{digits}f}")
-
-
-def _difference(own: Value, digits: int) -> Cell:
-    tone = "" if not own.excludes_zero else "good" if own.difference > 0 else "bad"
-    note = "" if own.interval is None else f"({text.signed_interval(own.interval)})"
-    return Cell(signed(own.difference, digits), note, tone)
 
 
 def _findings(comparison: Comparison) -> Iterator[Part]:

@@ -16,6 +16,7 @@ seeds it is wide, because so few tell little of how much seeds differ.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,6 +40,11 @@ class Trainings:
     samples: np.ndarray | None = None
     seeds: Sequence[int] | None = None
 
+    @property
+    def std(self) -> float | None:
+        """Standard deviation of the values, n - 1 in the denominator; None of a single one."""
+        return float(self.values.std(ddof=1)) if len(self.values) > 1 else None
+
     def of_seeds(self, seeds: Sequence[int]) -> "Trainings":
         """Those of some of the seeds, in that order."""
         at = [list(self.seeds).index(seed) for seed in seeds]
@@ -46,9 +52,27 @@ class Trainings:
         return Trainings(self.values[at], samples, tuple(seeds))
 
 
+class Difference(NamedTuple):
+    """Difference of the means of two configs.
+
+    Attributes:
+        value: second minus first.
+        interval: 95 %; it covers seeds where there are several, and images where both have samples.
+            None where it would cover neither, or where samples are of no class in two images.
+    """
+
+    value: float
+    interval: Interval | None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and it does."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
 def difference(
     first: Trainings, second: Trainings, images: int | Sequence[int] | None = None
-) -> tuple[float, Interval | None]:
+) -> Difference:
     """Difference of the means of two configs, with its 95 % interval.
 
     It is taken in pairs, over the seeds that both have, where these are several, or where each has
@@ -59,11 +83,6 @@ def difference(
         first: the baseline.
         second: the config that is compared with it.
         images: test images with a box of each class, for the samples.
-
-    Returns:
-        second minus first; the interval, which covers seeds where there are several, and images
-        where both have samples. None where it would cover neither, or where samples are of no class
-        in two images.
     """
     common = [seed for seed in first.seeds or () if seed in (second.seeds or ())]
     if len(common) > 1 or (common and len(first.values) == len(second.values) == 1):
@@ -75,9 +94,10 @@ def difference(
     if first.samples is not None and second.samples is not None:
         by_image = image_variance(second.samples.mean(axis=0) - first.samples.mean(axis=0), images)
         if by_image is None:
-            return found, None
+            return Difference(found, None)
         parts.append(by_image)
-    return found, within(found, half_width(sum_of(parts))) if parts else None
+    interval = within(found, half_width(sum_of(parts))) if parts else None
+    return Difference(found, interval)
 
 
 def _by_seed(*sides: np.ndarray) -> list[Variance]:
