@@ -11,7 +11,7 @@ from counterpoise.commands.configs import config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.calibration_choice import ExponentResult, evaluate_exponents
-from counterpoise.inference.threshold_choice import NOTHING_FOUND, overlaps
+from counterpoise.inference.validation_data import NOTHING_FOUND, split_overlaps
 from counterpoise.modeling.architectures import RETINANETS
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import number, signed
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         )
     prepare(cfg, eval_only=True, splits=("VAL",))
     cfg.freeze()
-    warnings = overlaps(cfg, "exponents")
+    warnings = split_overlaps(cfg, "exponents")
     exponents = [0.0, *sorted(set(args.exponents) - {0.0})]
     results, tail = evaluate_exponents(cfg, exponents, args.aim == "tail")
     best = max(results, key=lambda result: result.difference)  # of equal ones the smallest

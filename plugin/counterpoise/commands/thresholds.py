@@ -14,12 +14,11 @@ from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.inference.threshold_choice import (
-    NOTHING_FOUND,
     ChosenThreshold,
     choose,
     detect,
-    overlaps,
 )
+from counterpoise.inference.validation_data import NOTHING_FOUND, split_overlaps
 from counterpoise.modeling.architectures import default_score_threshold
 from counterpoise.modeling.score_thresholds import FILE_NAME, Checkpoint, ScoreThresholds
 from counterpoise.utils.table import Table
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     applied.BALANCE.SCORE_THRESHOLDS = str(path)
     check_config(applied)  # refuses a model that could not apply what is chosen for it
     cfg.freeze()
-    warnings = overlaps(cfg)
+    warnings = split_overlaps(cfg)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     checkpoint = Checkpoint.of(cfg.MODEL.WEIGHTS)

@@ -16,13 +16,17 @@ from counterpoise.errors import UserError
 from counterpoise.evaluation.bootstrap import bootstrap, draw_images, interval
 from counterpoise.evaluation.coco_metrics import coco_metrics
 from counterpoise.evaluation.groups import frequency_groups
-from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
+from counterpoise.evaluation.inputs import parse_detections
 from counterpoise.evaluation.matching import match
 from counterpoise.inference.evaluation import check_class_list, load_for_evaluation, loader_of
 from counterpoise.inference.evaluator import PerClassEvaluator
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.inference.loop import infer
-from counterpoise.inference.threshold_choice import numbered
+from counterpoise.inference.validation_data import (
+    joined_records,
+    joined_truth,
+    parse_validation_truth,
+)
 from counterpoise.modeling.calibration import training_counts
 
 
@@ -73,15 +77,9 @@ def evaluate_exponents(
     counts = training_counts(cfg)
     groups = frequency_groups(counts.images, counts.boxes)
     rarest = groups[-1].classes if groups else ()
-    truth, detections = _detect(cfg, exponents, counts)
-    parsed = parse_ground_truth(truth)
-    if parsed.ignored.all():
-        raise UserError(
-            f"DATASETS.VAL {', '.join(cfg.DATASETS.VAL)} has no box of the classes "
-            f"[{', '.join(parsed.class_names)}], so no exponent can be chosen on it: name a "
-            "dataset that has some"
-        )
-    images = parsed.images_per_class()
+    coco, results_by_exponent = _detect(cfg, exponents, counts)
+    truth = parse_validation_truth(cfg, coco, "exponent")
+    images = truth.images_per_class()
     aimed = list(rarest) if tail else list(range(len(images)))
     if not any(images[k] for k in aimed):
         raise UserError(
@@ -89,12 +87,12 @@ def evaluate_exponents(
             f"[{', '.join(counts.names[k] for k in aimed)}], so --aim tail has nothing to go by: "
             "name a dataset that has some, or aim at AP"
         )
-    drawn = draw_images(parsed.num_images)
+    drawn = draw_images(truth.num_images)
     results: list[ExponentResult] = []
-    for exponent, found in zip(exponents, detections, strict=True):
-        found = parse_detections(found, truth, parsed)
-        per_class = [c["AP"] for c in coco_metrics(parsed, found).per_class]
-        samples = bootstrap(match(parsed, found), drawn).AP[:, aimed]
+    for exponent, detections in zip(exponents, results_by_exponent, strict=True):
+        found = parse_detections(detections, coco, truth)
+        per_class = [c["AP"] for c in coco_metrics(truth, found).per_class]
+        samples = bootstrap(match(truth, found), drawn).AP[:, aimed]
         AP, tail_AP = _mean(per_class, range(len(images))), _mean(per_class, rarest)
         value = tail_AP if tail else AP
         if not results:
@@ -112,14 +110,14 @@ def _mean(per_class: Sequence[float | None], classes: Sequence[int]) -> float | 
 
 def _detect(
     cfg: CfgNode, exponents: Sequence[float], counts: ClassCounts
-) -> tuple[dict[str, list[dict]], list[list[dict]]]:
+) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     """COCO ground truth of ``DATASETS.VAL``, and the detections of each exponent."""
     model, training = load_for_evaluation(cfg)
     predictor = model.roi_heads.box_predictor
     predictor.calibration.use_counts(counts.boxes)
     predictions: list[tuple[Tensor, Tensor]] = []
-    truth: dict[str, list[dict]] = {"images": [], "annotations": []}
-    detections: list[list[dict]] = [[] for _ in exponents]
+    truths: dict[str, dict[str, Any]] = {}
+    results: list[dict[str, list[dict[str, Any]]]] = [{} for _ in exponents]
     for name in cfg.DATASETS.VAL:
         check_class_list(name, training)
         evaluators = [PerClassEvaluator(name) for _ in exponents]
@@ -132,12 +130,10 @@ def _detect(
                     found = predictor.inference(predictions[-1], proposals.latest)[0]
                     evaluator.process(inputs, _outputs(found, inputs))
                 predictions.clear()
-        truth["images"] += numbered(coco["images"], "id", name)
-        truth["annotations"] += numbered(coco["annotations"], "image_id", name)
-        truth["categories"] = coco["categories"]
-        for kept, evaluator in zip(detections, evaluators, strict=True):
-            kept += numbered(evaluator.detections, "image_id", name)
-    return truth, detections
+        truths[name] = coco
+        for by_dataset, evaluator in zip(results, evaluators, strict=True):
+            by_dataset[name] = evaluator.detections
+    return joined_truth(truths), [joined_records(by_dataset) for by_dataset in results]
 
 
 def _outputs(found: list[Instances], inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:

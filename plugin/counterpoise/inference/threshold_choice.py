@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 
-from counterpoise.datasets import load_dataset
-from counterpoise.errors import UserError
-from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
+from counterpoise.evaluation.inputs import parse_detections
 from counterpoise.evaluation.matching import ClassMatches, match
 from counterpoise.evaluation.operating_points import (
     OperatingPoint,
@@ -20,6 +17,11 @@ from counterpoise.evaluation.operating_points import (
 )
 from counterpoise.inference.dataset import detections_on
 from counterpoise.inference.evaluation import check_class_list, load_for_evaluation
+from counterpoise.inference.validation_data import (
+    joined_records,
+    joined_truth,
+    parse_validation_truth,
+)
 
 
 @dataclass(frozen=True)
@@ -51,24 +53,14 @@ def detect(cfg: CfgNode) -> tuple[tuple[ClassMatches, ...], tuple[str, ...]]:
         UserError: the checkpoint or a dataset cannot be used, or no dataset has a box.
     """
     model, training = load_for_evaluation(cfg)
-    truth: dict[str, list[dict]] = {"images": [], "annotations": []}
-    results = []
+    truths, results = {}, {}
     for name in cfg.DATASETS.VAL:
         check_class_list(name, training)
-        coco, found = detections_on(cfg, model, name)
-        # Two datasets may number their images alike.
-        truth["images"] += numbered(coco["images"], "id", name)
-        truth["annotations"] += numbered(coco["annotations"], "image_id", name)
-        results += numbered(found, "image_id", name)
-        truth["categories"] = coco["categories"]
-    parsed = parse_ground_truth(truth)
-    if parsed.ignored.all():
-        raise UserError(
-            f"DATASETS.VAL {', '.join(cfg.DATASETS.VAL)} has no box of the classes "
-            f"[{', '.join(parsed.class_names)}], so no threshold can be chosen on it: "
-            "name a dataset that has some"
-        )
-    return match(parsed, parse_detections(results, truth, parsed)), parsed.class_names
+        truths[name], results[name] = detections_on(cfg, model, name)
+    coco = joined_truth(truths)
+    truth = parse_validation_truth(cfg, coco, "threshold")
+    found = parse_detections(joined_records(results), coco, truth)
+    return match(truth, found), truth.class_names
 
 
 def choose(
@@ -107,48 +99,3 @@ def choose(
         shared = at_threshold(own, common).F1
         chosen.append(ChosenThreshold(name, own.num_gt, threshold is not None, point, shared))
     return chosen
-
-
-#: What is said of a choice on detections that are all wrong.
-NOTHING_FOUND = (
-    "the model finds no box of DATASETS.VAL, so there is nothing to choose on: train it longer"
-)
-
-
-def overlaps(cfg: CfgNode, chosen: str = "thresholds") -> list[str]:
-    """Warn of images of ``DATASETS.VAL`` that are in ``DATASETS.TEST`` or ``TRAIN`` too.
-
-    A dataset that cannot be read is skipped: thresholds are also chosen where the training images
-    are not.
-
-    Args:
-        cfg: prepared with the split VAL.
-        chosen: what is chosen on these images, for the sentence.
-
-    Returns:
-        one sentence per split that shares images.
-    """
-    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in load_dataset(name)[0]}
-    warnings = []
-    for split, consequence in (
-        ("TEST", f"{chosen} chosen on test images make the test's results too good"),
-        ("TRAIN", "the model has learned from these images, so its scores there are too high"),
-    ):
-        other = set()
-        for name in cfg.DATASETS[split]:
-            if name in DatasetCatalog:
-                try:
-                    other |= {record["file_name"] for record in load_dataset(name)[0]}
-                except UserError:
-                    continue
-        if shared := len(own & other):
-            warnings.append(
-                f"{shared} of {len(own)} images of DATASETS.VAL are in DATASETS.{split} too: "
-                f"{consequence}"
-            )
-    return warnings
-
-
-def numbered(records: Sequence[dict], key: str, dataset: str) -> list[dict]:
-    """Copies of records whose image numbers are told apart by dataset."""
-    return [{**record, key: f"{dataset}/{record[key]}"} for record in records]
