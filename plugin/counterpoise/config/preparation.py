@@ -26,8 +26,8 @@ from counterpoise.datasets.counting import training_records
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling.acceleration import choose_speed, trains_in_float16
 from counterpoise.modeling.architectures import head_section
-from counterpoise.modeling.checkpoint import read_training_record
 from counterpoise.modeling.score_thresholds import ScoreThresholds, known_class_names
+from counterpoise.modeling.training_record import read_training_record
 
 logger = logging.getLogger(__name__)
 

@@ -25,14 +25,10 @@ from counterpoise.inference.batches import batched_loader
 from counterpoise.inference.evaluator import FILE_NAME, PerClassEvaluator, write_evaluations
 from counterpoise.inference.hooks import InferenceClock, ProposalTap
 from counterpoise.modeling.acceleration import accelerate, use_numbered_gpu
-from counterpoise.modeling.checkpoint import (
-    RECORD_KEY,
-    BalancedCheckpointer,
-    counts_of,
-    not_finite,
-)
+from counterpoise.modeling.checkpoint import BalancedCheckpointer, not_finite
 from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
+from counterpoise.modeling.training_record import RECORD_KEY, counts_of
 
 #: Average recall, 0-100, below which proposals are said to fail: a trained RPN reaches 25 to 60.
 LOW_RECALL = 10.0

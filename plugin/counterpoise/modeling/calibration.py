@@ -10,7 +10,7 @@ from counterpoise.balance.calibration import logit_shift
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.datasets.counting import count_classes
 from counterpoise.errors import UserError
-from counterpoise.modeling.checkpoint import counts_of, read_training_record
+from counterpoise.modeling.training_record import counts_of, read_training_record
 
 
 class Calibration(nn.Module):

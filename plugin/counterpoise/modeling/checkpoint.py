@@ -1,4 +1,4 @@
-"""Checkpoints that know their classes, and loading that says what it could not load."""
+"""A checkpointer that says what it could not load, and writes a checkpoint whole or not at all."""
 
 import io
 import logging
@@ -9,19 +9,20 @@ from typing import Any, BinaryIO
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import RunStopped, UserError
-from counterpoise.modeling.safe_loading import check_pickle, load_tensors, refused_by_name
-from counterpoise.modeling.weight_sources import ClassTable
+from counterpoise.modeling.safe_loading import (
+    check_pickle,
+    load_tensors,
+    local_checkpoint,
+    refused_by_name,
+)
+from counterpoise.modeling.training_record import RECORD_KEY
 from counterpoise.utils.files import durable_file
 from counterpoise.utils.output_dir import BEST_CHECKPOINT, LAST_CHECKPOINT
 from counterpoise.utils.text import counted
 
-#: Key under which a checkpoint keeps the classes it was trained on.
-RECORD_KEY = "counterpoise"
 #: Key under which a checkpoint keeps averaged weights (``MODEL.EMA``) beside the raw ones.
 AVERAGE_KEY = "averaged"
 
@@ -34,51 +35,6 @@ LOSS_STATE = re.compile(r"(^|\.)(cls_loss|dense_loss)\.loss\.")
 logger = logging.getLogger(__name__)
 
 
-class TrainingRecord:
-    """Classes, counts and weights of a training run; travels in its checkpoints.
-
-    It is a checkpointable in fvcore's sense.
-    """
-
-    def __init__(self, table: ClassTable) -> None:
-        self.table = table
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain lists: ``class_names``, ``images``, ``boxes`` (K) and ``weights`` (K + 1 or [])."""
-        counts, weights = self.table.counts, self.table.weights
-        return {
-            "class_names": list(counts.names),
-            "images": list(counts.images),
-            "boxes": list(counts.boxes),
-            "weights": [] if weights is None else weights.tolist(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Leave the record as it is: a resumed run compares it before it loads anything."""
-
-
-def counts_of(state: Mapping[str, Any]) -> ClassCounts:
-    """Counts in a checkpoint's record."""
-    return ClassCounts(tuple(state["class_names"]), tuple(state["images"]), tuple(state["boxes"]))
-
-
-def describe_difference(before: ClassCounts, now: ClassCounts) -> str:
-    """Say how two training sets differ in class names or counts; empty where they do not."""
-    if before.names != now.names:
-        return (
-            f"the checkpoint has the classes [{', '.join(before.names)}], the data "
-            f"[{', '.join(now.names)}]"
-        )
-    changed = [
-        f"{name} had {old_boxes} boxes in {old_images} images and now has {boxes} in {images}"
-        for name, old_images, images, old_boxes, boxes in zip(
-            now.names, before.images, now.images, before.boxes, now.boxes, strict=True
-        )
-        if (old_images, old_boxes) != (images, boxes)
-    ]
-    return "; ".join(changed)
-
-
 def trunk_names(names: Iterable[str]) -> list[str]:
     """Of the parameters of a model, those of its trunk, which is trained before.
 
@@ -86,41 +42,6 @@ def trunk_names(names: Iterable[str]) -> list[str]:
     """
     backbone = [name for name in names if name.startswith("backbone.")]
     return [name for name in backbone if name.startswith("backbone.bottom_up.")] or backbone
-
-
-def read_training_record(path: str) -> dict[str, Any] | None:
-    """Read the training record of a checkpoint file; None where it has none.
-
-    Raises:
-        UserError: the file is missing or is not a checkpoint.
-    """
-    if not path or not path.endswith(".pth"):
-        return None
-    local = local_checkpoint(path)
-    with refused_by_name(f"MODEL.WEIGHTS {path}"):
-        content = load_tensors(local)
-    record = content.get(RECORD_KEY) if isinstance(content, dict) else None
-    return record if isinstance(record, dict) else None
-
-
-def local_checkpoint(path: str) -> str:
-    """Resolve MODEL.WEIGHTS to a local file.
-
-    Raises:
-        UserError: there is no such file, or it cannot be fetched.
-    """
-    try:
-        local = PathManager.get_local_path(path)
-    except UserError:
-        raise
-    except Exception as error:  # a download can fail in as many ways as there are handlers
-        raise UserError(
-            f"MODEL.WEIGHTS {path} cannot be fetched ({error}): download it by other means and "
-            "give its local path"
-        ) from error
-    if not Path(local).is_file():
-        raise UserError(f"MODEL.WEIGHTS {path} does not exist: give the path of a checkpoint file")
-    return local
 
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Weights of strangers: numbers are read, and no code runs."""
+"""Weights of strangers: found or fetched, and read as numbers, without running their code."""
 
 import pickle
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.utils.file_io import PathManager
 
 from counterpoise.errors import UserError
 
@@ -44,6 +45,26 @@ def check_pickle(path: Path) -> None:
     """
     with path.open("rb") as file:
         ArrayUnpickler(file, encoding="latin1").load()
+
+
+def local_checkpoint(path: str) -> str:
+    """Resolve MODEL.WEIGHTS to a local file.
+
+    Raises:
+        UserError: there is no such file, or it cannot be fetched.
+    """
+    try:
+        local = PathManager.get_local_path(path)
+    except UserError:
+        raise
+    except Exception as error:  # a download can fail in as many ways as there are handlers
+        raise UserError(
+            f"MODEL.WEIGHTS {path} cannot be fetched ({error}): download it by other means and "
+            "give its local path"
+        ) from error
+    if not Path(local).is_file():
+        raise UserError(f"MODEL.WEIGHTS {path} does not exist: give the path of a checkpoint file")
+    return local
 
 
 def load_tensors(path: str | Path) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from counterpoise.datasets.json_fields import is_number
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.modeling.checkpoint import local_checkpoint
+from counterpoise.modeling.safe_loading import local_checkpoint
 from counterpoise.utils.files import read_json, sha256_of, write_json
 
 #: Name of the file in a run's OUTPUT_DIR.

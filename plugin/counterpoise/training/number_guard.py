@@ -18,8 +18,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from counterpoise.errors import RunStopped
-from counterpoise.modeling.checkpoint import LOSS_STATE, RECORD_KEY
+from counterpoise.modeling.checkpoint import LOSS_STATE
 from counterpoise.modeling.distributed import sum_over_processes, unwrapped
+from counterpoise.modeling.training_record import RECORD_KEY
 from counterpoise.training.random_state import random_state
 from counterpoise.training.step_bundle import step_file, write_step
 from counterpoise.utils.output_dir import LAST_CHECKPOINT

@@ -18,9 +18,9 @@ from counterpoise.modeling.acceleration import (
     trains_in_float16,
     use_numbered_gpu,
 )
-from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.training_record import RECORD_KEY, counts_of
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.training.random_state import set_random_state
 from counterpoise.training.step_bundle import read_step

@@ -11,8 +11,8 @@ from torch import nn
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import flat_leaves
 from counterpoise.errors import UserError
-from counterpoise.modeling.checkpoint import RECORD_KEY, counts_of, describe_difference
 from counterpoise.modeling.distributed import unwrapped
+from counterpoise.modeling.training_record import RECORD_KEY, counts_of, describe_difference
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.training.run_state import STATE_KEY
 

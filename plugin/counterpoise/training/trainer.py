@@ -35,18 +35,14 @@ from counterpoise.modeling.acceleration import (
     without_amp_trainer,
 )
 from counterpoise.modeling.calibration import Calibration
-from counterpoise.modeling.checkpoint import (
-    AVERAGE_KEY,
-    RECORD_KEY,
-    BalancedCheckpointer,
-    TrainingRecord,
-)
+from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.distributed import unwrapped
 from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.metric_log import log_last_iteration
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.score_thresholds import without_score_thresholds
+from counterpoise.modeling.training_record import RECORD_KEY, TrainingRecord
 from counterpoise.modeling.weight_sources import ClassTable, class_table, log_class_table
 from counterpoise.training import class_loss_file, run_record
 from counterpoise.training.checkpoints import (
