@@ -25,8 +25,8 @@ from counterpoise.evaluation.average_precision import average_precision
 from counterpoise.evaluation.bootstrap import (
     AP_interval,
     bootstrap,
+    difference_interval,
     draw_images,
-    interval,
     mean_of_classes,
 )
 from counterpoise.evaluation.matching import IOU_THRESHOLDS, ClassMatches
@@ -190,7 +190,7 @@ def intervals(
     means, estimate = mean_of_classes(samples), estimates.mean()
     means = means[~np.isnan(means)]
     of_evaluation = (
-        interval(samples, images, estimate)
+        difference_interval(samples, images, estimate)
         if difference
         else AP_interval(samples, images, estimates)
     )

@@ -17,7 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from counterpoise.evaluation.bootstrap import bootstrap, draw_images, image_variance, within
+from counterpoise.evaluation.bootstrap import (
+    bootstrap,
+    draw_images,
+    image_variance,
+    interval_around,
+)
 from counterpoise.evaluation.seeds import Trainings, difference
 from counterpoise.evaluation.variance import half_width
 from interval_coverage import GAIN, AP_and_AP50, Ends, Matches, simulate, table
@@ -122,7 +127,7 @@ def outcomes(sets: int, seed: int = 0) -> Iterator[Outcome]:
                     paired = second.samples.mean(axis=0) - first.samples.mean(axis=0)
                     by_image = half_width(image_variance(paired, images[0, columns]))
                     methods = {
-                        "images alone": within(found, by_image),
+                        "images alone": interval_around(found, by_image),
                         "seeds alone": difference(
                             Trainings(first.values, seeds=first.seeds),
                             Trainings(second.values, seeds=second.seeds),

@@ -8,8 +8,8 @@ from counterpoise.evaluation import evaluate_detections
 from counterpoise.evaluation.bootstrap import (
     AP_interval,
     bootstrap,
+    difference_interval,
     draw_images,
-    interval,
     mean_of_classes,
 )
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
@@ -101,7 +101,7 @@ def test_95_percent_intervals_cover_the_AP_of_a_very_large_sample():
         own, other = (bootstrap(run, drawn).AP for run in runs)
         AP, other_AP = ([AP_and_AP50(m)[0] for m in run] for run in runs)
         change = np.mean(other_AP) - np.mean(AP)
-        found = AP_interval(own, images, AP), interval(other - own, images, change)
+        found = AP_interval(own, images, AP), difference_interval(other - own, images, change)
         for i, ((low, high), true) in enumerate(zip(found, (first, second - first), strict=True)):
             above[i, n], below[i, n] = low > true, high < true
     assert (1 - (above | below).mean(axis=1) >= 0.9).all()
@@ -111,8 +111,10 @@ def test_95_percent_intervals_cover_the_AP_of_a_very_large_sample():
 
 def test_an_AP_interval_is_lowered_by_twice_the_bias_and_that_of_a_difference_is_not_moved():
     many = 10**6
-    assert interval(spread(mean=12), many, estimate=10) == pytest.approx((8.04, 11.96), abs=1e-3)
-    assert interval(spread(mean=12), many) == pytest.approx((10.04, 13.96), abs=1e-3)
+    assert difference_interval(spread(mean=12), many, estimate=10) == pytest.approx(
+        (8.04, 11.96), abs=1e-3
+    )
+    assert difference_interval(spread(mean=12), many) == pytest.approx((10.04, 13.96), abs=1e-3)
     # Near 50 a point of AP is about 0.04 on the logits.
     low, high = AP_interval(spread(mean=52), many, 51)
     assert (low + high) / 2 == pytest.approx(49, abs=0.05)
@@ -138,34 +140,38 @@ def test_an_interval_holds_its_estimate_however_far_the_resamples_are_above_it()
 
 @pytest.mark.parametrize("images, t", [(4, 3.1824), (6, 2.5706), (13, 2.1788), (61, 2.0003)])
 def test_the_fewer_images_the_wider_an_interval_by_students_t(images, t):
-    low, high = interval(spread(), images)
+    low, high = difference_interval(spread(), images)
     assert (high - low) / 2 == pytest.approx(t * (images / (images - 1)) ** 0.5, rel=0.01)
 
 
 def test_the_interval_of_a_mean_counts_the_images_of_the_classes_that_vary():
     varies, constant = spread(), np.zeros(1000)
-    _, high = interval(np.c_[varies, constant], [6, 1000])
-    assert 2 * high == pytest.approx(interval(varies, 6)[1])
-    _, high = interval(np.c_[varies, varies], [7, 7])
-    assert high == pytest.approx(interval(varies, 13)[1])
+    _, high = difference_interval(np.c_[varies, constant], [6, 1000])
+    assert 2 * high == pytest.approx(difference_interval(varies, 6)[1])
+    _, high = difference_interval(np.c_[varies, varies], [7, 7])
+    assert high == pytest.approx(difference_interval(varies, 13)[1])
 
 
 def test_resamples_without_a_box_do_not_change_an_interval():
     known = spread()
-    assert interval(np.r_[known, np.full(99, np.nan)], 9) == pytest.approx(interval(known, 9))
+    assert difference_interval(np.r_[known, np.full(99, np.nan)], 9) == pytest.approx(
+        difference_interval(known, 9)
+    )
     absent = np.full(1000, np.nan)
-    assert interval(np.c_[known, absent], [9, 0]) == pytest.approx(interval(known, 9))
-    assert interval(absent, 9) is None
+    assert difference_interval(np.c_[known, absent], [9, 0]) == pytest.approx(
+        difference_interval(known, 9)
+    )
+    assert difference_interval(absent, 9) is None
 
 
 def test_intervals_stay_within_what_is_possible_and_that_of_a_constant_is_a_point():
     near_100 = 100 - np.abs(spread())
     assert 90 < AP_interval(near_100, 4, 99.5)[0] < AP_interval(near_100, 4, 99.5)[1] <= 100
     assert 0 <= AP_interval(100 - near_100, 4, 0.5)[0] < AP_interval(100 - near_100, 4, 0.5)[1] < 10
-    assert interval(40 * spread(), 2) == (-100, 100)
+    assert difference_interval(40 * spread(), 2) == (-100, 100)
     for value in (0.0, 37.0, 100.0):
         assert AP_interval(np.full(9, value), 5, value) == pytest.approx((value, value))
-        assert interval(np.full(9, value), 5, value) == (value, value)
+        assert difference_interval(np.full(9, value), 5, value) == (value, value)
 
 
 def test_a_class_in_a_single_image_has_no_interval_and_no_test_set_of_one_image_has():

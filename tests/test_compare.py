@@ -18,7 +18,7 @@ from counterpoise.comparison.sections import as_page, as_text
 from counterpoise.config.keys import training_config
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
-from counterpoise.evaluation.bootstrap import draw_images, interval, mean_of_classes
+from counterpoise.evaluation.bootstrap import difference_interval, draw_images, mean_of_classes
 from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.evaluator import write_evaluations
 from counterpoise.training.run_record import RunRecord
@@ -144,14 +144,14 @@ def test_intervals_are_of_paired_samples_and_mark_whether_0_is_excluded(runs):
     paired = (second.AP - first.AP)[1:]
     for k, entry in enumerate(comparison.classes):
         own = entry.AP["other"]
-        assert own.interval == interval(paired[:, k], entry.test_images, own.difference)
+        assert own.interval == difference_interval(paired[:, k], entry.test_images, own.difference)
         low, high = own.interval
         assert own.excludes_zero == (low > 0 or high < 0)
     mean = comparison.mean.AP["other"]
     assert mean.excludes_zero and mean.difference < 0
     assert "excludes 0: a loss" in comparison.findings["other"][0]
     images = [entry.test_images for entry in comparison.classes]
-    spread = interval(second.AP[1:], images), interval(first.AP[1:], images)
+    spread = difference_interval(second.AP[1:], images), difference_interval(first.AP[1:], images)
     assert mean.interval[1] - mean.interval[0] < max(high - low for low, high in spread)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from counterpoise.evaluation.bootstrap import image_variance, interval
+from counterpoise.evaluation.bootstrap import difference_interval, image_variance
 from counterpoise.evaluation.seeds import Trainings, difference
 from counterpoise.evaluation.variance import Variance, half_width, student_t, sum_of
 from seed_coverage import IMAGES, RESAMPLES
@@ -33,7 +33,7 @@ def test_equal_seeds_give_the_interval_over_images_alone():
     one, other = trainings(rng, 1), trainings(rng, 1)
     images = [20, 30, 5]
     change = one.samples[0] - other.samples[0]
-    alone = interval(change, images, float(one.values[0] - other.values[0]))
+    alone = difference_interval(change, images, float(one.values[0] - other.values[0]))
     for seeds in (1, 3):
         repeated = [
             Trainings(each.values.repeat(seeds), each.samples.repeat(seeds, axis=0), range(seeds))

@@ -110,7 +110,7 @@ def AP_interval(
     return float(min(low, estimate)), float(max(high, estimate))
 
 
-def interval(
+def difference_interval(
     samples: np.ndarray, images: int | Sequence[int], estimate: float | None = None
 ) -> tuple[float, float] | None:
     """95 % interval of a difference of two runs, in which the bias of both cancels.
@@ -130,10 +130,10 @@ def interval(
         return None
     if estimate is None:
         estimate = _known_means(samples.reshape(len(samples), -1)).mean()
-    return within(estimate, half_width(variance))
+    return interval_around(estimate, half_width(variance))
 
 
-def within(centre: float, half: float) -> tuple[float, float]:
+def interval_around(centre: float, half: float) -> tuple[float, float]:
     """Interval of a difference of two values in 0-100, from its centre and half of its width."""
     low, high = np.clip([centre - half, centre + half], -100, 100)
     return float(low), float(high)

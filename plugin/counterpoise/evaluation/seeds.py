@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from counterpoise.evaluation.bootstrap import image_variance, within
+from counterpoise.evaluation.bootstrap import image_variance, interval_around
 from counterpoise.evaluation.results import Interval
 from counterpoise.evaluation.variance import Variance, half_width, sum_of
 
@@ -96,7 +96,7 @@ def difference(
         if by_image is None:
             return Difference(found, None)
         parts.append(by_image)
-    interval = within(found, half_width(sum_of(parts))) if parts else None
+    interval = interval_around(found, half_width(sum_of(parts))) if parts else None
     return Difference(found, interval)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError
-from counterpoise.evaluation.bootstrap import bootstrap, draw_images, interval
+from counterpoise.evaluation.bootstrap import bootstrap, difference_interval, draw_images
 from counterpoise.evaluation.coco_metrics import coco_metrics
 from counterpoise.evaluation.groups import frequency_groups
 from counterpoise.evaluation.inputs import parse_detections
@@ -98,8 +98,10 @@ def evaluate_exponents(
         if not results:
             base, base_samples = value, samples
         difference = value - base
-        within = interval(samples - base_samples, images[aimed], difference) if results else None
-        results.append(ExponentResult(exponent, AP, tail_AP, difference, within))
+        interval = None
+        if results:
+            interval = difference_interval(samples - base_samples, images[aimed], difference)
+        results.append(ExponentResult(exponent, AP, tail_AP, difference, interval))
     return results, tuple(counts.names[k] for k in rarest)
 
 
