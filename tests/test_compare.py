@@ -13,7 +13,6 @@ from browser import open_page
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.commands.console import main
 from counterpoise.comparison import compare, read_runs, score, sides_of, sides_over_seeds
-from counterpoise.comparison.runs import unique_names
 from counterpoise.comparison.sections import as_page, as_text
 from counterpoise.config.keys import training_config
 from counterpoise.errors import UserError
@@ -23,6 +22,7 @@ from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.evaluator import write_evaluations
 from counterpoise.training.run_record import RunRecord
 from counterpoise.utils.files import write_json
+from counterpoise.utils.text import unique_ends
 from scenes import crowded_scene, pycocotools_evaluation, scene
 
 COUNTS = ClassCounts(("class 0", "class 1", "class 2"), (50, 5, 20), (500, 50, 200))
@@ -263,8 +263,8 @@ def test_what_a_run_has_not_kept_is_left_open(runs):
 
 
 def test_runs_are_named_by_as_much_of_their_path_as_tells_them_apart():
-    folders = [Path(p) for p in ("/a/x/run", "/a/y/run", "/b/y/run", "/a/z")]
-    assert unique_names(folders) == ["x/run", "a/y/run", "b/y/run", "z"]
+    folders = [Path(p).parts for p in ("/a/x/run", "/a/y/run", "/b/y/run", "/a/z")]
+    assert list(map("/".join, unique_ends(folders))) == ["x/run", "a/y/run", "b/y/run", "z"]
 
 
 def _other_box(truth, detections):

@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from counterpoise.comparison.runs import unique_names
 from counterpoise.config.loading import read_mapping
 from counterpoise.config.packaged import find_config
 from counterpoise.config.tree import flat_leaves
 from counterpoise.errors import UserError
+from counterpoise.utils.text import unique_ends
 
 _KEY = re.compile(r"(?:^|\s)([A-Za-z_]\w*(?:\.\w+)+)=")
 _EXAMPLE = "SOLVER.OPTIMIZER=AdamW SOLVER.BASE_LR=0.0001,0.00025"
@@ -154,5 +154,5 @@ def _parse_grid(grid: str) -> dict[str, list[Any]]:
 
 def _short_names(keys: Sequence[str]) -> list[str]:
     """Ends of keys that tell them apart; ``ROI_LOSS.NAME`` is called ``ROI_LOSS``."""
-    parts = [Path(*key.removesuffix(".NAME").split(".")) for key in keys]
-    return [name.replace("/", ".") for name in unique_names(parts)]
+    parts = [key.removesuffix(".NAME").split(".") for key in keys]
+    return [".".join(end) for end in unique_ends(parts)]

@@ -11,6 +11,7 @@ from counterpoise.evaluation import GroundTruth
 from counterpoise.evaluation.matching import ClassMatches, match
 from counterpoise.evaluation.stored import TestSet
 from counterpoise.reporting import Run
+from counterpoise.utils.text import unique_ends
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,13 @@ def read_runs(
     files = [Run(folder) for folder in folders]
     test_set = _common_test_set(files, test_set)
     runs: list[ComparedRun] = []
-    for name, own in zip(unique_names(resolved), files, strict=True):
+    names = map("/".join, unique_ends([folder.parts for folder in resolved]))
+    for name, own in zip(names, files, strict=True):
         stored = own.test_set(test_set)
         matches = match(stored.ground_truth, stored.detections)
         runs.append(ComparedRun(name, own, stored, matches))
         _check_same(runs[0], runs[-1])
     return test_set, tuple(runs)
-
-
-def unique_names(folders: Sequence[Path]) -> list[str]:
-    """Name each of some different folders by the end of its path that no other one has."""
-    names = []
-    for folder in folders:
-        others = [other.parts for other in folders if other != folder]
-        for length in range(1, len(folder.parts) + 1):
-            end = folder.parts[-length:]
-            if all(other[-length:] != end for other in others):
-                break
-        names.append("/".join(end))
-    return names
 
 
 def _common_test_set(files: Sequence[Run], wanted: str | None) -> str:

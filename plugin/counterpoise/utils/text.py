@@ -63,6 +63,21 @@ def listed(items: Sequence[str], most: int) -> str:
     return ", ".join(items[:most]) + more
 
 
+def unique_ends(paths: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Of each of some different paths the shortest end that no other one has.
+
+    >>> unique_ends([("runs", "a", "seed1"), ("runs", "b", "seed1"), ("runs", "b", "seed2")])
+    [('a', 'seed1'), ('b', 'seed1'), ('seed2',)]
+    """
+    ends = []
+    for path in paths:
+        others = [other for other in paths if other != path]
+        lengths = range(1, len(path) + 1)
+        unique = (n for n in lengths if all(other[-n:] != path[-n:] for other in others))
+        ends.append(path[-next(unique, len(path)) :])
+    return ends
+
+
 def sentence(text: str) -> str:
     """Write the first letter in capitals, and end with a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
