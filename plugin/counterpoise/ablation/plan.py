@@ -217,6 +217,6 @@ def _known_configs(out: Path) -> dict[str, str]:
     for file in sorted(out.glob(f"{RUNS}/*/{CONFIG_FILE}")):
         try:
             known[config_hash(load_config([file]))] = file.parent.name
-        except UserError:  # of a key that is no more: no config of today is like it
+        except UserError:  # a key of it is gone, so no config of today is like it
             continue
     return known

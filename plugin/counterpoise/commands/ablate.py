@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     plan = make_plan(args.out, args.config_file, datasets, variants, args.seeds, args.opts)
     file = args.out / results_file.FILE_NAME
     kept = _kept(plan, file)
-    # What is asked for goes to standard output, what is said on the way to standard error.
+    # What is asked for goes to standard output, what is reported on the way to standard error.
     _print_plan(plan, kept, args, sys.stdout if args.dry_run else sys.stderr)
     if args.dry_run:
         return

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser, commands = argument_parser()
     if arguments and arguments[0] in commands:
-        # Overrides may stand before, between and behind options, which subparsers cannot read.
+        # Overrides may stand before, between and after options, which subparsers cannot read.
         args = commands[arguments[0]].parse_intermixed_args(arguments[1:])
     else:
         args = parser.parse_args(arguments)

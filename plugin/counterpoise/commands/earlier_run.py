@@ -27,7 +27,7 @@ from counterpoise.utils.output_dir import (
     log_file,
 )
 
-#: What a run, and the commands that work in its folder, leave in OUTPUT_DIR beside its config and
+#: What a run, and the commands that work in its folder, leave in OUTPUT_DIR besides its config and
 #: log; --overwrite removes it.
 RUN_FILES = (
     CHECKPOINTS, LAST_CHECKPOINT, METRICS, EVENTS, class_loss_file.FILE_NAME,

@@ -36,7 +36,7 @@ OTHER_LAUNCHERS = {
 }
 #: For one process to wait for the others, such as while the first of them reads a dataset.
 TIMEOUT = timedelta(minutes=30)
-#: Seconds in which the processes beside one that has failed may end by themselves.
+#: Seconds in which the other processes may end by themselves where one has failed.
 GRACE = 5.0
 #: What a process says of itself where another one has gone.
 LOST = "has lost another one"

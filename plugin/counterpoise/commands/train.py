@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_launched(args: argparse.Namespace, place: Place) -> None:
-    """Refuse numbers of processes beside those that torchrun has started."""
+    """Refuse numbers of processes where torchrun has started them."""
     for flag in ("--num-gpus", "--num-processes", "--num-machines", "--machine-rank"):
         value = getattr(args, flag[2:].replace("-", "_"))
         if value is not None:

@@ -128,8 +128,8 @@ class ReadBy:
     Attributes:
         key: name of the other, in the same section.
         values: of it with which the key is read.
-        refused: whether a key that is set in vain is refused. It is only said otherwise, so that a
-            config can be set up for several values of the other key.
+        refused: whether a key that is set in vain is refused. Otherwise it is only warned of, so
+            that a config can be set up for several values of the other key.
     """
 
     key: str

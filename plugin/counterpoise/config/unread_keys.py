@@ -1,4 +1,4 @@
-"""Keys that are set though nothing would read them, which a user has to hear of."""
+"""Keys that are set though nothing would read them, which a user is told of."""
 
 from collections.abc import Iterator
 from typing import Any

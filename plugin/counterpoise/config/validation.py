@@ -17,7 +17,7 @@ from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling import dense_loss
 from counterpoise.modeling.architectures import RETINANETS
 
-#: What a key allows beside the names of its registry.
+#: What a key allows besides the names of its registry.
 WITHOUT_REGISTRY = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",)}
 
 #: Components of Detectron2 that make no detector of upright boxes: why, and what to set instead.

@@ -15,7 +15,7 @@ PLAIN = "plain"
 
 
 class TwiceOver(Dataset):
-    """Records, and behind them the same ones marked as :data:`PLAIN`."""
+    """Records, and after them the same ones marked as :data:`PLAIN`."""
 
     def __init__(self, records: Sequence[dict[str, Any]]) -> None:
         """

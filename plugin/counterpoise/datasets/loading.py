@@ -164,7 +164,7 @@ class Source:
         return parts
 
     def _note_damaged(self, reading: Reading, report: Report) -> None:
-        """Say which images are damaged behind their first bytes, or refuse them."""
+        """Note which images are damaged after their first bytes, or refuse them."""
         damaged = damaged_images(self.spec.cache, reading.records.files())
         if not damaged:
             return

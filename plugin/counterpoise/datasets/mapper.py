@@ -199,7 +199,7 @@ class RandomSaturationBGR(T.RandomSaturation):
 
 
 def training_mapper(cfg: CfgNode) -> CheckedMapper:
-    """Detectron2's mapper with ``INPUT.SCALE_JITTER`` as its resize and ``COLOR_JITTER`` behind."""
+    """Detectron2's mapper with ``INPUT.SCALE_JITTER`` as its resize and then ``COLOR_JITTER``."""
     mapper = CheckedMapper(cfg, is_train=True)
     mapper.skip_unusable = cfg.DATASETS.BAD_RECORDS == "skip"
     augmentations = mapper.augmentations.augs
@@ -213,6 +213,6 @@ def training_mapper(cfg: CfgNode) -> CheckedMapper:
     if jitter > 0:
         saturation = T.RandomSaturation if cfg.INPUT.FORMAT == "RGB" else RandomSaturationBGR
         colour = [T.RandomBrightness, T.RandomContrast, saturation]
-        # Behind the resize, since the time is that of the pixels, which are fewer there.
+        # After the resize, since the time grows with the pixels, which are fewer there.
         augmentations[at + 1 : at + 1] = [augment(1 - jitter, 1 + jitter) for augment in colour]
     return mapper

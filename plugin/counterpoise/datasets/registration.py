@@ -109,7 +109,7 @@ class CustomLoader:
         metadata.set(**values)
 
     def unregister(self) -> None:
-        """Remove the dataset from Detectron2's catalogs."""
+        """Remove the dataset from Detectron2's catalogues."""
         DatasetCatalog.remove(self.name)
         for key in ("thing_classes", "evaluator_type", "counterpoise_format"):
             vars(MetadataCatalog.get(self.name)).pop(key, None)

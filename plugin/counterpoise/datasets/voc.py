@@ -140,7 +140,7 @@ def _parse_xml(path: Path) -> Element:
 
 
 def _has_no_doctype(data: bytes) -> bool:
-    """Whether a file is surely without a DOCTYPE, in an encoding in which it would be seen."""
+    """Whether a file certainly has no DOCTYPE, in an encoding in which one would be seen."""
     declared = _ENCODING.match(data)
     if declared is None and data.startswith((b"<?xml", BOM_UTF8 + b"<?xml")):
         return False

@@ -11,7 +11,7 @@ from counterpoise.datasets.yolo_layout import find_layout
 from counterpoise.datasets.yolo_yaml import yolo_class_names, yolo_keypoint_columns
 from counterpoise.utils.files import check_is_file
 
-#: What a keypoint that can be seen has behind its coordinates.
+#: What follows the coordinates of a keypoint that can be seen.
 VISIBLE = 2
 
 
@@ -95,7 +95,7 @@ def parse_line(columns: list[str], keypoints: int = 0) -> tuple[int, Box]:
 
     Args:
         columns: of the line.
-        keypoints: columns that keypoints have behind a box in this dataset, which are left out.
+        keypoints: columns of keypoints after a box in this dataset, which are left out.
 
     Raises:
         ValueError: another number of columns, a column that is not a number, or a polygon far

@@ -74,7 +74,7 @@ def yolo_class_names(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def yolo_keypoint_columns(spec: DatasetSpec) -> int:
-    """Columns of the keypoints behind each box, by ``kpt_shape`` in ``DATA_YAML``; 0 without.
+    """Columns of the keypoints after each box, by ``kpt_shape`` in ``DATA_YAML``; 0 without.
 
     Raises:
         UserError: ``kpt_shape`` is not two whole numbers.

@@ -261,7 +261,7 @@ def _interpolated(found: np.ndarray, counted: np.ndarray, reached: np.ndarray) -
 
 
 def _recalls_reached(num_gt: np.ndarray) -> np.ndarray:
-    """How many of the 101 recalls so many true positives reach, (N + 1, B) for 0 to N of them.
+    """How many of the 101 recalls are reached by 0 to N true positives, (N + 1, B).
 
     Args:
         num_gt: (B,), boxes of the class, at most N.

@@ -31,7 +31,7 @@ FIX = "evaluate the run again with train_net.py --eval-only"
 
 @dataclass(frozen=True)
 class Context:
-    """What an evaluation knew beside ground truth and detections.
+    """What an evaluation knew besides ground truth and detections.
 
     Attributes:
         training: counts over the training set; None where they are not known.

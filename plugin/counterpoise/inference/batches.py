@@ -1,6 +1,6 @@
 """Loading of test images in batches that pad no image further than it would be alone.
 
-Padding is not neutral: a convolution's bias fills it, and what is beside an image reaches into it.
+Padding is not neutral: a convolution's bias fills it, and what surrounds an image reaches into it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

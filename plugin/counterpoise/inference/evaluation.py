@@ -30,7 +30,8 @@ from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
 from counterpoise.modeling.training_record import RECORD_KEY, counts_of
 
-#: Average recall, 0-100, below which proposals are said to fail: a trained RPN reaches 25 to 60.
+#: Average recall, 0-100, below which a warning says that proposals fail: a trained RPN reaches 25
+#: to 60.
 LOW_RECALL = 10.0
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ FILE_NAME = "evaluation.json"
 
 
 class PerClassEvaluator(DatasetEvaluator):
-    """Detectron2 evaluator for any dataset of its catalog.
+    """Detectron2 evaluator for any dataset of its catalogue.
 
     After :meth:`evaluate`, `result` holds the full :class:`Evaluation` on the main process, and
     `ground_truth` and `detections` hold what was scored, in COCO form.

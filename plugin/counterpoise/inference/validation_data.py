@@ -10,7 +10,7 @@ from counterpoise.datasets import load_dataset
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth, parse_ground_truth
 
-#: What is said of a choice on detections that are all wrong.
+#: Warning that a choice is made on detections that are all wrong.
 NOTHING_FOUND = (
     "the model finds no box of DATASETS.VAL, so there is nothing to choose on: train it longer"
 )

@@ -1,4 +1,4 @@
-"""What is said at the start of a training whose anchors miss most boxes of a class."""
+"""The warning at the start of a training whose anchors miss most boxes of a class."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ from counterpoise.utils.text import percent
 
 #: Images of a dataset that are looked at, evenly spaced: enough to tell whether most boxes fit.
 SAMPLED = 1000
-#: Share of the boxes of a class without an anchor from which it is said.
+#: Share of the boxes of a class without an anchor above which the class is named.
 MOST = 0.5
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def warn_of_missed_classes(cfg: CfgNode, backbone: Backbone | None) -> None:
 
     Args:
         cfg: prepared for a training.
-        backbone: of the model; None for one of another kind, of which nothing is said.
+        backbone: of the model; None for one of another kind, which is not looked at.
     """
     setting = None if backbone is None else anchor_setting(cfg, backbone)
     found = [] if setting is None else list(_boxes(cfg))

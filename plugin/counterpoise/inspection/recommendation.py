@@ -127,7 +127,7 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
             f"Keep what looks alike in {similar.first} or {similar.second}, not in both",
             f"Images of {similar.second} that look like one of {similar.first}: "
             f"{len(similar.pairs)} of {similar.compared}. Augmented copies and frames of one video "
-            "belong into one split, or the score on the other is too high.",
+            "belong in one split, or the score on the other is too high.",
         )
     subject = inspection.subject
     if subject.empty_images and subject.boxes:

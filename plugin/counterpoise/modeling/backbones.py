@@ -2,7 +2,7 @@
 
 Feature maps are named ``res2`` to ``res5`` by the base-two logarithm of their stride, as in
 Detectron2's ResNet, so that its own FPN and RetinaNet configs keep their ``IN_FEATURES``. Parameter
-names are torchvision's own behind the prefix ``body.``: besides ``counterpoise://`` weights
+names are torchvision's own after the prefix ``body.``: besides ``counterpoise://`` weights
 (:mod:`counterpoise.modeling.pretrained`), ``MODEL.WEIGHTS: file.pth?matching_heuristics=True``
 loads any torchvision checkpoint. Such weights expect RGB images scaled with ImageNet's mean and
 deviation:

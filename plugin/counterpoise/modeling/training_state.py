@@ -1,4 +1,4 @@
-"""What the modules of a model remember from step to step beside their parameters and buffers."""
+"""What the modules of a model remember from step to step besides their parameters and buffers."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ LOSS_NORMALIZER = "loss_normalizer"
 
 
 def training_state(model: nn.Module) -> dict[str, Any]:
-    """Collect what a training has to go on with beside the model's ``state_dict``.
+    """Collect what a training has to go on with besides the model's ``state_dict``.
 
     A module takes part by two methods, ``training_state()`` and ``load_training_state(state)``, for
-    sums and counts that do not belong into a checkpoint of weights.
+    sums and counts that do not belong in a checkpoint of weights.
 
     Args:
         model: not wrapped for several processes.

@@ -128,7 +128,7 @@ def heatmap(
 
 @contextlib.contextmanager
 def panels(count: int, height: float, margin: float = 0.0) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Give a :func:`figure` of the page's width with so many panels, three in a row.
+    """Give a :func:`figure` of the page's width with some panels, three in a row.
 
     Args:
         count: number of panels, at least one.
@@ -158,5 +158,5 @@ def plain_log_ticks(axis: Axis) -> None:
 
 
 def thinned(count: int, most: int) -> np.ndarray:
-    """Indices of at most so many of some points, the first and the last among them."""
+    """Indices of at most `most` of `count` points, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from counterpoise.utils.table import WIDTH, Table
 
-_MOST_ROWS = 40  # of a table in the terminal, beside its totals
+_MOST_ROWS = 40  # of a table in the terminal, besides its totals
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 class CheckpointWriter(HookBase):
     """Writes checkpoints that a run can go on from: by period, at the end, and when told to stop.
 
-    It belongs into every process, since each adds its state. What the hooks behind it do in the
+    It belongs in every process, since each adds its state. What the hooks after it do in the
     same iteration, such as an evaluation, is not in the checkpoint: a resumed run does it first.
     """
 
@@ -101,7 +101,7 @@ class CheckpointWriter(HookBase):
             return
         if self.keep > 0:
             for path in numbered_checkpoints(Path(self.checkpointer.save_dir))[: -self.keep]:
-                if path != self.saved:  # which torn ones of a higher number can stand behind
+                if path != self.saved:  # which torn ones of a higher number may follow
                     path.unlink(missing_ok=True)
 
     def resume_from(self, path: Path, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the checkpoints of a training will take on the disk, said before it begins."""
+"""What the checkpoints of a training will take on the disk, logged before it begins."""
 
 import logging
 import shutil
@@ -69,7 +69,7 @@ def log_disk_use(folder: Path, counts: CheckpointCounts, size: int) -> None:
     """Log what the checkpoints take and what is free; warn where they do not fit.
 
     Args:
-        folder: OUTPUT_DIR; what checkpoints of a run take that goes on is theirs already.
+        folder: OUTPUT_DIR; what the checkpoints of a resumed run take there already is not counted.
         counts: of the checkpoints.
         size: of each, in bytes.
     """

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class StoppedEarly(Exception):
-    """The end of a training that has stopped to improve; it has succeeded."""
+    """The end of a training that has stopped improving; it has succeeded."""
 
 
 def last_improvement(values: Sequence[float], min_delta: float) -> int:
@@ -70,7 +70,7 @@ def check_early_stopping(cfg: CfgNode) -> None:
 class EarlyStopping(HookBase):
     """Ends a training after evaluations without improvement, in all processes at the same step.
 
-    It belongs into every process, behind the evaluation and the best checkpoint.
+    It belongs in every process, after the evaluation and the best checkpoint.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class EarlyStopping(HookBase):
         self._history: list[tuple[int, float]] = []
 
     def after_step(self) -> None:
-        """Decide after an evaluation; the one behind the last iteration has nothing to end."""
+        """Decide after an evaluation; the one after the last iteration has nothing to end."""
         done = self.trainer.iter + 1
         if done % self.period or done == self.trainer.max_iter:
             return

@@ -1,4 +1,4 @@
-"""What a training says and writes beside Detectron2's logs."""
+"""What a training logs and writes besides Detectron2's logs."""
 
 import logging
 import time
@@ -93,7 +93,7 @@ class ProgressPrinter(EventWriter):
         )
 
     def _evaluations(self, done: int, last: int) -> int:
-        """How many are to come: by period, and the one behind the last iteration."""
+        """How many are to come: by period, and the one after the last iteration."""
         if not self.evaluates:
             return 0
         period = self.eval_period

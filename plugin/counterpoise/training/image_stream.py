@@ -122,7 +122,7 @@ class ResumableLoader:
         """
         Args:
             stream: of this process.
-            arguments: of ``build_detection_train_loader``, beside dataset, sampler and mapper.
+            arguments: of ``build_detection_train_loader``, besides dataset, sampler and mapper.
         """
         self.stream = stream
         self.loader = build_detection_train_loader(

@@ -1,4 +1,4 @@
-"""Says while a training runs that a part of the model does not learn, and what to change."""
+"""Warns while a training runs that a part of the model does not learn, and says what to change."""
 
 import logging
 
@@ -47,7 +47,7 @@ class LearningWatch(HookBase):
     def __init__(self, warmup_iters: int = 0) -> None:
         """
         Args:
-            warmup_iters: iterations with a rate that is still rising, of which nothing is said.
+            warmup_iters: iterations with a rate that is still rising, which are not judged.
         """
         self.warmup_iters = warmup_iters
 

@@ -1,7 +1,7 @@
 """The files that a training adds to: their length when a checkpoint was written, and their bounds.
 
 Files of numbers are read as a whole afterwards, so a long training adds to them less often; text is
-read by its end, and moved away by and by.
+read from its end, and moved away from time to time.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 #: Of Detectron2's two writers, and this project's.
 PATTERNS = (METRICS, EVENTS, class_loss_file.FILE_NAME)
-#: Bytes up to which such a file grows over a training, about.
+#: Bytes up to which, about, such a file grows over a training.
 MOST_BYTES = 50_000_000
 #: Bytes of a record of Detectron2's writers, and of a class in one of the losses by class.
 METRICS_BYTES, CLASS_BYTES = 2_000, 50
@@ -61,7 +61,7 @@ class LogRotation(HookBase):
         self._fails = False
 
     def after_step(self) -> None:
-        """Look at the size now and then; a failure is said once and ends nothing."""
+        """Look at the size from time to time; a failure is logged once and ends nothing."""
         if self._fails or (self.trainer.iter + 1) % PERIOD:
             return
         try:

@@ -18,7 +18,8 @@ from counterpoise.training.run_state import STATE_KEY
 
 logger = logging.getLogger(__name__)
 
-#: Keys, or nodes of them, that change nothing in how weights come about. Data is compared itself.
+#: Keys, or nodes of them, that do not change the weights that a training leads to. Data is compared
+#: by its content.
 FREE_KEYS = (
     "OUTPUT_DIR", "DATASETS", "DATALOADER.NUM_WORKERS", "MODEL.WEIGHTS", "TEST", "VIS_PERIOD",
     "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "SOLVER.EARLY_STOPPING",

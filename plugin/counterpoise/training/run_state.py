@@ -1,4 +1,4 @@
-"""All that a training must go on with beside weights, optimizer and schedule.
+"""All that a training must go on with besides weights, optimizer and schedule.
 
 Each process adds its own part; the first one adds what was logged. What comes back is plain lists,
 numbers and tensors, which ``torch.load`` reads with ``weights_only``.

@@ -72,7 +72,7 @@ def read_step(path: Path) -> dict[str, Any]:
 
 
 def _left_out(image: Mapping[str, Any]) -> list[str]:
-    """What a model may have read beside boxes and classes, such as masks."""
+    """What a model may have read besides boxes and classes, such as masks."""
     fields = set(image["instances"].get_fields()) - {"gt_boxes", "gt_classes"}
     return sorted(fields | ({"proposals"} & image.keys()))
 

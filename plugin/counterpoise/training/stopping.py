@@ -11,7 +11,7 @@ from types import FrameType
 from detectron2.utils import comm
 
 STDERR = 2
-#: What is said at once, as an iteration may take long.
+#: Printed at once, as an iteration may take long.
 NOTICES = {
     signal.SIGTERM: "SIGTERM: the training saves and ends after this iteration\n",
     signal.SIGINT: "Ctrl-C: the training saves and ends after this iteration; once more ends it at "

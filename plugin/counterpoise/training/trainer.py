@@ -174,7 +174,7 @@ class BalancedTrainer(DefaultTrainer):
             RunRecordWriter(out / run_record.FILE_NAME, self.record),
             FrozenStatistics() if self.cfg.SOLVER.TRAINABLE == "classifier" else None,
             *before,
-            # Behind the precise statistics of batch norms, which it takes over.
+            # After the precise statistics of batch norms, which it takes over.
             WeightAveraging(self.average) if self.average else None,
             self.checkpoints,
             *self._evaluation_hooks(),
@@ -207,7 +207,7 @@ class BalancedTrainer(DefaultTrainer):
         )
 
     def _stock_hooks(self) -> tuple[list[HookBase | None], list[HookBase | None]]:
-        """Detectron2's hooks before and behind its evaluation, without its checkpointer."""
+        """Detectron2's hooks before and after its evaluation, without its checkpointer."""
         built = [
             UntracedPreciseBN.like(hook) if isinstance(hook, hooks.PreciseBN) else hook
             for hook in super().build_hooks()
@@ -331,7 +331,7 @@ class BalancedTrainer(DefaultTrainer):
         restore_run_state(self, self.writers, self._resumed)
         self.checkpoints.resume_from(self._resumed_from, self._resumed)
         self._resumed = {}
-        # What the hooks behind the checkpoint do in its iteration, such as to evaluate, is to come.
+        # What the hooks after the checkpoint do in its iteration, such as evaluating, is to come.
         self.iter = self.storage.iter = self.start_iter - 1
         for hook in self._hooks[self._hooks.index(self.checkpoints) + 1 :]:
             hook.after_step()
@@ -357,7 +357,7 @@ class BalancedTrainer(DefaultTrainer):
 
     def _end_if_early(self) -> None:
         if self._ends_early:
-            self.iter += 1  # as behind the last iteration
+            self.iter += 1  # as after the last iteration
             raise StoppedEarly
 
     def after_train(self) -> None:

@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 2_000_000_000
 MAX_ASPECT = 1000
 
 _HEAD = 4096  # bytes; enough for the headers of most files
-_TAIL = 4096  # bytes; cameras and converters pad a file behind its end marker
+_TAIL = 4096  # bytes; cameras and converters pad a file after its end marker
 _END_MARKERS = {
     "JPEG": b"\xff\xd9",
     "MPO": b"\xff\xd9",
@@ -110,7 +110,7 @@ def read_image_header(path: str | os.PathLike) -> ImageHeader:
 
     ``detectron2.data.detection_utils.read_image`` applies the orientation too, so the size is
     that which the data loader sees. JPEG and PNG are not decoded: a file with its end marker near
-    its end is complete. Where the marker is not there (an incomplete file, or much data behind it),
+    its end is complete. Where the marker is not there (an incomplete file, or much data after it),
     and for formats without one, decoding decides.
 
     Raises:
@@ -123,7 +123,7 @@ def read_image_header(path: str | os.PathLike) -> ImageHeader:
             head, tail = file.read(_HEAD), _tail(file)
             found = plain_size(head)
             complete = found is not None and _END_MARKERS[found.format] in tail
-            if complete and b"eXIf" not in tail:  # which may turn the image, also from behind it
+            if complete and b"eXIf" not in tail:  # which may turn it, even after its pixels
                 check_shape(found.width, found.height)
                 return ImageHeader((found.width, found.height), found.mode)
             file.seek(0)
@@ -153,7 +153,7 @@ def _header_by_pillow(file: BinaryIO, tail: bytes) -> ImageHeader:
 
 
 def _orientation(image: Image.Image, tail: bytes) -> int | None:
-    # PngImageFile.getexif decodes every image to look for EXIF behind the pixels. Nearly all
+    # PngImageFile.getexif decodes every image to look for EXIF after the pixels. Nearly all
     # writers put it before them, where the base class finds it without decoding.
     behind_pixels = image.format == "PNG" and b"eXIf" in tail
     try:

@@ -44,7 +44,7 @@ class Table:
         note: what a reader needs to know to read it.
         groups: names above the headers, each with the number of columns that it spans; they cover
             all columns, or there are none.
-        totals: the last so many rows are totals, which are never left out.
+        totals: how many of the last rows are totals, which are never left out.
         left: columns of text, which are aligned to the left; the others hold numbers.
         wrap: width by column at which the terminal wraps it.
         style: classes of the page's stylesheet.
@@ -64,7 +64,7 @@ class Table:
         """Write the table for the terminal.
 
         Args:
-            most_rows: beside the totals; of more the first and the last ones are shown.
+            most_rows: besides the totals; of more rows the first and the last ones are shown.
         """
         rows, left_out = self._shown(most_rows)
         lines = [self.title] if self.title else []
