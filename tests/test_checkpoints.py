@@ -11,7 +11,7 @@ from detectron2.engine import hooks
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from counterpoise.errors import RunStopped, UserError
+from counterpoise.errors import RunFailed, UserError
 from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer, not_finite
 from counterpoise.training.checkpoints import (
     BestCheckpointer,
@@ -101,7 +101,7 @@ def test_weights_that_are_not_finite_end_the_training_and_the_checkpoint_before_
     checkpointer(tmp_path).save("model_0000001")
     saving = writer(tmp_path, saver=poisoned(tmp_path, value, "bias"))
     saving.trainer.iter = 2
-    with pytest.raises(RunStopped, match=r"1 of 2 weights are not finite, such as bias, so .*0002"):
+    with pytest.raises(RunFailed, match=r"1 of 2 weights are not finite, such as bias, so .*0002"):
         saving.after_step()
     assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
     assert newest_checkpoint(tmp_path)[0].name == "model_0000001.pth"
@@ -111,10 +111,10 @@ def test_averaged_weights_that_are_not_finite_are_named_as_such(tmp_path):
     average = WeightAverage(nn.Linear(100, 100), 0.9)
     average.weights["weight"][0, 0] = float("nan")
     saver = checkpointer(tmp_path, **{AVERAGE_KEY: average})
-    with pytest.raises(RunStopped, match="1 of 4 weights are not finite, such as averaged weight"):
+    with pytest.raises(RunFailed, match="1 of 4 weights are not finite, such as averaged weight"):
         saver.save("model_best")
     broken = poisoned(tmp_path, float("nan"), **{AVERAGE_KEY: WeightAverage(nn.Linear(1, 1), 0.9)})
-    with pytest.raises(RunStopped, match="such as weight, so"):
+    with pytest.raises(RunFailed, match="such as weight, so"):
         broken.save("model_best")
     assert names(tmp_path) == []
 

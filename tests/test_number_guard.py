@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from counterpoise.commands import console
 from counterpoise.commands.replay import as_text
-from counterpoise.errors import RunStopped
+from counterpoise.errors import RunFailed
 from counterpoise.training.number_guard import GuardedAMPTrainer, NumberGuard
 from counterpoise.training.random_state import set_random_state
 from counterpoise.training.replay import Replay
@@ -119,7 +119,7 @@ def test_gradients_that_no_scale_makes_finite_in_float16_end_the_run(tmp_path, s
         if not stops:
             trainer._write_metrics({"loss_cls": torch.zeros(())}, 0.0)
             return
-        with pytest.raises(RunStopped, match=r"In iteration 7 the loss's factor .* halved to 0.5"):
+        with pytest.raises(RunFailed, match=r"In iteration 7 the loss's factor .* halved to 0.5"):
             trainer._write_metrics({"loss_cls": torch.zeros(())}, 0.0)
 
 
@@ -149,7 +149,7 @@ def test_a_step_is_kept_with_the_state_in_which_it_began(tmp_path):
     guard = NumberGuard(quick_config("OUTPUT_DIR", str(tmp_path)), model, {})
     model([])
     drawn = model([])
-    with pytest.raises(RunStopped):
+    with pytest.raises(RunFailed):
         guard.reject_step("a loss is nan", torch.optim.SGD([torch.zeros(1)], 0.1), 1)
     step = read_step(tmp_path / "stopped_at_1.pth")
     assert step["model"]["cls_loss.loss.steps"] == 1
@@ -165,7 +165,7 @@ def test_an_infinite_loss_is_named_though_its_gradient_is_finite():
 
 def given_up(rank, out):
     _, optimizer, guard = guarded_layer("skip", out)
-    with pytest.raises(RunStopped) as stopped:
+    with pytest.raises(RunFailed) as stopped:
         guard.reject_step("the model gives up", optimizer, 3, together=False)
     return str(stopped.value)
 
@@ -178,7 +178,7 @@ def test_a_step_that_one_of_several_processes_gives_up_is_not_skipped(processes,
 
 def test_a_step_that_cannot_be_kept_still_ends_in_its_sentence(tmp_path):
     _, optimizer, guard = guarded_layer("stop", tmp_path / "gone")
-    with pytest.raises(RunStopped, match=r"a loss is nan .* the step cannot be kept \(.*gone"):
+    with pytest.raises(RunFailed, match=r"a loss is nan .* the step cannot be kept \(.*gone"):
         guard.reject_step("a loss is nan", optimizer, 0)
 
 

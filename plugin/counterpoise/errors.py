@@ -11,8 +11,8 @@ class UserError(ValueError):
     """
 
 
-class RunStopped(RuntimeError):
-    """A training that cannot go on through no fault of its input, put in one sentence.
+class RunFailed(RuntimeError):
+    """A run that cannot go on through no fault of its input, put in one sentence.
 
     The command line prints the sentence without a traceback and ends with exit code 1.
     """

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from counterpoise import require_detectron2
 from counterpoise.commands.arguments import argument_parser, train_parser
-from counterpoise.errors import RunStopped, UserError
+from counterpoise.errors import RunFailed, UserError
 from counterpoise.utils.text import printable
 
 
@@ -62,7 +62,7 @@ def _execute(args: argparse.Namespace, program: str) -> int:
             require_detectron2(program)
         import_module(f"counterpoise.commands.{args.command.replace('-', '_')}").run(args)
         sys.stdout.flush()
-    except (UserError, RunStopped) as error:
+    except (UserError, RunFailed) as error:
         sentence = str(error).strip()
         if "Traceback (most recent call last)" in sentence:
             # A loader or GPU process hands its error on with its traceback, which ends with the

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import multiprocessing
 
-from counterpoise.errors import RunStopped, UserError
+from counterpoise.errors import RunFailed, UserError
 
 #: What torchrun tells each process.
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -137,7 +137,7 @@ def joined(place: Place, on_gpu: bool) -> Iterator[None]:
 
     Raises:
         UserError: there are fewer GPUs than processes, or the others cannot be reached.
-        RunStopped: another process has ended, or does not answer.
+        RunFailed: another process has ended, or does not answer.
     """
     gpus = torch.cuda.device_count()
     if on_gpu and place.local_size > gpus:
@@ -175,7 +175,7 @@ def joined(place: Place, on_gpu: bool) -> Iterator[None]:
         _forget_values(error)
         if not _tells_of_another(error):
             raise
-        raise RunStopped(
+        raise RunFailed(
             f"process {place.rank} of {place.size} {LOST} ({_first_line(error)}): see "
             "what that one says, and go on with --resume"
         ) from error
@@ -196,7 +196,7 @@ def _tells_of_another(error: BaseException) -> bool:
     words = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl")
     own = "invalid usage", "duplicate gpu"  # NCCL's words for what this process asks of it
     text = str(error).lower()
-    lost = isinstance(error, RuntimeError) and not isinstance(error, RunStopped)
+    lost = isinstance(error, RuntimeError) and not isinstance(error, RunFailed)
     return lost and any(word in text for word in words) and not any(word in text for word in own)
 
 
@@ -232,7 +232,7 @@ def start_processes(
         launch: how many.
 
     Raises:
-        UserError, RunStopped: what a process has raised, or died of.
+        UserError, RunFailed: what a process has raised, or died of.
         SystemExit: a process was told to stop, or has printed a traceback; its exit code.
     """
     places = launch.places()
@@ -263,7 +263,7 @@ def _run(
     try:
         with joined(places[local_rank], on_gpu):
             task(argument)
-    except (UserError, RunStopped) as error:
+    except (UserError, RunFailed) as error:
         sentences.put((type(error), str(error)))
         sys.exit(2 if isinstance(error, UserError) else 1)
 
@@ -308,7 +308,7 @@ def _raise(sentences: Any, rank: int, code: int) -> None:
         if LOST not in text or code == 1:
             raise kind(text)
     if code < 0:
-        raise RunStopped(
+        raise RunFailed(
             f"process {rank} was ended from outside by {signal.Signals(-code).name}, perhaps for "
             "want of memory: go on with --resume"
         )

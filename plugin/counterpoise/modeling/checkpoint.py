@@ -11,7 +11,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor
 
-from counterpoise.errors import RunStopped, UserError
+from counterpoise.errors import RunFailed, UserError
 from counterpoise.modeling.safe_loading import (
     check_pickle,
     load_tensors,
@@ -97,7 +97,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
 
         Raises:
             UserError: the file cannot be written; those that were there stay as they are.
-            RunStopped: a weight is not finite; as above.
+            RunFailed: a weight is not finite; as above.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -108,7 +108,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
         weights = model | {f"{AVERAGE_KEY} {name}": value for name, value in averaged.items()}
         if broken := not_finite(weights):
             # Finite gradients can still lead there, where a step is too long for the type.
-            raise RunStopped(
+            raise RunFailed(
                 f"{len(broken)} of {len(weights)} weights are not finite, such as {broken[0]}, so "
                 f"{path} is not written, and the checkpoints before it are as they were: lower "
                 "SOLVER.BASE_LR, or set SOLVER.CLIP_GRADIENTS.ENABLED True, in a new run that "

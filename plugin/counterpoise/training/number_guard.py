@@ -17,7 +17,7 @@ from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from counterpoise.errors import RunStopped
+from counterpoise.errors import RunFailed
 from counterpoise.modeling.checkpoint import LOSS_STATE
 from counterpoise.modeling.distributed import sum_over_processes, unwrapped
 from counterpoise.modeling.training_record import RECORD_KEY
@@ -83,7 +83,7 @@ class NumberGuard:
             whether all are finite, in all processes.
 
         Raises:
-            RunStopped: they are not, and the policy is ``stop``.
+            RunFailed: they are not, and the policy is ``stop``.
         """
         gradients = [
             p.grad
@@ -132,7 +132,7 @@ class NumberGuard:
                 step ahead of the others, which wait for its gradients.
 
         Raises:
-            RunStopped: the policy is ``stop``, or the step cannot be skipped.
+            RunFailed: the policy is ``stop``, or the step cannot be skipped.
         """
         rate = max(group["lr"] for group in optimizer.param_groups)
         files = [str(image.get("file_name", "?")) for image in self._batch]
@@ -151,7 +151,7 @@ class NumberGuard:
             sentence += f"; {self._keep(step)}"
         if (self.folder / LAST_CHECKPOINT).is_file():
             sentence += "; --resume goes on from the last checkpoint, which is finite"
-        raise RunStopped(sentence)
+        raise RunFailed(sentence)
 
     def _keep(self, step: int) -> str:
         """Write the step; what became of it, for the end of a sentence."""

@@ -22,7 +22,7 @@ from torch import nn
 from counterpoise.config.tree import value_at
 from counterpoise.config.unread_keys import unread_sections
 from counterpoise.datasets import ClassCounts
-from counterpoise.errors import RunStopped, UserError, did_you_mean
+from counterpoise.errors import RunFailed, UserError, did_you_mean
 from counterpoise.evaluation import Evaluation
 from counterpoise.evaluation.groups import frequency_groups, metric_name
 from counterpoise.inference.evaluation import check_class_list, check_test_classes, evaluate
@@ -248,7 +248,7 @@ class BalancedTrainer(DefaultTrainer):
         """Detectron2's step; its own finding that boxes are not finite is met like any other.
 
         Raises:
-            RunStopped: a number is not finite, and ``SOLVER.NON_FINITE`` is ``stop``, or one of
+            RunFailed: a number is not finite, and ``SOLVER.NON_FINITE`` is ``stop``, or one of
                 several processes alone has found it.
         """
         try:
@@ -269,7 +269,7 @@ class BalancedTrainer(DefaultTrainer):
         """
         if self._ends_early:
             return self._last_eval_results
-        if isinstance(sys.exc_info()[1], RunStopped):  # in the last iteration
+        if isinstance(sys.exc_info()[1], RunFailed):  # in the last iteration
             return {}
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         try:
@@ -372,7 +372,7 @@ class BalancedTrainer(DefaultTrainer):
 
         Raises:
             Stopped: the run was told to stop; it is saved.
-            RunStopped: a number is not finite.
+            RunFailed: a number is not finite.
             UserError: a file cannot be used.
         """
         loop = logging.getLogger("detectron2.engine.train_loop")
@@ -419,7 +419,7 @@ def _wrapped_for(device: str) -> Iterator[None]:
 
 def _has_no_sentence(record: logging.LogRecord) -> bool:
     return not (
-        record.exc_info and isinstance(record.exc_info[1], (UserError, RunStopped, StoppedEarly))
+        record.exc_info and isinstance(record.exc_info[1], (UserError, RunFailed, StoppedEarly))
     )
 
 
