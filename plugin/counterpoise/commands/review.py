@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -13,7 +12,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.datasets import cache_folder, dataset_names, load_dataset, parse_specs
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation.inputs import Detections, parse_detections, parse_ground_truth
-from counterpoise.evaluation.stored import TestSet
+from counterpoise.evaluation.stored import TestSet, folder_name
 from counterpoise.inference.dataset import detections_on
 from counterpoise.inference.evaluation import load_for_evaluation
 from counterpoise.reporting import Run
@@ -38,8 +37,7 @@ def run(args: argparse.Namespace) -> None:
             "--through-training runs the earlier checkpoints over a dataset: name it with --dataset"
         )
     for test_set, earlier in _reviewed(args):
-        # As evaluation.stored names the folders of inference/.
-        out = (args.out or args.run_dir / FOLDER) / quote(test_set.name, safe=" ")
+        out = (args.out or args.run_dir / FOLDER) / folder_name(test_set.name)
         written, summary = write_review(test_set, out, args.min_score, args.pictures, earlier)
         print(summary, "\n".join(map(str, written)), sep="\n\n", end="\n\n")
 

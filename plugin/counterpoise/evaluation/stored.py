@@ -170,5 +170,10 @@ def _read_context(path: Path, class_names: Sequence[str]) -> Context:
     return context
 
 
+def folder_name(test_set: str) -> str:
+    """Name of the folder of a test set, whatever its name holds."""
+    return quote(test_set, safe=" ")
+
+
 def _folder(run_dir: Path, name: str) -> Path:
-    return run_dir / FOLDER / quote(name, safe=" ")
+    return run_dir / FOLDER / folder_name(name)
