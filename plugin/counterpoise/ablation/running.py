@@ -49,8 +49,8 @@ class _Running:
     started: float
     peak_memory_MB: int | None = None
 
-    def ended(self) -> Ended | None:
-        """What became of the process; None while it runs."""
+    def poll(self) -> Ended | None:
+        """Measure the memory of the process; say what became of it, None while it runs."""
         # Linux counts the memory of the process that started it in ru_maxrss, but not here.
         status = Path(f"/proc/{self.process.pid}/status")
         with contextlib.suppress(OSError):
@@ -105,7 +105,7 @@ def run_trials(
             yield tuple(each.trial for each in running)
             time.sleep(LOOK)
             for each in list(running):
-                if (ended := each.ended()) is not None:
+                if (ended := each.poll()) is not None:
                     running.remove(each)
                     yield ended
     finally:
