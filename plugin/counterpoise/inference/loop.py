@@ -21,8 +21,7 @@ def infer(
         total: number of images.
         description: of the progress bar on standard error, which shows the remaining time.
     """
-    bar = progress(None, description, "image", total)
-    with inference_context(model), bar:
+    with inference_context(model), progress(None, description, "image", total) as bar:
         for batch in loader:
             with torch.no_grad():
                 outputs = model(batch)

@@ -9,6 +9,7 @@ from counterpoise.datasets.counting import load_dataset
 from counterpoise.datasets.ground_truth import coco_ground_truth
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth, parse_ground_truth
+from counterpoise.evaluation.matching import corners
 from counterpoise.inspection.results import SIZE_QUANTILES, ClassCount, Sample, Sizes
 
 _CHUNK = 4096  # images whose class presence is held as a matrix at once
@@ -147,7 +148,6 @@ def rare_samples(
 
 def _sample(truth: GroundTruth, image: int, class_name: str) -> Sample:
     own = truth.images == image
-    corners = np.hstack([truth.boxes[own, :2], truth.boxes[own, :2] + truth.boxes[own, 2:]])
     names = [truth.class_names[k] for k in truth.classes[own]]
-    boxes = tuple(zip(names, map(tuple, corners.tolist()), strict=True))
+    boxes = tuple(zip(names, map(tuple, corners(truth.boxes[own]).tolist()), strict=True))
     return Sample(class_name, truth.file_names[image], boxes)

@@ -82,7 +82,7 @@ def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
     if not has_background:
         node = node.clone()
         node.defrost()
-        node.BACKGROUND = "min"  # of which nothing is said
+        node.BACKGROUND = "min"  # which is never so large that a warning would say so
     return ClassTable(counts, _weights(node, counts) if weighted else None, has_background)
 
 

@@ -101,8 +101,7 @@ class OnnxDetector:
             images: to look at.
             min_score: detections below it are left out.
         """
-        bar = progress(None, "predicting", "image", len(images))
-        with bar:
+        with progress(None, "predicting", "image", len(images)) as bar:
             for number, image in enumerate(images):
                 try:
                     size = read_image_size(image.path)
