@@ -23,6 +23,7 @@ from counterpoise.datasets import (
     register_datasets,
 )
 from counterpoise.datasets.counting import training_records
+from counterpoise.datasets.packed import annotations_of
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling.acceleration import choose_speed, trains_in_float16
 from counterpoise.modeling.architectures import head_section
@@ -223,11 +224,10 @@ def _check_annotations(cfg: CfgNode) -> None:
         for name in cfg.DATASETS.TRAIN:
             boxes = bare = encoded = 0
             for record in load_dataset(name)[0]:
-                for annotation in record.get("annotations", ()):
-                    if not annotation.get("iscrowd", 0):
-                        boxes += 1
-                        bare += not annotation.get(needed)
-                        encoded += isinstance(annotation.get(needed), dict)
+                for annotation in annotations_of(record):
+                    boxes += 1
+                    bare += not annotation.get(needed)
+                    encoded += isinstance(annotation.get(needed), dict)
             if bare:
                 raise UserError(
                     f"MODEL.{key} is True, but {bare} of {boxes} boxes of {name} have "

@@ -9,7 +9,7 @@ from detectron2.data import detection_utils
 from detectron2.data.detection_utils import SizeMismatchError
 from torch import Tensor
 
-from counterpoise.datasets.packed import labels
+from counterpoise.datasets.packed import annotations_of, labels
 from counterpoise.datasets.pictures import Picture, cut, mixup, mosaic, paste
 from counterpoise.datasets.reading import UnusableImageError, read_image
 from counterpoise.utils.images import UnreadableImageError
@@ -92,14 +92,10 @@ def read_picture(record: Record, image_format: str) -> Picture:
         detection_utils.check_image_size(dict(record), pixels)
     except (UnreadableImageError, SizeMismatchError) as error:
         raise UnusableImageError.of(record["file_name"], error) from error
-    annotations = _boxes_of(record)
+    annotations = annotations_of(record)
     boxes = np.array([detection_utils.get_bbox(each) for each in annotations], float)
     classes = np.array([each["category_id"] for each in annotations], int)
     return Picture(pixels, boxes.reshape(-1, 4), classes)
-
-
-def _boxes_of(record: Record) -> list[Mapping[str, Any]]:
-    return [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
 
 
 def _boxes_by_class(records: Sequence[Record]) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from detectron2.data.datasets import load_coco_json
 from torch.utils.data import ConcatDataset
 
 from counterpoise.balance.class_counts import ClassCounts
-from counterpoise.datasets.packed import PackedRecords
+from counterpoise.datasets.packed import PackedRecords, annotations_of
 from counterpoise.datasets.registration import CustomLoader
 from counterpoise.errors import UserError, did_you_mean
 
@@ -50,7 +50,7 @@ def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
             num_empty += int((dicts.object_counts == 0).sum())
             continue
         for record in dicts:
-            found = [_class_name(a, names, dataset_name) for a in _plain_annotations(record)]
+            found = [_class_name(a, names, dataset_name) for a in annotations_of(record)]
             for name in found:
                 boxes[name] += 1
             for name in set(found):
@@ -163,7 +163,7 @@ def training_records(
         record
         for name in dataset_names
         for record in load_dataset(name)[0]
-        if not filter_empty or _plain_annotations(record)
+        if not filter_empty or annotations_of(record)
     ]
 
 
@@ -179,10 +179,6 @@ def _records(dataset_name: str) -> Sequence[dict[str, Any]]:
     return load_coco_json(
         metadata.json_file, metadata.image_root, dataset_name, extra_annotation_keys=["area"]
     )
-
-
-def _plain_annotations(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
 
 
 def _class_name(annotation: Mapping[str, Any], names: list[str], dataset_name: str) -> str:

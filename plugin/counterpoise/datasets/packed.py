@@ -203,6 +203,11 @@ def _from_tensors(tensors: dict[str, torch.Tensor]) -> PackedRecords:
     return PackedRecords(arrays, arrays.pop("rows"))
 
 
+def annotations_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Annotations of a record in Detectron2's form, without crowd regions."""
+    return [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+
+
 def labels(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Go through the boxes of any records but for crowd regions, those of some records at a time.
 
@@ -219,8 +224,7 @@ def labels(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, n
             yield from ((record + start, ids) for record, ids in labels(part))
     else:
         for number in range(len(records)):
-            annotations = records[number].get("annotations", ())
-            ids = [a["category_id"] for a in annotations if not a.get("iscrowd", 0)]
+            ids = [annotation["category_id"] for annotation in annotations_of(records[number])]
             yield np.full(len(ids), number), np.array(ids, np.int64)
 
 
