@@ -30,6 +30,7 @@ from counterpoise.modeling.acceleration import use_numbered_gpu
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
+from counterpoise.modeling.weight_sources import WeightSource
 from counterpoise.training.hooks import ClassLossWriter
 from models import CONFIGS, batch, build, quick_config
 from runs import NO_TEST, SMALL, train_net, write_dataset
@@ -51,8 +52,10 @@ def tensors_of(model):
     yield from model.named_buffers()
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                yield f"{path}.{name}", value
+            held = vars(value) if isinstance(value, WeightSource) else {"": value}
+            for inner, tensor in held.items():
+                if isinstance(tensor, Tensor):
+                    yield f"{path}.{name}{inner}", tensor
 
 
 CONFIG_CASES = [
@@ -85,7 +88,7 @@ def test_a_config_trains_and_finds_with_every_tensor_on_the_device(tmp_path, dev
     expected = {"test_score_thresh"}
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         if cfg.BALANCE.CLASS_WEIGHTS.SOURCE == "dataset":
-            expected.add("cls_loss.weight")
+            expected.add("cls_loss.weight_source_weights")
     elif cfg.BALANCE.DENSE_LOSS.ALPHA_SOURCE == "dataset":
         expected.add("dense_loss.alpha")
     assert all(any(name.endswith(ending) for name in tensors) for ending in expected)
