@@ -27,9 +27,12 @@ if fails:
 shutil.copytree(finished, folder, dirs_exist_ok=True)
 """
 
-#: Runs ``counterpoise ablate`` with stubs in a process that can be killed.
+#: Runs ``counterpoise ablate`` with stubs in a process that can be killed, and interrupted even
+#: where the tests are a job in the background, which ignores Ctrl-C.
 DRIVER = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = {path!r}
 from ablations import use_stubs
 from counterpoise.commands import ablate
