@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from counterpoise.evaluation import GroundTruth
+from counterpoise.evaluation.matching import corners
 from counterpoise.inspection.anchors import (
     LEAST_BOXES,
     MATCHED,
@@ -82,27 +83,33 @@ def compare_with_anchors(truth: GroundTruth, setting: AnchorSetting) -> Anchors:
         truth: with at least one box, and without ignored regions.
         setting: the anchors.
     """
-    boxes, _ = scaled_boxes(truth, setting)
+    boxes, ious = _best_ious(truth, setting)
     sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).clip(min=1)
     # Half-octave bins, on powers of the square root of 2, so that the usual anchors are on edges.
     first, last = np.floor(2 * np.log2(sizes.min())), np.floor(2 * np.log2(sizes.max())) + 1
     edges = 2 ** (np.arange(first, last + 1) / 2)
-    ious = best_ious(*scaled_boxes(truth, setting), setting)
-    fit = measured_fit(truth, ious)
-    missed = sizes[ious < MATCHED]
+    fit = measured_fit(truth.classes, truth.num_classes, ious)
+    missed = ious < MATCHED
     poor = 1 - fit.overall.at_50 > UNMATCHED_OVERALL or any(map(is_poor, fit.classes))
     factors = _input_factors(truth, setting)
-    elongations = _elongations(truth, boxes[ious < MATCHED], ious < MATCHED)
+    elongations = _elongations(boxes[missed], truth.classes[missed])
     return Anchors(
         **vars(fit),
         setting=setting,
         histogram_edges=tuple(edges.tolist()),
         histogram_counts=tuple(np.histogram(sizes.clip(edges[0], edges[-1]), edges)[0].tolist()),
         poor=poor,
-        too_small=len(missed) > 0 and bool(np.median(missed) < min(map(min, setting.sizes))),
+        too_small=bool(missed.any() and np.median(sizes[missed]) < min(map(min, setting.sizes))),
         largest_input=round(setting.min_size * max(factors, default=1)),
         change=_best_change(truth, setting, fit, factors, elongations) if poor else None,
     )
+
+
+def _best_ious(truth: GroundTruth, setting: AnchorSetting) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4), XYXY in the resized images, and the IoU (N,) of each with its best anchor."""
+    sizes = truth.image_sizes[truth.images]
+    boxes, new_sizes = scaled_boxes(corners(truth.boxes), sizes, setting)
+    return boxes, best_ious(boxes, new_sizes, setting)
 
 
 def _best_change(
@@ -121,7 +128,7 @@ def _best_change(
     pixels = _pixels(truth, setting)
     best: AnchorChange | None = None
     for what, settings, changed in _changes(setting, factors, elongations):
-        fit = measured_fit(truth, best_ious(*scaled_boxes(truth, changed), changed))
+        fit = measured_fit(truth.classes, truth.num_classes, _best_ious(truth, changed)[1])
         if not _is_worth(best or before, fit) or _harms(before, fit):
             continue
         fits_head = [len(shape) for shape in changed.shapes()] == per_location
@@ -168,18 +175,18 @@ def _input_factors(truth: GroundTruth, setting: AnchorSetting) -> list[float]:
     return [1.5, 2.0, *beyond, *([most] if most > 2 else [])]
 
 
-def _elongations(truth: GroundTruth, boxes: np.ndarray, missed: np.ndarray) -> list[int]:
+def _elongations(boxes: np.ndarray, classes: np.ndarray) -> list[int]:
     """Aspect ratios n to try, as 1:n and n:1: 3, and what is typical of each class beyond.
 
     Args:
         boxes: (M, 4), XYXY, those without an anchor.
-        missed: bool (N,), which boxes of `truth` they are.
+        classes: (M,), of these.
     """
-    extents, classes = boxes[:, 2:] - boxes[:, :2], truth.classes[missed]
+    extents = boxes[:, 2:] - boxes[:, :2]
     elongation = extents.max(axis=1) / extents.min(axis=1).clip(min=1e-6)
     typical = (
         np.median(own)
-        for k in range(truth.num_classes)
+        for k in np.unique(classes)
         if len(own := elongation[classes == k]) >= LEAST_BOXES
     )
     return [3, *sorted({round(ratio) for ratio in typical if LONGEST_BY_3 < ratio <= LONGEST})]

@@ -11,7 +11,15 @@ from detectron2.modeling import Backbone
 from detectron2.structures import BoxMode
 
 from counterpoise.datasets import load_dataset
-from counterpoise.inspection.anchors import LEAST_BOXES, MATCHED, anchor_setting, best_ious, resized
+from counterpoise.datasets.packed import annotations_of
+from counterpoise.inspection.anchors import (
+    LEAST_BOXES,
+    MATCHED,
+    anchor_setting,
+    best_ious,
+    measured_fit,
+    scaled_boxes,
+)
 from counterpoise.utils.text import percent
 
 #: Images of a dataset that are looked at, evenly spaced: enough to tell whether most boxes fit.
@@ -34,14 +42,15 @@ def warn_of_missed_classes(cfg: CfgNode, backbone: Backbone | None) -> None:
     if not found:
         return
     names, boxes, sizes = zip(*found, strict=True)
-    boxes, sizes = np.array(boxes, dtype=float), np.array(sizes, dtype=float)
-    new_sizes = resized(sizes, setting.min_size, setting.max_size)
-    missed = best_ious(boxes * np.tile(new_sizes / sizes, 2), new_sizes, setting) < MATCHED
-    said = []
-    for name in dict.fromkeys(names):
-        own = missed[np.array(names) == name]
-        if len(own) >= LEAST_BOXES and own.mean() > MOST:
-            said.append(f"{percent(own.mean(), 0)} of {name}")
+    index = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    scaled = scaled_boxes(np.array(boxes, float), np.array(sizes, float), setting)
+    classes = np.array([index[name] for name in names])
+    fit = measured_fit(classes, len(index), best_ious(*scaled, setting))
+    said = [
+        f"{percent(1 - own.at_50, 0)} of {name}"
+        for name, own in zip(index, fit.classes, strict=True)
+        if own.boxes >= LEAST_BOXES and 1 - own.at_50 > MOST
+    ]
     if said:
         logger.warning(
             "No anchor overlaps these boxes with an IoU of %g, so that they are hardly learned: "
@@ -58,8 +67,8 @@ def _boxes(cfg: CfgNode) -> Iterator[tuple[str, list[float], tuple[int, int]]]:
         for i in range(0, len(records), math.ceil(len(records) / SAMPLED)):
             record: dict[str, Any] = records[i]
             size = record.get("width"), record.get("height")
-            for annotation in record.get("annotations", ()) if all(size) else ():
-                if annotation.get("iscrowd", 0) or len(annotation["bbox"]) != 4:
+            for annotation in annotations_of(record) if all(size) else ():
+                if len(annotation["bbox"]) != 4:
                     continue
                 corners = BoxMode.convert(
                     list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS

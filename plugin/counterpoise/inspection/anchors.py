@@ -10,7 +10,6 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from counterpoise.config.keys import training_config
 from counterpoise.errors import UserError
-from counterpoise.evaluation import GroundTruth
 from counterpoise.modeling.architectures import anchor_section
 from counterpoise.modeling.features import backbone_with_features
 
@@ -150,12 +149,21 @@ def resized(image_sizes: np.ndarray, min_size: int, max_size: int) -> np.ndarray
     return np.floor(size + 0.5)
 
 
-def scaled_boxes(truth: GroundTruth, setting: AnchorSetting) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes in the resized images, XYXY, and the size of these: (N, 4) and (N, 2) float64."""
-    new_sizes = resized(truth.image_sizes, setting.min_size, setting.max_size)
-    scale = (new_sizes / truth.image_sizes)[truth.images]
-    low, size = truth.boxes[:, :2], truth.boxes[:, 2:]
-    return np.hstack([low * scale, (low + size) * scale]), new_sizes[truth.images]
+def scaled_boxes(
+    boxes: np.ndarray, image_sizes: np.ndarray, setting: AnchorSetting
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes in the resized images.
+
+    Args:
+        boxes: (N, 4), XYXY in pixels.
+        image_sizes: (N, 2) float64, width and height of the image of each box.
+        setting: the resize.
+
+    Returns:
+        boxes and image sizes after it, (N, 4) and (N, 2) float64.
+    """
+    new_sizes = resized(image_sizes, setting.min_size, setting.max_size)
+    return boxes * np.tile(new_sizes / image_sizes, 2), new_sizes
 
 
 def best_ious(boxes: np.ndarray, image_sizes: np.ndarray, setting: AnchorSetting) -> np.ndarray:
@@ -198,8 +206,8 @@ def is_poor(coverage: Coverage) -> bool:
     return coverage.boxes >= LEAST_BOXES and 1 - coverage.at_50 > UNMATCHED_CLASS
 
 
-def measured_fit(truth: GroundTruth, ious: np.ndarray) -> Fit:
-    """Coverage of boxes whose best anchors have the IoUs (N,) of :func:`best_ious`."""
+def measured_fit(classes: np.ndarray, num_classes: int, ious: np.ndarray) -> Fit:
+    """Coverage of boxes (N,) of some classes whose best anchors have the IoUs (N,)."""
 
     def coverage(values: np.ndarray) -> Coverage:
         if not len(values):
@@ -207,5 +215,4 @@ def measured_fit(truth: GroundTruth, ious: np.ndarray) -> Fit:
         at_50, at_70 = (float((values >= threshold).mean()) for threshold in (MATCHED, 0.7))
         return Coverage(len(values), at_50, at_70, float(np.median(values)))
 
-    by_class = (ious[truth.classes == c] for c in range(truth.num_classes))
-    return Fit(coverage(ious), tuple(map(coverage, by_class)))
+    return Fit(coverage(ious), tuple(coverage(ious[classes == k]) for k in range(num_classes)))
