@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import ROI_BOX_HEAD_REGISTRY
 
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.modeling.architectures import RETINANETS, anchor_section
+from counterpoise.modeling.architectures import RETINANETS, anchor_section, feature_sections
 
 #: ROI heads that build ``MODEL.ROI_BOX_HEAD``.
 WITH_BOX_HEAD = (
@@ -59,7 +59,7 @@ def _check_crop(cfg: CfgNode) -> None:
 
 def _check_anchors(cfg: CfgNode) -> None:
     section = anchor_section(cfg)
-    if section == "RPN" and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+    if section not in feature_sections(cfg):
         return
     levels = len(cfg.MODEL[section].IN_FEATURES)
     per_level = [1] * levels

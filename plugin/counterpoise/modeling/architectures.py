@@ -24,6 +24,15 @@ def anchor_section(cfg: CfgNode) -> str:
     return "RETINANET" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "RPN"
 
 
+def feature_sections(cfg: CfgNode) -> list[str]:
+    """Sections whose ``IN_FEATURES`` are read: that of the anchors, and that of the boxes."""
+    model, anchors = cfg.MODEL, anchor_section(cfg)
+    if anchors == "RETINANET":
+        return [anchors]
+    proposals = [] if model.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals" else [anchors]
+    return proposals if model.META_ARCHITECTURE == "ProposalNetwork" else [*proposals, "ROI_HEADS"]
+
+
 def default_score_threshold(cfg: CfgNode) -> float:
     """The ``SCORE_THRESH_TEST`` of a config's model, the same for all classes."""
     return float(cfg.MODEL[head_section(cfg)].SCORE_THRESH_TEST)

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import Backbone, build_backbone
 
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.modeling.architectures import RETINANETS
+from counterpoise.modeling.architectures import feature_sections
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def backbone_with_features(cfg: CfgNode) -> Backbone:
             "'res2' to 'res5', and for the pyramid those of OUT_FEATURES whose strides double"
         ) from error
     shapes = backbone.output_shape()
-    for section in _heads(cfg):
+    for section in feature_sections(cfg):
         for name in cfg.MODEL[section].IN_FEATURES:
             if name not in shapes:
                 raise UserError(
@@ -60,18 +60,9 @@ def backbone_with_features(cfg: CfgNode) -> Backbone:
     return backbone
 
 
-def _heads(cfg: CfgNode) -> list[str]:
-    """Sections of ``MODEL`` whose ``IN_FEATURES`` are read."""
-    model = cfg.MODEL
-    if model.META_ARCHITECTURE in RETINANETS:
-        return ["RETINANET"]
-    proposals = [] if model.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals" else ["RPN"]
-    return proposals if model.META_ARCHITECTURE == "ProposalNetwork" else [*proposals, "ROI_HEADS"]
-
-
 def _check_pyramid(cfg: CfgNode, backbone: Backbone, error: Exception) -> None:
     """Refuse features that boxes cannot be pooled from."""
-    if "ROI_HEADS" not in _heads(cfg):
+    if "ROI_HEADS" not in feature_sections(cfg):
         return
     shapes, features = backbone.output_shape(), cfg.MODEL.ROI_HEADS.IN_FEATURES
     strides = [shapes[name].stride for name in features]
