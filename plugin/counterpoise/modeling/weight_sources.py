@@ -52,9 +52,12 @@ class ClassTable:
         ]
         if self.weights is not None:
             headers.append("weight")
+            weights = self.weights.tolist()
             if self.has_background:
                 rows.append(["(background)", "", "", ""])
-            for row, weight in zip(rows, self.weights.tolist(), strict=False):
+            else:
+                weights.pop()
+            for row, weight in zip(rows, weights, strict=True):
                 row.append(f"{weight:.4g}")
         return Table(headers, rows).as_text()
 
@@ -79,11 +82,10 @@ def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
             f"({', '.join(counts.names)}): set the key to {len(counts.names)}"
         )
     node, has_background = cfg.BALANCE.CLASS_WEIGHTS, head != "RETINANET"
-    if not has_background:
-        node = node.clone()
-        node.defrost()
-        node.BACKGROUND = "min"  # which is never so large that a warning would say so
-    return ClassTable(counts, _weights(node, counts) if weighted else None, has_background)
+    # The least weight is never so large that a warning would say so.
+    background = node.BACKGROUND if has_background else "min"
+    weights = _weights(node, counts, background) if weighted else None
+    return ClassTable(counts, weights, has_background)
 
 
 class WeightSource:
@@ -169,7 +171,8 @@ def weight_source(cfg: CfgNode) -> WeightSource:
     if node.SOURCE == "dataset":
         return DatasetWeights(partial(_weights_of_training_set, cfg))
     if node.SOURCE == "list":
-        return FixedWeights(partial(_weights_from_list, node, cfg.MODEL.ROI_HEADS.NUM_CLASSES))
+        num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        return FixedWeights(partial(_weights_from_list, node, num_classes, node.BACKGROUND))
     if node.SOURCE == "batch":
         return BatchWeights(
             partial(
@@ -202,11 +205,11 @@ def _rule(node: CfgNode) -> str | WeightRule:
     return node.RULE if registered is RULES.get(node.RULE) else registered
 
 
-def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
+def _weights(node: CfgNode, counts: ClassCounts, background: str) -> Tensor | None:
     if node.SOURCE in ("batch", "none"):
         return None
     if node.SOURCE == "list":
-        return _weights_from_list(node, len(counts.names))
+        return _weights_from_list(node, len(counts.names), background)
     empty = [name for name, boxes in zip(counts.names, counts.boxes, strict=True) if not boxes]
     missing = f" (classes without boxes: {', '.join(empty)})" if empty else ""
     try:
@@ -216,7 +219,7 @@ def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
                 counts.boxes,
                 rule=_rule(node),
                 log_offset=float(node.LOG_OFFSET),
-                background=node.BACKGROUND,
+                background=background,
                 normalize=node.NORMALIZE,
                 beta=float(node.BETA),
                 background_fraction=float(node.BACKGROUND_FRACTION),
@@ -229,14 +232,14 @@ def _weights(node: CfgNode, counts: ClassCounts) -> Tensor | None:
     return weights
 
 
-def _weights_from_list(node: CfgNode, num_classes: int) -> Tensor:
+def _weights_from_list(node: CfgNode, num_classes: int, background: str) -> Tensor:
     values = [float(v) for v in node.VALUES]
     if len(values) not in (num_classes, num_classes + 1):
         raise UserError(
             f"BALANCE.CLASS_WEIGHTS.VALUES has {len(values)} numbers, expected {num_classes} (one "
             f"per class; the background follows BACKGROUND) or {num_classes + 1} (background last)"
         )
-    background, value = node.BACKGROUND, float(node.BACKGROUND_VALUE)
+    value = float(node.BACKGROUND_VALUE)
     if len(values) > num_classes:
         background, value = "value", values.pop()
     try:
