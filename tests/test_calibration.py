@@ -8,10 +8,12 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from counterpoise.balance.calibration import logit_shift
+from counterpoise.commands.calibrate import best_of
 from counterpoise.commands.console import main
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.export.graph import class_probabilities
+from counterpoise.inference.calibration_choice import ExponentResult
 from counterpoise.modeling.calibration import Calibration
 from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
 from runs import SMALL
@@ -110,6 +112,13 @@ def test_each_exponent_of_the_one_pass_gives_the_ap_of_an_evaluation_with_it(
         assert result["AP"] == pytest.approx(evaluation["AP"])
         tail = next(c["AP"] for c in evaluation["per_class"] if c["name"] == "bar")
         assert result["tail_AP"] == pytest.approx(tail)
+
+
+def test_a_gain_that_the_table_does_not_show_chooses_no_exponent():
+    results = [ExponentResult(*r, None) for r in ((0, 50, 40, 0), (0.1, 50.04, 40, 0.04))]
+    assert best_of(results).exponent == 0
+    results.append(ExponentResult(0.2, 50.06, 40, 0.06, (-1, 1)))
+    assert best_of(results).exponent == 0.2
 
 
 def test_exponent_0_and_choices_on_test_images_are_named(arguments, capsys):

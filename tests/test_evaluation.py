@@ -3,12 +3,14 @@
 import copy
 import json
 import math
+import shutil
 
 import pytest
 
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import UserError
 from counterpoise.evaluation import evaluate_detections
+from counterpoise.evaluation.stored import write_inference
 from counterpoise.inference.evaluator import write_evaluations
 from scenes import assert_equals_pycocotools, crowded_scene, pycocotools_stats, scene, stored
 
@@ -94,6 +96,25 @@ def test_the_json_holds_the_documented_keys_and_null_for_what_is_absent(tmp_path
     assert absent["missing_resamples"] == content["resamples"] == 1000
     assert [p.name for p in tmp_path.iterdir()] == ["e.json"]
     assert not any(isinstance(v, float) and math.isnan(v) for v in content.values())
+
+
+def test_an_evaluation_on_another_test_set_keeps_the_first_while_its_detections_are_there(tmp_path):
+    truth, detections = scene()
+    path, result = tmp_path / "evaluation.json", evaluate_detections(truth, detections)
+
+    def evaluated(name: str) -> list[str]:
+        write_inference(tmp_path, name, truth, detections, result)
+        write_evaluations({name: result}, path)
+        return list(json.loads(path.read_text()))
+
+    assert evaluated("first") == ["first"]
+    first = json.loads(path.read_text())["first"]
+    assert evaluated("second") == ["second", "first"]
+    assert json.loads(path.read_text())["first"] == first
+    shutil.rmtree(tmp_path / "inference" / "first")
+    assert evaluated("third") == ["third", "second"]
+    path.write_text('{"second": {"AP"')
+    assert evaluated("third") == ["third"]
 
 
 def test_image_ids_may_be_strings_and_categories_in_any_order():

@@ -279,8 +279,8 @@ def _calibrate(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--aim", choices=("AP", "tail"), default="AP",
-        help="choose the exponent of the highest AP, or of the highest AP of the half of the "
-        "classes with fewer training boxes (default AP)",
+        help="choose the exponent of the highest AP, or of the highest AP of the rarest group of "
+        "classes (default AP)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_config_file(parser)

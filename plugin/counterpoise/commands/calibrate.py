@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     warnings = split_overlaps(cfg, "exponents")
     exponents = [0.0, *sorted(set(args.exponents) - {0.0})]
     results, tail = evaluate_exponents(cfg, exponents, args.aim == "tail")
-    best = max(results, key=lambda result: result.difference)  # of equal ones the smallest
+    best = best_of(results)
     doubts = _doubts(best) if results[0].AP else [NOTHING_FOUND]
     warnings += doubts
     for warning in warnings:
@@ -67,6 +67,11 @@ def run(args: argparse.Namespace) -> None:
             f"\nThe best exponent is {best.exponent:g}{chance}; use it with "
             f"BALANCE.CALIBRATION.NAME {args.method} BALANCE.CALIBRATION.EXPONENT {best.exponent:g}"
         )
+
+
+def best_of(results: Sequence[ExponentResult]) -> ExponentResult:
+    """The result of the largest difference; of those that the table shows as equal, the first."""
+    return max(results, key=lambda result: round(result.difference, 1))
 
 
 def _doubts(best: ExponentResult) -> list[str]:

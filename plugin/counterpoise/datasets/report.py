@@ -21,7 +21,8 @@ class Report:
         images: images kept.
         boxes: boxes kept, crowd regions included.
         empty_images: kept images without any box.
-        clipped: kept boxes that were partly outside their image.
+        clipped: kept boxes that were partly outside their image; in a part of a ``HOLDOUT`` those
+            of all of it.
         invalid_annotations: all invalid annotations, in reading order.
         notes: further remarks, one sentence each; in a part of a ``HOLDOUT`` those on all of it.
     """

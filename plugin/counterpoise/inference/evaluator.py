@@ -1,5 +1,6 @@
 """Evaluation inside Detectron2: collects detections and hands them to the evaluation core."""
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,11 +17,14 @@ from detectron2.utils import comm
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.datasets.ground_truth import coco_ground_truth
 from counterpoise.datasets.mapper import UNREADABLE
+from counterpoise.errors import UserError
 from counterpoise.evaluation import Evaluation, ProposalRecall, evaluate_detections
 from counterpoise.evaluation.groups import metric_name
 from counterpoise.evaluation.matching import corners
+from counterpoise.evaluation.stored import FIX, stored_test_sets
 from counterpoise.inference.hooks import ProposalTap
 from counterpoise.modeling.score_thresholds import ScoreThresholds
+from counterpoise.utils.decoding import read_record
 from counterpoise.utils.files import write_json
 
 #: Name of the file with the results in a run's OUTPUT_DIR.
@@ -130,11 +134,25 @@ def _boxes_by_image(coco: Mapping[str, Any]) -> dict[int | str, tuple[np.ndarray
 def write_evaluations(results: Mapping[str, Evaluation], path: Path) -> None:
     """Write ``{dataset: result}`` as JSON; the file is complete or untouched.
 
+    Of what it held before, other test sets stay while their detections are kept beside it, so that
+    the file is about those that the run's report shows.
+
     Args:
         results: by dataset name.
-        path: of the file.
+        path: of the file, in the run's OUTPUT_DIR.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_json(path, {name: asdict(result) for name, result in results.items()})
+    content = {name: asdict(result) for name, result in results.items()}
+    earlier = _earlier_evaluations(path)
+    for name in stored_test_sets(path.parent):
+        if name in earlier:
+            content.setdefault(name, earlier[name])
+    write_json(path, content)
+
+
+def _earlier_evaluations(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(UserError):  # there is none, or it is broken and will be replaced
+        return read_record(path, dict[str, Any], FIX)
+    return {}

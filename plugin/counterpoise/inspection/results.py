@@ -42,7 +42,8 @@ class Split:
         images: usable images.
         empty_images: those without any box.
         boxes: usable boxes.
-        clipped: boxes that reached over the border of their image and were clipped to it.
+        clipped: boxes that reached over the border of their image and were clipped to it; in a part
+            of a ``HOLDOUT`` those of all of it.
         imbalance: boxes of the most frequent class over those of the rarest that has any, >= 1;
             None without boxes.
         classes: per class.
