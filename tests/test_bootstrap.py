@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from counterpoise.evaluation import bootstrap as module
 from counterpoise.evaluation import evaluate_detections
@@ -64,6 +65,25 @@ def test_the_number_of_resamples_computed_at_once_changes_nothing(monkeypatch):
     at_once = samples_of(truth, detections, drawn)
     monkeypatch.setattr(module, "RESAMPLES_AT_ONCE", 7)
     np.testing.assert_array_equal(at_once.AP, samples_of(truth, detections, drawn).AP)
+
+
+def test_a_thread_of_the_pool_starts_none_of_its_own(monkeypatch):
+    """On 64 cores they would be 4,096, which is more than many a machine lets a process start."""
+    truth, detections = crowded_scene()
+    seen, compute = [], module._class_samples
+
+    def watched(*arguments):
+        seen.append(torch.get_num_threads())
+        return compute(*arguments)
+
+    monkeypatch.setattr(module, "_class_samples", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        samples_of(truth, detections, draw_images(30, resamples=5))
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_equal_seeds_draw_equal_images_and_each_resample_is_as_large_as_the_set():

@@ -40,11 +40,10 @@ def score(
     truth = runs[0].test_set.ground_truth
     once = np.ones((1, truth.num_images), dtype=np.int64)
     drawn = np.vstack([once, draw_images(truth.num_images, resamples)])
-    steps = track([(run, k) for run in runs for k in range(truth.num_classes)])
-    parts = {(run.name, k): bootstrap((run.matches[k],), drawn) for run, k in steps}
+    samples = bootstrap([own for run in runs for own in run.matches], drawn, track)
+    by_run = (np.split(values, len(runs), axis=1) for values in (samples.AP, samples.AP50))
     scored = []
-    for run in runs:
-        columns = [parts[run.name, k] for k in range(truth.num_classes)]
+    for run, AP, AP50 in zip(runs, *by_run, strict=True):
         own, found = run.test_set.ground_truth, run.test_set.detections  # boxes in its own order
         context = run.test_set.context
         thresholds = class_thresholds(run.matches, own.class_names, context.thresholds)
@@ -52,8 +51,8 @@ def score(
             ScoredRun(
                 **vars(run),
                 errors=classify_errors(own, found, run.matches, np.array(thresholds)),
-                AP=np.hstack([part.AP for part in columns]),
-                AP50=np.hstack([part.AP50 for part in columns]),
+                AP=AP,
+                AP50=AP50,
             )
         )
     return tuple(scored)

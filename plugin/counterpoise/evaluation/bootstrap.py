@@ -11,7 +11,8 @@ times Student's t (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 12.5). ``benchmarks/interval_coverage.py`` measures how often it covers the truth.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from counterpoise.evaluation.average_precision import RECALLS
 from counterpoise.evaluation.matching import ClassMatches
 from counterpoise.evaluation.variance import Variance, half_width, sum_of
+from counterpoise.utils.progress import Track
 
 RESAMPLES = 1000
 SEED = 0
@@ -58,21 +60,39 @@ def draw_images(num_images: int, resamples: int = RESAMPLES, seed: int = SEED) -
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples)
 
 
-def bootstrap(matches: tuple[ClassMatches, ...], drawn: np.ndarray) -> BootstrapSamples:
+def bootstrap(
+    matches: Sequence[ClassMatches], drawn: np.ndarray, track: Track = iter
+) -> BootstrapSamples:
     """Average precision of every class in every resample.
 
     Args:
-        matches: of :func:`counterpoise.evaluation.matching.match`.
+        matches: of :func:`counterpoise.evaluation.matching.match`, of one run or several in a row.
         drawn: (B, I), of :func:`draw_images`.
+        track: wraps the classes, to show progress.
     """
     parts = [
         np.ascontiguousarray(drawn[begin : begin + RESAMPLES_AT_ONCE].T, dtype=np.float32)
         for begin in range(0, len(drawn), RESAMPLES_AT_ONCE)
     ]
     # numpy and torch let other threads run while they compute.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        samples = np.stack(list(pool.map(lambda m: _class_samples(m, parts), matches)), axis=-1)
-    return BootstrapSamples(AP=100 * samples.mean(axis=0), AP50=100 * samples[0])
+    with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+        computed = pool.map(lambda own: _class_samples(own, parts), matches)
+        samples = np.array([next(computed) for _ in track(matches)])
+    return BootstrapSamples(AP=100 * samples[:, 0].T, AP50=100 * samples[:, 1].T)
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Let torch compute in the calling thread alone, and give the number of threads that it had.
+
+    Each thread of a pool would start as many of OpenMP's own, and there may be no room for them.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def AP_interval(
@@ -191,12 +211,13 @@ def _inverse_logit(value: np.ndarray) -> np.ndarray:
 
 
 def _class_samples(matches: ClassMatches, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Average precision (T, B) in [0, 1] of one class; how often images are drawn is in parts."""
-    return np.concatenate([_samples_of_part(matches, times) for times in parts], axis=1)
+    """AP and AP50 (2, B) in [0, 1] of one class; how often images are drawn is in parts."""
+    samples = np.concatenate([_samples_of_part(matches, times) for times in parts], axis=1)
+    return np.stack([samples.mean(axis=0), samples[0]])
 
 
 def _samples_of_part(matches: ClassMatches, times: np.ndarray) -> np.ndarray:
-    """:func:`_class_samples` of some resamples, with how often (I, b) each image is drawn."""
+    """Average precision (T, b) by IoU threshold of a class, each image drawn (I, b) times."""
     true_positives, ignored = matches.true_positives, matches.ignored
     num_gt = times[matches.gt_images].sum(axis=0)
     # Precision falls at every false positive, so only its values at true positives matter.
