@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from matplotlib.font_manager import findfont, get_font
-from PIL import Image
+from PIL import Image, ImageFont
 
 from counterpoise.commands.console import main
 from counterpoise.pages.drawing import draw_boxes, font_file
@@ -159,6 +159,15 @@ def test_a_label_can_be_read_on_its_colour(colour):
     luminance = linear @ (0.2126, 0.7152, 0.0722) + 0.05
     # WCAG 2.2 asks for 4.5 to 1; anti-aliased text of this size hardly has a full stroke.
     assert luminance.max() / luminance.min() > 4.5
+
+
+def test_a_font_is_opened_once_however_many_labels_are_drawn(monkeypatch):
+    opened, truetype = [], ImageFont.truetype
+    monkeypatch.setattr(ImageFont, "truetype", lambda *args: opened.append(args) or truetype(*args))
+    box = np.array([[5, 30, 90, 90]], dtype=float)
+    for i in range(50):
+        draw_boxes(np.zeros((123, 2345, 3), np.uint8), box, [f"cell {i}"], ["#ff0000"])
+    assert len(opened) == 1
 
 
 def test_a_label_gets_a_font_that_has_its_characters_where_one_is_installed():

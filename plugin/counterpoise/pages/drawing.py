@@ -1,7 +1,7 @@
 """Boxes with labels drawn into images."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from matplotlib.font_manager import findfont, fontManager, get_font
@@ -47,9 +47,13 @@ def _ink(colour: str) -> str:
     return "white" if 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 else "black"
 
 
-@cache
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_file(frozenset(text)), size)
+    return _opened(font_file(frozenset(text)), size)
+
+
+@lru_cache(maxsize=16)  # images of other sizes need other ones
+def _opened(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
 @cache
