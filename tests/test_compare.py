@@ -262,6 +262,17 @@ def test_what_a_run_has_not_kept_is_left_open(runs):
     assert comparison.settings == {}
 
 
+def test_runs_whose_names_begin_with_an_underscore_have_a_legend(tmp_path, capsys):
+    truth, detections = scene()
+    folders = [
+        write_run(tmp_path / "_a", truth, detections),
+        write_run(tmp_path / "_b", truth, worse(detections)),
+    ]
+    out = tmp_path / "out"
+    assert main(["compare", *map(str, folders), "--out", str(out)]) == 0
+    assert (out / "compare.html").is_file()
+
+
 def test_runs_are_named_by_as_much_of_their_path_as_tells_them_apart():
     folders = [Path(p).parts for p in ("/a/x/run", "/a/y/run", "/b/y/run", "/a/z")]
     assert list(map("/".join, unique_ends(folders))) == ["x/run", "a/y/run", "b/y/run", "z"]

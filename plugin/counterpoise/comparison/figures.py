@@ -89,7 +89,7 @@ def recall_curves(sides: Sequence[Side], classes: Sequence[ClassComparison]) -> 
                     at = thinned(len(curve.recall), _MAX_POINTS)
                     axes.plot(
                         curve.recall[at], curve.precision[at], color=colour,
-                        label=side.name if i == 0 else None,
+                        label=short(side.name) if i == 0 else None,
                         linewidth=1.4 if len(side.runs) == 1 else 0.8,
                         marker="o" if len(curve.recall) <= 30 else "", markersize=3,
                     )  # fmt: skip

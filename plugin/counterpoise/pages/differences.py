@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from counterpoise.evaluation.results import Interval
 from counterpoise.pages.figures import WIDE, figure, figure_uri
+from counterpoise.pages.labels import short
 from counterpoise.pages.plots import legend_above
 from counterpoise.utils.table import Cell
 from counterpoise.utils.text import signed, signed_interval
@@ -67,7 +68,7 @@ def difference_plot(
             shift = (i - (len(series) - 1) / 2) * pitch
             for row, own in enumerate(values):
                 _draw(axes, row + shift, own, colour)
-            axes.plot([], [], "o", color=colour, label=name)
+            axes.plot([], [], "o", color=colour, label=short(name))
         axes.axvline(0, color="#444444", linewidth=1)
         if line_after is not None:
             axes.axhline(line_after - 0.5, color="#9aa2a8", linewidth=0.8)

@@ -42,7 +42,7 @@ def ap_against_count(
         axes = drawn.subplots()
         axes.vlines(at, *bars.T, color="#b9c0c5", linewidth=1.6, zorder=1)
         for (run, own), colour in zip(values.items(), palette(len(values)), strict=True):
-            axes.plot(at, own, "o", color=colour, markersize=5.5, label=run)
+            axes.plot(at, own, "o", color=colour, markersize=5.5, label=short(run))
         if at.min() > 0:
             axes.set_xscale("log")
             plain_log_ticks(axes.xaxis)
@@ -74,7 +74,7 @@ def bars_side_by_side(
         zip(values.items(), palette(len(values)), strict=True)
     ):
         y = np.arange(len(names)) + (i - (len(values) - 1) / 2) * height
-        axes.barh(y, own, height, color=colour, label=label)
+        axes.barh(y, own, height, color=colour, label=short(label))
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False, axis="y")
 
