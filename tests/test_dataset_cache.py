@@ -16,6 +16,7 @@ from PIL import Image
 
 from counterpoise.config.loading import load_config
 from counterpoise.datasets import cache_folder, fingerprint, loading, parse_specs
+from counterpoise.datasets.files import is_found_by_a_walk
 from counterpoise.datasets.loading import Source, read_class_names
 from counterpoise.errors import UserError
 from interruptions import killed_while_writing
@@ -351,6 +352,34 @@ def test_files_that_have_just_changed_are_not_kept_yet(readings, monkeypatch):
     assert readings.is_fresh() and readings.is_fresh()
     monkeypatch.setattr(fingerprint, "SETTLING_NS", 0)
     assert readings.is_fresh() and not readings.is_fresh()
+
+
+def test_a_time_of_modification_that_is_still_to_come_does_not_switch_the_cache_off(
+    readings, monkeypatch
+):
+    monkeypatch.setattr(fingerprint, "SETTLING_NS", 5 * 10**8)
+    path = readings.folder.parent / "data" / "images" / "3.png"
+    os.utime(path, (4e9, 4e9))
+    spec = parse_specs({"set": readings.node}, readings.folder)["set"]
+    assert not fingerprint.fingerprint(spec).settled
+    time.sleep(0.6)
+    assert fingerprint.fingerprint(spec).settled
+
+
+@pytest.mark.parametrize(
+    "path, found",
+    [
+        ("/d/images/a.jpg", True),
+        ("/d/images/sub/a.jpg", True),
+        ("/d/images2/a.jpg", False),
+        ("/d/images/.hidden/a.jpg", False),
+        ("/d/images/.a.jpg", False),
+        ("/d/images/__MACOSX/a.jpg", False),
+        ("/d/a.jpg", False),
+    ],
+)
+def test_a_walk_finds_what_is_below_its_folder_and_not_hidden(path, found):
+    assert is_found_by_a_walk(path, "/d/images") is found
 
 
 @pytest.mark.parametrize("name", ["../elsewhere/5.png", ".hidden/5.png"])

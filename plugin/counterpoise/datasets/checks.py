@@ -195,11 +195,12 @@ def _header(record: ImageRecord) -> ImageHeader:
 def _category_ids(names: Iterable[str], classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Return int32, the category id of each name or -1, and what to say of a name without one."""
     known = {name: i for i, name in enumerate(classes)}
+    in_lower_case = {name.lower(): name for name in reversed(classes)}
     among = f", but the class list is [{listed(classes, 10)}]"
     reasons = []
     for name in names:
-        near = [other for other in known if other.lower() == name.lower()]
-        case = f"; the class list has '{near[0]}', and upper and lower case differ" if near else ""
+        near = in_lower_case.get(name.lower())
+        case = f"; the class list has '{near}', and upper and lower case differ" if near else ""
         reasons.append(f"unknown class {name!r}{case or among}")
     return np.array([known.get(name, -1) for name in names], np.int32), reasons
 

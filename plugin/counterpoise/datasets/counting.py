@@ -15,7 +15,7 @@ from counterpoise.datasets.registration import CustomLoader
 from counterpoise.errors import UserError, did_you_mean
 
 #: Name of a dataset -> the function that was registered for it, and what that returned.
-_read: dict[str, tuple[Callable[[], list[dict[str, Any]]], Sequence[dict[str, Any]]]] = {}
+_loaded: dict[str, tuple[Callable[[], list[dict[str, Any]]], Sequence[dict[str, Any]]]] = {}
 
 
 def count_classes(dataset_names: Sequence[str]) -> ClassCounts:
@@ -76,14 +76,14 @@ def load_dataset(dataset_name: str) -> tuple[Sequence[dict[str, Any]], list[str]
     if dataset_name not in DatasetCatalog:
         hint = did_you_mean(dataset_name, DatasetCatalog.list())
         raise UserError(f"there is no dataset named '{dataset_name}'; {hint}")
-    if dataset_name not in _read or _read[dataset_name][0] is not DatasetCatalog[dataset_name]:
-        for gone in [name for name in _read if name not in DatasetCatalog]:
-            del _read[gone]
+    if dataset_name not in _loaded or _loaded[dataset_name][0] is not DatasetCatalog[dataset_name]:
+        for gone in [name for name in _loaded if name not in DatasetCatalog]:
+            del _loaded[gone]
         try:
             dicts = _records(dataset_name)
         except OSError as error:
             raise UserError(f"dataset '{dataset_name}' cannot be read: {error}") from error
-        _read[dataset_name] = DatasetCatalog[dataset_name], dicts
+        _loaded[dataset_name] = DatasetCatalog[dataset_name], dicts
     # Asked for after loading: loaders of COCO files set the names only then.
     names = MetadataCatalog.get(dataset_name).get("thing_classes")
     if not names:
@@ -91,7 +91,7 @@ def load_dataset(dataset_name: str) -> tuple[Sequence[dict[str, Any]], list[str]
             f"dataset '{dataset_name}' has no class names: set "
             f"MetadataCatalog.get('{dataset_name}').thing_classes where it is registered"
         )
-    return _read[dataset_name][1], list(names)
+    return _loaded[dataset_name][1], list(names)
 
 
 @contextmanager

@@ -80,8 +80,9 @@ def walk(root: str | Path) -> Iterator[str]:
 
 def is_found_by_a_walk(path: str, root: str) -> bool:
     """Whether :func:`find_files` of ``root`` lists a path, or would if it were there."""
-    inner = path.removeprefix(root)
-    return path != inner and not ("/." in inner or "/__MACOSX" in inner)
+    inner = path.removeprefix(os.path.join(root, ""))
+    hidden = any(part.startswith((".", "__MACOSX")) for part in inner.split("/"))
+    return path != inner and not hidden
 
 
 def path_parts(written: str, root: str = "") -> tuple[str, ...]:

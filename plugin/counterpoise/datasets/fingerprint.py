@@ -42,12 +42,13 @@ def fingerprint(spec: DatasetSpec) -> Fingerprint:
     now, newest = time.time_ns(), 0
     for path in _files(spec):
         try:
-            size, *times = file_state(path)
+            size, modified, changed = file_state(path)
         except OSError:
             state = "missing"
         else:
-            state = f"{size} {times[0]} {times[1]}"
-            newest = max(newest, *times)
+            state = f"{size} {modified} {changed}"
+            # Cameras and archives set times of modification that are still to come.
+            newest = max(newest, changed, modified if modified <= now else 0)
         digest.update(f"{path}\0{state}\0".encode(errors="surrogateescape"))
     return Fingerprint(digest.hexdigest(), settled=now - newest > SETTLING_NS)
 

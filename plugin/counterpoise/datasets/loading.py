@@ -34,7 +34,7 @@ _READERS: dict[str, Callable[[DatasetSpec], RecordSet]] = {
 _logger = logging.getLogger("counterpoise.datasets")
 
 # Read for its class names and not yet loaded: a run asks for the names first.
-_read: dict[DatasetSpec, Reading] = {}
+_awaiting_use: dict[DatasetSpec, Reading] = {}
 
 
 def read_class_names(spec: DatasetSpec) -> list[str]:
@@ -49,9 +49,9 @@ def read_class_names(spec: DatasetSpec) -> list[str]:
         return list(spec.classes)
     if spec.format == "yolo":
         return list(yolo_class_names(spec))
-    if spec not in _read:
-        _read[spec] = _kept_or_read(spec, None)
-    return list(_own_names(spec, _read[spec]))
+    if spec not in _awaiting_use:
+        _awaiting_use[spec] = _kept_or_read(spec, None)
+    return list(_own_names(spec, _awaiting_use[spec]))
 
 
 def _own_names(spec: DatasetSpec, reading: Reading) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def _own_names(spec: DatasetSpec, reading: Reading) -> tuple[str, ...]:
 
 def _reading(spec: DatasetSpec, classes: tuple[str, ...] | None) -> Reading:
     """Read a dataset with its own classes, and number them by those of the run."""
-    own = _read.pop(spec, None) or _kept_or_read(spec, None)
+    own = _awaiting_use.pop(spec, None) or _kept_or_read(spec, None)
     if classes in (None, own.class_names):
         return own
     if not set(own.class_names) <= set(classes):
