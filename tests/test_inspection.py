@@ -718,6 +718,16 @@ def test_the_yaml_of_a_yolo_dataset_stands_for_its_folder(tmp_path, name, called
     )
 
 
+def test_a_linked_data_yaml_stands_for_the_folder_of_the_link(tmp_path):
+    """As the snapshots of model hubs and data version control have it."""
+    write_yolo(tmp_path / "d", train=4, val=2)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "d" / "data.yaml").rename(tmp_path / "blobs" / "abc")
+    (tmp_path / "d" / "data.yaml").symlink_to(tmp_path / "blobs" / "abc")
+    inspection = inspected(tmp_path / "d" / "data.yaml")
+    assert (inspection.subject.name, inspection.subject.boxes) == ("d_train", 4)
+
+
 def test_a_yolo_split_without_labels_or_images_is_left_out_and_said(tmp_path):
     write_yolo(tmp_path / "d", train=4, val=0, test=2)
     for label in (tmp_path / "d" / "labels" / "test").iterdir():
@@ -1137,6 +1147,9 @@ def test_json_is_the_only_thing_on_standard_output(tmp_path, capsys, monkeypatch
         (["config.yaml"], "config.yaml is a file without the 'names' of a YOLO dataset"),
         (["empty", "--config-file", "missing.yaml"], "config file missing.yaml cannot be read"),
         (["broken"], "is not readable YAML"),
+        (["impossible"], "month must be in 1..12"),
+        (["~nobody-of-this-name/data"], "no dataset and no folder called '~nobody"),
+        (["x" * 300], "no dataset and no folder called 'xxx"),
         (["broken_images"], "has no usable image"),
         (["empty", "MODEL.BACKBONE.NAME", "resnet"], "MODEL.BACKBONE.NAME is 'resnet'"),
     ],
@@ -1146,6 +1159,8 @@ def test_bad_input_is_answered_in_one_sentence(tmp_path, capsys, monkeypatch, ar
     Path("empty").mkdir()
     Path("broken").mkdir()
     Path("broken/data.yaml").write_text("names: [")
+    Path("impossible").mkdir()
+    Path("impossible/data.yaml").write_text("names: [cat]\nexported: 2024-13-45")
     write_coco(Path("broken_images"), "train", {"a": 2})
     Path("broken_images/train/train_0.png").write_bytes(b"")
     Path("config.yaml").write_text(

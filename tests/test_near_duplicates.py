@@ -75,6 +75,22 @@ def test_mostly_even_images_with_other_objects_do_not_look_alike(tmp_path):
     assert find_near_duplicates(dict(zip("ab", moved, strict=True))).similar == ()
 
 
+@pytest.mark.parametrize("most, kind", [(200, np.uint16), (60_000, np.uint16), (1, np.float32)])
+def test_images_of_more_than_8_bits_are_told_apart_whatever_range_they_use(tmp_path, most, kind):
+    suffix = ".tiff" if kind == np.float32 else ".png"
+
+    def deep(i: int) -> np.ndarray:
+        grey = cv2.cvtColor(picture(i), cv2.COLOR_BGR2GRAY)
+        return (grey / 255 * most).astype(kind)
+
+    train = [write(tmp_path / "train" / f"{i}{suffix}", deep(i)) for i in range(4)]
+    test = [write(tmp_path / "test" / f"{i}{suffix}", deep(9 + i)) for i in range(3)]
+    test.append(write(tmp_path / "test" / f"copy{suffix}", cv2.flip(deep(2), 1)))
+    found = find_near_duplicates({"train": train, "test": test})
+    assert [pair[:2] for pair in pairs_of(found)["train", "test"]] == [(test[3], train[2])]
+    assert found.unreadable == ()
+
+
 def test_of_a_single_split_nothing_is_read():
     found = find_near_duplicates({"train": ["/nowhere/a.png", "/nowhere/b.png"]})
     assert (found.images, found.unreadable) == (0, ())

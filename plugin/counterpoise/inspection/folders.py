@@ -17,6 +17,7 @@ from counterpoise.datasets.yolo_yaml import split_places
 from counterpoise.errors import UserError
 from counterpoise.utils.images import image_suffixes
 from counterpoise.utils.text import listed
+from counterpoise.utils.yaml_files import load_yaml
 
 ROLES = tuple(SPLIT_WORDS)
 _VOC_IMAGES = ("JPEGImages", "images", "Images")
@@ -89,6 +90,11 @@ class FolderDataset:
             )
 
 
+def real_path(path: Path) -> Path:
+    """Resolve all links but that of a file itself: what it names lies beside the link."""
+    return path.parent.resolve() / path.name if path.is_file() else path.resolve()
+
+
 def _quoted(names: list[str]) -> str:
     return listed([f"'{name}'" for name in names], 8)
 
@@ -103,7 +109,7 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
     Raises:
         UserError: the folder is none of them, or a file that it is recognised by cannot be used.
     """
-    folder = folder.resolve()
+    folder = real_path(folder)
     try:
         options = {"OUTSIDE_FILES": True} if outside_files else {}
         of_folders = (_voc, _coco, _voc_beside_images) if folder.is_dir() else ()
@@ -138,7 +144,7 @@ def _yolo(folder: Path, options: dict[str, Any]) -> FolderDataset:
     if path is None:
         return found
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = load_yaml(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         content = {"names": None}  # the reader says what is wrong with it
     if not isinstance(content, dict) or "names" not in content:

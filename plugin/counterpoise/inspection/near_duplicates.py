@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from counterpoise.inspection.results import NearDuplicates, SimilarFiles
+from counterpoise.utils.pixels import scaled_to_8_bits
 from counterpoise.utils.progress import Track
 
 #: Most bits of 256 in which the hashes of two near-duplicates differ.
@@ -80,13 +81,15 @@ def _square(path: str) -> np.ndarray | None:
     try:
         # OpenCV's own reading of files ends the process where a name is no UTF-8.
         content = np.fromfile(path, np.uint8)
-        pixels = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_4)
+        pixels = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_ANYDEPTH)
         if pixels is not None and min(pixels.shape) < _SIDE:
-            pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+            pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except (OSError, cv2.error):  # also a header that promises more pixels than OpenCV takes
         return None
     if pixels is None:
         return None
+    if pixels.dtype != np.uint8:
+        pixels = scaled_to_8_bits(pixels)
     return cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 

@@ -1,5 +1,6 @@
 """What an inspection is about: a registered dataset or a folder, and the splits beside it."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from counterpoise.datasets import (
     read_class_names,
 )
 from counterpoise.errors import UserError, did_you_mean
-from counterpoise.inspection.folders import ROLES, detect_folder
+from counterpoise.inspection.folders import ROLES, detect_folder, real_path
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ def find_target(name_or_folder: str, cfg: CfgNode, outside_files: bool = False) 
     """
     cache = cache_folder(cfg.DATASETS.CACHE)
     specs = parse_specs(cfg.DATASETS.CUSTOM, cache)
-    path = Path(name_or_folder).expanduser()
+    path = os.path.expanduser(name_or_folder)  # pathlib's fails for a user that is not there
     if name_or_folder in {*specs, *dataset_names(specs)}:
         return _named(name_or_folder, specs, cfg)
-    if path.is_dir() or path.is_file():
-        return _folder(path, cache, outside_files)
+    if os.path.isdir(path) or os.path.isfile(path):
+        return _folder(Path(path), cache, outside_files)
     if name_or_folder in DatasetCatalog:
         return _named(name_or_folder, specs, cfg)
     known = did_you_mean(name_or_folder, {*specs, *dataset_names(specs)} or DatasetCatalog.list())
@@ -97,7 +98,7 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
 
 def _folder(path: Path, cache: Path | None, outside_files: bool) -> Target:
     found = detect_folder(path, outside_files)
-    named = path.resolve()
+    named = real_path(path)
     if named.is_file():  # every data.yaml has that name, its folder one of its own
         named = named.parent if named.stem == "data" else named.with_suffix("")
     name = re.sub(r"\W+", "_", named.name).strip("_") or "data"

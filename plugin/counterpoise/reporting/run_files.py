@@ -1,5 +1,6 @@
 """A finished run: the files of its OUTPUT_DIR, read when they are asked for."""
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Run:
         Raises:
             UserError: there is no such folder.
         """
-        if not path.is_dir():
+        if not os.path.isdir(path):  # pathlib's raises where its parent may not be read
             raise UserError(f"{path} is not a folder: give the OUTPUT_DIR of a run")
         self.path = path
 

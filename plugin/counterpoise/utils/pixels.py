@@ -26,13 +26,25 @@ def to_8_bits(image: Image.Image) -> Image.Image:
     """
     if not is_deep(image.mode):
         return image
-    values = np.asarray(image).astype(np.float64)
+    return Image.fromarray(scaled_to_8_bits(np.asarray(image)))
+
+
+def scaled_to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Scale samples of more than 8 bits as :func:`to_8_bits` does.
+
+    Args:
+        pixels: of any shape, whole numbers or floats.
+
+    Returns:
+        uint8.
+    """
+    values = pixels.astype(np.float64)
     finite = np.isfinite(values)
     known = values[finite]
     if not known.size:
-        return Image.new("L", image.size)
+        return np.zeros(values.shape, np.uint8)
     low, high = np.quantile(known[:: -(-known.size // _SAMPLE)], (LOW, HIGH))
     if low == high:
         low, high = known.min(), known.max()
     scaled = (np.where(finite, values, low) - low) * (255 / ((high - low) or 1.0))
-    return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
+    return scaled.clip(0, 255).round().astype(np.uint8)
