@@ -666,6 +666,16 @@ def test_the_baseline_is_the_one_that_differs_in_nothing_whichever_run_ended_fir
     assert summary.baseline.name == "low_rate"
 
 
+def test_a_variant_that_takes_the_place_of_a_baseline_without_a_run_is_named():
+    scored = {"settings": {"SOLVER.BASE_LR": "0.1"}, "scores": some_scores()}
+    (summary,) = summarize([result("low_rate", **scored)])
+    assert "There is no run of the baseline here: differences are from low_rate" in summary.notes[0]
+    here, there = result("plain", scores=some_scores()), result("low_rate", **scored)
+    first, second = summarize([here, dataclasses.replace(there, dataset="other")], baseline="plain")
+    assert "There is no run of the baseline, plain, here" in second.notes[0]
+    assert not any("There is no run" in note for note in first.notes)
+
+
 def some_scores():
     return Scores("mine_test", 3, 10.0, 20.0, (ClassScore("a|b", 5, 2, 10.0, 20.0),), (), None)
 

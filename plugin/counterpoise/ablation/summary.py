@@ -153,6 +153,8 @@ def summarize(
 def _dataset(
     name: str, results: Sequence[RunResult], resampling: Resampling, baseline: str | None
 ) -> DatasetSummary:
+    if baseline is None:
+        baseline = next((result.variant for result in results if not result.settings), None)
     variants, left_out = _by_variant(results, baseline)
     finished = [run for runs in variants.values() for run in runs if run.scores]
     first = finished[0].scores
@@ -178,7 +180,7 @@ def _dataset(
         groups=groups,
         covers=covers if resamples else "seeds alone",
         machines=tuple(dict.fromkeys(run.machine for run in finished if run.machine)),
-        notes=tuple(_notes(measure, finished, seeds, left_out)),
+        notes=tuple(_notes(measure, finished, seeds, left_out, baseline)),
     )
 
 
@@ -189,13 +191,11 @@ def _by_variant(
 
     Args:
         results: on one dataset.
-        baseline: its name; None for the variant without settings.
+        baseline: its name; the first variant takes its place where there is none of that name.
     """
     variants: dict[str, list[RunResult]] = {}
     for result in results:
         variants.setdefault(result.variant, []).append(result)
-    if baseline is None:
-        baseline = next((result.variant for result in results if not result.settings), None)
     if baseline in variants:
         variants = {baseline: variants[baseline], **variants}
     left_out = 0
@@ -207,9 +207,19 @@ def _by_variant(
 
 
 def _notes(
-    measure: "_Measure", finished: Sequence[RunResult], seeds: Sequence[int], left_out: int
+    measure: "_Measure",
+    finished: Sequence[RunResult],
+    seeds: Sequence[int],
+    left_out: int,
+    baseline: str | None,
 ) -> Iterator[str]:
     """What a reader must know, with the number of finished seeds of each variant."""
+    if measure.name != baseline:
+        named = "" if baseline is None else f", {baseline},"
+        yield (
+            f"There is no run of the baseline{named} here: differences are from {measure.name}, "
+            "which comes first."
+        )
     if not measure.baseline:
         yield "The baseline has no finished run, so there are no differences."
     if left_out:
@@ -288,6 +298,7 @@ class _Measure:
     """Estimates of metrics against the runs of a baseline."""
 
     def __init__(self, baseline: Sequence[RunResult], resamples: Resamples | None) -> None:
+        self.name = baseline[0].variant
         self.baseline = [run for run in baseline if run.scores]
         self.resamples = resamples
 
