@@ -476,6 +476,8 @@ def test_config_differs_from_the_defaults_in_what_was_set():
         ("python ../a/train_net.py --resume --force SEED 1", "python ../a/train_net.py SEED 1",
          "python ../a/train_net.py --config-file"),
         ("counterpoise train SEED 1", "counterpoise train SEED 1", "counterpoise train --config"),
+        ("counterpoise train --overwrite SEED 1", "counterpoise train SEED 1",
+         "counterpoise train --config"),
         ("python mine.py", "python mine.py", "counterpoise train --config-file"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,12 +22,24 @@ def run_costs(sides: Sequence[Side]) -> tuple[RunCost, ...]:
     costs = []
     for side, own in zip(sides, seconds, strict=True):
         pairs = zip(own, seconds[0], strict=True)
-        ratios = [a / b if a is not None and b else None for a, b in pairs]
+        ratios = _Seconds(*(a / b if a is not None and b else None for a, b in pairs))
         records = [run.files.record for run in side.runs if run.files.record]
         hardware = "; ".join(dict.fromkeys(record.hardware for record in records))
-        folders = tuple(str(run.files.path) for run in side.runs)
-        about = (records[0].command, hardware) if records else (None, None)
-        costs.append(RunCost(side.name, folders, side.seeds, *about, *own, *ratios))
+        costs.append(
+            RunCost(
+                name=side.name,
+                folders=tuple(str(run.files.path) for run in side.runs),
+                seeds=side.seeds,
+                command=records[0].command if records else None,
+                hardware=hardware or None,
+                seconds_per_iteration=own.iteration,
+                training_seconds=own.training,
+                seconds_per_image=own.image,
+                iteration_ratio=ratios.iteration,
+                training_ratio=ratios.training,
+                inference_ratio=ratios.image,
+            )
+        )
     return tuple(costs)
 
 
@@ -50,16 +63,23 @@ def different_settings(sides: Sequence[Side]) -> dict[str, dict[str, str | None]
     }
 
 
-def _mean_seconds(side: Side) -> list[float | None]:
-    columns = zip(*map(_seconds, side.runs), strict=True)
-    return [None if None in own else fmean(own) for own in columns]
-
-
-def _seconds(run: ComparedRun) -> tuple[float | None, float | None, float | None]:
+class _Seconds(NamedTuple):
     """Of an iteration, of the training, and of an image at inference."""
+
+    iteration: float | None
+    training: float | None
+    image: float | None
+
+
+def _mean_seconds(side: Side) -> _Seconds:
+    columns = zip(*map(_seconds, side.runs), strict=True)
+    return _Seconds(*(None if None in own else fmean(own) for own in columns))
+
+
+def _seconds(run: ComparedRun) -> _Seconds:
     record = run.files.record
     training = (record.training_seconds or None) if record else None
-    return _seconds_per_iteration(run.files), training, run.test_set.seconds_per_image
+    return _Seconds(_seconds_per_iteration(run.files), training, run.test_set.seconds_per_image)
 
 
 def _seconds_per_iteration(run: Run) -> float | None:

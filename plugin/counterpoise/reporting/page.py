@@ -223,8 +223,9 @@ def _command(run: Run) -> Iterator[Part]:
 
 
 def _anew(command: str) -> list[str]:
-    """Words of a command without those that make it go on with an earlier run."""
-    return [word for word in shlex.split(command) if word not in ("--resume", "--force")]
+    """Words of a command without those that go on with an earlier run, or remove it."""
+    about_earlier = ("--resume", "--force", "--overwrite")
+    return [word for word in shlex.split(command) if word not in about_earlier]
 
 
 def _program(command: str) -> list[str]:
