@@ -27,7 +27,8 @@ from counterpoise.balance.losses import (
     softmax_focal_reference,
     softmax_focal_with_p_t,
 )
-from counterpoise.modeling.roi_loss import ClassificationLoss, SoftmaxFocalROILoss
+from counterpoise.modeling.focal_losses import SoftmaxFocalROILoss
+from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.weight_sources import FixedWeights
 from counterpoise.training.run_record import hardware
 

@@ -10,6 +10,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from counterpoise.modeling import (
         backbones,
+        focal_losses,
         gradient_losses,
         retinanet,
         roi_heads,
@@ -40,6 +41,7 @@ __all__ = [
     "ROILoss",
     "ROISampler",
     "backbones",
+    "focal_losses",
     "gradient_losses",
     "retinanet",
     "roi_heads",

@@ -16,9 +16,9 @@ from counterpoise.balance.gradient_balance import (
 )
 from counterpoise.balance.losses import at_least_float32
 from counterpoise.modeling.distributed import mean_over_processes, sum_over_processes
+from counterpoise.modeling.focal_losses import SigmoidsROILoss
 from counterpoise.modeling.interfaces import DenseLoss, ROILoss, is_training_step
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY, ROI_LOSS_REGISTRY
-from counterpoise.modeling.roi_loss import SigmoidsROILoss
 
 
 class EqualizationLossV2(nn.Module):
