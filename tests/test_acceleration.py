@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.engine import AMPTrainer, defaults
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.utils.events import EventStorage
@@ -13,6 +14,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from counterpoise.config.keys import training_config
+from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import prepare
 from counterpoise.modeling.acceleration import (
     accelerate,
     choose_speed,
@@ -20,8 +23,10 @@ from counterpoise.modeling.acceleration import (
     train_in_bfloat16,
 )
 from counterpoise.modeling.roi_align import ExactROIAlign, GatheredROIAlign
-from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
-from runs import train_net, write_dataset
+from counterpoise.training.number_guard import GuardedTrainer
+from counterpoise.training.trainer import BalancedTrainer
+from models import CONFIGS, NEUTRAL, batch, build, losses_and_gradients, quick_config
+from runs import SMALL, train_net, write_dataset
 from test_autocast import detector
 
 CPU = torch.device("cpu")
@@ -132,6 +137,22 @@ def test_boxes_stay_exact_wherever_maps_have_half_precision(settings, layer):
     model = build(cfg)
     accelerate(model, cfg)
     assert {type(level) for level in model.roi_heads.box_pooler.level_poolers} == {layer}
+
+
+def test_a_training_pools_the_boxes_that_its_evaluation_pools(tmp_path):
+    data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
+    settings = ("MODEL.SPEED", "stock", "SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu")
+    cfg = load_config(
+        [CONFIGS / "quick" / "baseline.yaml", data],
+        [*SMALL, *settings, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(out)],
+    )
+    prepare(cfg)
+    cfg.freeze()
+    trainer = BalancedTrainer(cfg)
+    pooler = trainer.model.roi_heads.box_pooler
+    assert {type(level) for level in pooler.level_poolers} == {ExactROIAlign}
+    assert isinstance(trainer._trainer, GuardedTrainer) and trainer.cfg.SOLVER.AMP.ENABLED
+    assert defaults.AMPTrainer is AMPTrainer
 
 
 def test_autocast_ends_with_a_forward_pass_that_fails():

@@ -41,6 +41,7 @@ from counterpoise.inspection.duplicate_files import warn_of_shared_files
 from counterpoise.modeling.distributed import unwrapped
 from counterpoise.reporting import write_report
 from counterpoise.training.log_files import remove_start
+from counterpoise.training.reference_size import scaled_to_processes
 from counterpoise.training.run_lock import RunLock
 from counterpoise.training.run_record import RunRecord
 from counterpoise.training.trainer import BalancedTrainer, training_table
@@ -61,12 +62,12 @@ def run(args: argparse.Namespace) -> None:
     device = load_config(args.config_file, args.opts).MODEL.DEVICE
     on_gpu = device.startswith("cuda") and torch.cuda.is_available()
     place = place_by_launcher()
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not args.eval_only:
+        args.resume, args.overwrite = True, False  # torchrun starts the same command again
     try:
         if place is not None:
             _check_launched(args, place)
             _check_gpu_is_left_open(device, place.size)
-            if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not args.eval_only:
-                args.resume, args.overwrite = True, False  # torchrun starts the same command again
             with joined(place, on_gpu):
                 train_or_evaluate(args)
             return
@@ -191,6 +192,7 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> None:
     if cfg.SEED < 0:
         cfg.SEED = earlier_seed(out) if args.resume else comm.shared_random_seed()
         logger.info("SEED was left to chance: it is %d, see config.yaml", cfg.SEED)
+    cfg = scaled_to_processes(cfg)
     if cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} "

@@ -39,6 +39,14 @@ TEST_PRECISIONS = ("float32", "bfloat16")
 #: Flags of /proc/cpuinfo, of x86 and of ARM, for instructions that multiply bfloat16.
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
+#: What ``MODEL.SPEED: auto`` does not leave as it is, where it is asked for beside it.
+OVERRULED = {
+    "MODEL.CHANNELS_LAST": False,
+    "MODEL.ROI_ALIGN": "torchvision",
+    "SOLVER.FUSED": False,
+    "SOLVER.AMP.ENABLED": False,
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -141,20 +149,6 @@ def trains_in_bfloat16(cfg: CfgNode) -> bool:
 def trains_in_float16(cfg: CfgNode) -> bool:
     """Whether training runs under autocast to float16, with a scaler of the loss."""
     return cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16"
-
-
-def without_amp_trainer(cfg: CfgNode) -> CfgNode:
-    """Copy a config so that Detectron2 takes its plain trainer where the model casts itself.
-
-    Its AMP trainer refuses to run without CUDA and scales gradients, as float16 needs it.
-    """
-    if not trains_in_bfloat16(cfg):
-        return cfg
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.SOLVER.AMP.ENABLED = False
-    cfg.freeze()
-    return cfg
 
 
 def train_in_bfloat16(model: nn.Module, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, defaults, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
@@ -32,7 +32,6 @@ from counterpoise.modeling.acceleration import (
     train_in_bfloat16,
     trains_in_bfloat16,
     use_numbered_gpu,
-    without_amp_trainer,
 )
 from counterpoise.modeling.calibration import Calibration
 from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer
@@ -83,6 +82,7 @@ from counterpoise.training.log_files import (
 from counterpoise.training.number_guard import NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.random_state import random_state_kept
+from counterpoise.training.reference_size import scaled_to_processes
 from counterpoise.training.resume_check import check_resumable, differences
 from counterpoise.training.run_lock import FolderGone, FolderGuard
 from counterpoise.training.run_record import RunRecord, command_line
@@ -108,6 +108,7 @@ class BalancedTrainer(DefaultTrainer):
         Raises:
             UserError: the training set or a key does not allow to train.
         """
+        cfg = scaled_to_processes(cfg)
         check_early_stopping(cfg)
         use_numbered_gpu(torch.device(cfg.MODEL.DEVICE))
         if cfg.SOLVER.DETERMINISTIC:
@@ -129,9 +130,8 @@ class BalancedTrainer(DefaultTrainer):
             check_test_classes(name, self.table.counts)
         for name in cfg.DATASETS.VAL:
             check_class_list(name, self.table.counts)
-        with _wrapped_for(cfg.MODEL.DEVICE):
-            super().__init__(without_amp_trainer(cfg))
-        self.cfg = cfg
+        with _detectron2_fitted(cfg):
+            super().__init__(cfg)
         self._guard = NumberGuard(cfg, self.model, TrainingRecord(self.table).state_dict())
         self._trainer = guarded(self._trainer, self._guard)
         if trains_in_bfloat16(cfg):
@@ -401,20 +401,23 @@ class BalancedTrainer(DefaultTrainer):
 
 
 @contextlib.contextmanager
-def _wrapped_for(device: str) -> Iterator[None]:
-    """Let Detectron2 wrap a model for several processes that have no GPU.
+def _detectron2_fitted(cfg: CfgNode) -> Iterator[None]:
+    """Let Detectron2 build the trainer of a model without a GPU, and of one that casts itself.
 
-    It hands the number of a GPU to DistributedDataParallel on every device.
+    It hands the number of a GPU to DistributedDataParallel on every device. Its AMP trainer refuses
+    to run without CUDA and scales gradients, as float16 needs it.
     """
-    if device.startswith("cuda"):
-        yield
-        return
-    wrap = defaults.create_ddp_model
-    defaults.create_ddp_model = partial(wrap, device_ids=None)
+    fitted: dict[str, Any] = {}
+    if not cfg.MODEL.DEVICE.startswith("cuda"):
+        fitted["create_ddp_model"] = partial(defaults.create_ddp_model, device_ids=None)
+    if trains_in_bfloat16(cfg):
+        fitted["AMPTrainer"] = SimpleTrainer
+    former = {name: getattr(defaults, name) for name in fitted}
+    vars(defaults).update(fitted)
     try:
         yield
     finally:
-        defaults.create_ddp_model = wrap
+        vars(defaults).update(former)
 
 
 def _has_no_sentence(record: logging.LogRecord) -> bool:
