@@ -1,5 +1,6 @@
 """Trainings in several processes: started by the program, or by torchrun, on a CPU."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,14 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from counterpoise.commands import processes
+from counterpoise.commands import processes, train
 from counterpoise.commands.processes import TORCHRUN, Place, place_by_launcher
-from counterpoise.errors import UserError
+from counterpoise.errors import RunFailed, UserError
 from interruptions import different, results
 from models import CONFIGS, ROOT
 from runs import NO_TEST, SMALL, train_net, write_dataset
@@ -270,6 +274,58 @@ def test_a_process_that_fails_on_a_gpu_does_not_wait_for_what_the_others_are_in(
     with processes.joined(Place(0, 0, 2, 2, "env://"), on_gpu):
         pass
     assert ended == [*left, "group"]
+
+
+def one_is_told_to_stop(folder: Path) -> None:
+    pids: list[int] = [0, 0]
+    dist.all_gather_object(pids, os.getpid())
+    if dist.get_rank() == 1:
+        raise SystemExit(128 + signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        while not os.kill(pids[1], 0):
+            time.sleep(0.1)
+    time.sleep(1)
+    (folder / "saved").touch()
+
+
+def test_a_process_that_still_saves_is_not_ended_where_another_was_told_to_stop(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(processes, "GRACE", 0.1)
+    with pytest.raises(SystemExit, match="143"):
+        processes.start_processes(one_is_told_to_stop, tmp_path, False, processes.Launch(2))
+    assert (tmp_path / "saved").is_file()
+
+
+def one_is_done(folder: Path) -> None:
+    if dist.get_rank() == 0:
+        (folder / "waits").touch()
+        time.sleep(60)
+
+
+def test_sigterm_reaches_the_others_where_a_process_is_done(tmp_path):
+    program = os.getpid()
+
+    def stop() -> None:
+        while len(active_children()) > 1 or not (tmp_path / "waits").is_file():
+            time.sleep(0.1)
+        os.kill(program, signal.SIGTERM)
+
+    Thread(target=stop, daemon=True).start()
+    with pytest.raises(RunFailed, match="process 0 was ended from outside by SIGTERM"):
+        processes.start_processes(one_is_done, tmp_path, False, processes.Launch(2))
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_single_process_that_torchrun_starts_again_goes_on(tmp_path, monkeypatch, flags):
+    alone = dict(zip(TORCHRUN, ("0", "0", "1", "1", "localhost", "29500"), strict=True))
+    for name, value in (alone | {"TORCHELASTIC_RESTART_COUNT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    monkeypatch.setattr(train, "train_or_evaluate", seen.append)
+    data = write_dataset(tmp_path / "shapes")
+    assert train_net(data, tmp_path / "out", *flags) == 0
+    assert [(args.resume, args.overwrite) for args in seen] == [(True, False)]
 
 
 @pytest.mark.parametrize(

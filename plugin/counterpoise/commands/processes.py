@@ -36,8 +36,11 @@ OTHER_LAUNCHERS = {
 }
 #: For one process to wait for the others, such as while the first of them reads a dataset.
 TIMEOUT = timedelta(minutes=30)
-#: Seconds in which the other processes may end by themselves where one has failed.
-GRACE = 5.0
+#: Seconds in which the other processes may end by themselves where one has failed, and where one
+#: was told to stop, as the first of them may still be saving.
+GRACE, SAVING = 5.0, 300.0
+#: Exit codes of a process that SIGTERM or Ctrl-C has told to stop.
+TOLD_TO_STOP = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 #: What a process says of itself where another one has gone.
 LOST = "has lost another one"
 
@@ -241,9 +244,7 @@ def start_processes(
     started = multiprocessing.start_processes(
         _run, (task, argument, on_gpu, places, sentences), launch.local_size, join=False
     ).processes
-    former = signal.signal(
-        signal.SIGTERM, lambda number, _: [os.kill(process.pid, number) for process in started]
-    )
+    former = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in started])
     try:
         failed = _wait(started)
     finally:
@@ -282,7 +283,8 @@ def _wait(processes: list[Any]) -> int | None:
                     failed = running[sentinel]
                 del running[sentinel]
         if failed is not None:
-            _end([processes[i] for i in running.values()])
+            seconds = SAVING if processes[failed].exitcode in TOLD_TO_STOP else GRACE
+            _end([processes[i] for i in running.values()], seconds)
     for process in processes:
         process.join()
     if failed is None:  # after Ctrl-C, which each of them ends with a code of its own
@@ -290,9 +292,9 @@ def _wait(processes: list[Any]) -> int | None:
     return failed
 
 
-def _end(processes: list[Any]) -> None:
-    """Give processes a moment to end by themselves, as they do once they miss the failed one."""
-    until = time.monotonic() + GRACE
+def _end(processes: list[Any], seconds: float) -> None:
+    """Give processes time to end by themselves, as they do once they miss the failed one."""
+    until = time.monotonic() + seconds
     for process in processes:
         process.join(max(until - time.monotonic(), 0))
     for process in processes:

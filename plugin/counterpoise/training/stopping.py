@@ -52,7 +52,8 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._former.items():
-            signal.signal(number, handler)
+            # A handler that no Python code has set is given as None.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self._number = number
