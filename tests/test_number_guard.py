@@ -157,6 +157,39 @@ def test_a_step_is_kept_with_the_state_in_which_it_began(tmp_path):
     assert model([]) == drawn
 
 
+LEARNT = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from counterpoise.modeling.interfaces import ROILoss
+from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
+
+class Learnt(ROILoss):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits, gt_classes):
+        return cross_entropy(self.scale * logits, gt_classes, ignore_index=-1, reduction="none")
+
+@ROI_LOSS_REGISTRY.register(name="learnt_{name}")
+def build(cfg):
+    return Learnt()
+"""
+
+
+def test_a_loss_with_a_parameter_of_its_own_trains(tmp_path):
+    (tmp_path / "own.py").write_text(LEARNT.format(name=tmp_path.name))
+    settings = ("BALANCE.ROI_LOSS.NAME", f"learnt_{tmp_path.name}", "SOLVER.MAX_ITER", "2")
+    code = train_net(
+        write_dataset(tmp_path / "shapes"), tmp_path / "out", f"--import={tmp_path / 'own.py'}",
+        *settings, "BALANCE.CLASS_WEIGHTS.SOURCE", "none", *NO_TEST, leaf="baseline",
+    )  # fmt: skip
+    assert code == 0
+    (scale,) = (v for k, v in weights(tmp_path / "out/model_final.pth").items() if "scale" in k)
+    assert scale != 1
+
+
 def test_an_infinite_loss_is_named_though_its_gradient_is_finite():
     said = as_text(Replay(losses={"loss_rpn_loc": float("inf")}))
     assert "Losses that are not finite: loss_rpn_loc" in said and "All numbers" not in said

@@ -62,7 +62,8 @@ class NumberGuard:
     @cached_property
     def _stateful(self) -> list[str]:
         """Buffers that the forward pass of a step moves on."""
-        return [name for name in self.model.state_dict() if LOSS_STATE.search(name)]
+        buffers = dict(self.model.named_buffers())
+        return [n for n in self.model.state_dict() if n in buffers and LOSS_STATE.search(n)]
 
     def check_step(
         self,
