@@ -10,7 +10,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.config.tree import flat_leaves
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
-from models import quick_config
+from models import C4, CASCADE, quick_config
 
 DEFAULTS = dict(flat_leaves(load_config([])))
 ALLOWED = {
@@ -78,6 +78,23 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_key(key):
         (["MODEL.ROI_BOX_HEAD.NAME", "FastRCNNFCHead"], "did you mean 'FastRCNNConvFCHead'"),
         (["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", "1.0"],
          "SOLVER.BASE_LR_END is 1.0, above BASE_LR"),
+        (["MODEL.ROI_HEADS.IOU_LABELS", "[0, 2]"], "IOU_LABELS is [0, 2], expected 1 for an"),
+        (["MODEL.META_ARCHITECTURE", "BalancedRetinaNet", "MODEL.RETINANET.IOU_LABELS", "[0, 1]"],
+         "MODEL.RETINANET.IOU_LABELS is [0, 1], but IOU_THRESHOLDS"),
+        (["MODEL.ROI_HEADS.NAME", "BalancedCascadeROIHeads"],
+         "set MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True"),
+        ([*CASCADE, "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "(0.5, 0.6)"],
+         "has 2 IOUS and 3 BBOX_REG_WEIGHTS"),
+        ([*CASCADE, "MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.6]"],
+         "IOUS begins with 0.5, but MODEL.ROI_HEADS.IOU_THRESHOLDS is [0.6]"),
+        (["MODEL.ROI_HEADS.NAME", "BalancedRes5ROIHeads"], "which reads one feature"),
+        (["MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.NAME", "MaskHead"],
+         "MODEL.ROI_MASK_HEAD.NAME is 'MaskHead', did you mean"),
+        (["MODEL.FPN.NORM", "GN", "MODEL.FPN.OUT_CHANNELS", "100"],
+         "MODEL.FPN.OUT_CHANNELS is 100: give a multiple of 32"),
+        (["MODEL.ROI_BOX_HEAD.NORM", "GN", "MODEL.ROI_BOX_HEAD.NUM_CONV", "1",
+          "MODEL.ROI_BOX_HEAD.CONV_DIM", "100"], "MODEL.ROI_BOX_HEAD.CONV_DIM is 100"),
+        ([*C4, "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"], "set MODEL.RESNETS.RES2_OUT_CHANNELS 64"),
     ],
 )  # fmt: skip
 def test_values_that_do_not_go_together_are_refused(overrides, said):

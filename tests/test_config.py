@@ -129,6 +129,19 @@ def test_values_take_the_type_of_their_key(key, text, value):
     assert loaded == value and type(loaded) is type(value)
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [("SOLVER.AMP.ENABLED", "False"), ("SOLVER.FUSED", "False"),
+     ("MODEL.ROI_ALIGN", "torchvision"), ("MODEL.CHANNELS_LAST", "False")],
+)  # fmt: skip
+def test_what_speed_auto_would_overrule_is_not_taken_from_the_command_line(key, value):
+    quick = CONFIGS / "quick" / "base.yaml"
+    with pytest.raises(UserError, match=rf"sets {key} {value}, which MODEL\.SPEED auto overrules"):
+        load_config([quick], [key, value])
+    assert load_config([quick], [key, value, "MODEL.SPEED", "stock"]).MODEL.SPEED == "stock"
+    assert load_config([quick], ["SOLVER.AMP.ENABLED", "True"]).SOLVER.AMP.ENABLED
+
+
 def test_integers_in_files_are_accepted_where_floats_are_meant(tmp_path):
     leaf = write(tmp_path, "a.yaml", {"BALANCE": {"ANCHOR_SAMPLER": {"RATIO": 2}}})
     assert load_config([leaf]).BALANCE.ANCHOR_SAMPLER.RATIO == 2.0

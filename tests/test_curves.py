@@ -56,6 +56,13 @@ def test_the_command_draws_a_trained_models_shares(run, tmp_path, leaf):
     assert (drawn / "cumulative_loss.png").stat().st_size > 10_000
 
 
+def test_a_model_without_a_test_set_is_answered(run, tmp_path, capsys):
+    arguments = ["--config-file", str(run[1] / "config.yaml"), "DATASETS.TEST", "()"]
+    weights = ["MODEL.WEIGHTS", str(run[1] / "model_final.pth")]
+    assert main(["curves", "--out", str(tmp_path), *arguments, *weights]) == 2
+    assert "DATASETS.TEST is empty: name a dataset" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [

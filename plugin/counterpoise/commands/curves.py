@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     written = save(draw_loss_curves(args.gammas, args.alphas), args.out, "loss")
     if args.config_file:
         cfg = config_of(args)
-        prepare(cfg, eval_only=True)
+        prepare(cfg, eval_only=True, splits=("TEST",))
         logits, gt_classes = collect_proposals(cfg, args.images)
         figure = draw_cumulative_shares(logits, gt_classes, args.gammas)
         written += save(figure, args.out, "cumulative_loss")

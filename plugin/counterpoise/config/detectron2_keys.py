@@ -18,6 +18,7 @@ ABOVE_0 = Interval(0, open_low=True)
 FROM_0 = Interval(0)
 FROM_1 = Interval(1)
 SHARE = Interval(0, 1)
+SHARE_ABOVE_0 = Interval(0, 1, open_low=True)
 ANY = Interval(float("-inf"))
 BOX_LOSSES = Choices(("smooth_l1", "giou", "diou", "ciou"))
 POOLERS = Choices(("ROIAlignV2", "ROIAlign", "ROIPool"))
@@ -65,11 +66,12 @@ DETECTRON2_KEYS: dict[str, Choices | Interval | Numbers] = {
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": FROM_0,
     "MODEL.PROPOSAL_GENERATOR.NAME": Choices(PROPOSAL_GENERATOR_REGISTRY),
     "MODEL.RESNETS.DEPTH": Choices((18, 34, 50, 101, 152)),
+    "MODEL.RESNETS.NORM": NORMS,
     "MODEL.RESNETS.NUM_GROUPS": FROM_1,
     "MODEL.RESNETS.WIDTH_PER_GROUP": FROM_1,
     "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.RETINANET.BBOX_REG_WEIGHTS": Numbers(ABOVE_0, length=4),
-    "MODEL.RETINANET.IOU_THRESHOLDS": Numbers(SHARE, ascending=True),
+    "MODEL.RETINANET.IOU_THRESHOLDS": Numbers(SHARE_ABOVE_0, ascending=True),
     "MODEL.RETINANET.NMS_THRESH_TEST": SHARE,
     "MODEL.RETINANET.NORM": NORMS,
     "MODEL.RETINANET.NUM_CONVS": FROM_1,
@@ -90,7 +92,7 @@ DETECTRON2_KEYS: dict[str, Choices | Interval | Numbers] = {
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": POOLERS,
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": FROM_0,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": FROM_1,
-    "MODEL.ROI_HEADS.IOU_THRESHOLDS": Numbers(SHARE, ascending=True),
+    "MODEL.ROI_HEADS.IOU_THRESHOLDS": Numbers(SHARE_ABOVE_0, ascending=True),
     "MODEL.ROI_HEADS.NAME": Choices(ROI_HEADS_REGISTRY),
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": SHARE,
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": SHARE,
@@ -102,7 +104,7 @@ DETECTRON2_KEYS: dict[str, Choices | Interval | Numbers] = {
     "MODEL.RPN.BOUNDARY_THRESH": Interval(0, special=(-1, "is off")),
     "MODEL.RPN.CONV_DIMS": Numbers(Interval(1, special=(-1, "keeps the channels"))),
     "MODEL.RPN.HEAD_NAME": Choices(RPN_HEAD_REGISTRY),
-    "MODEL.RPN.IOU_THRESHOLDS": Numbers(SHARE, ascending=True),
+    "MODEL.RPN.IOU_THRESHOLDS": Numbers(SHARE_ABOVE_0, ascending=True),
     "MODEL.RPN.LOSS_WEIGHT": FROM_0,
     "MODEL.RPN.NMS_THRESH": SHARE,
     "MODEL.RPN.POSITIVE_FRACTION": SHARE,

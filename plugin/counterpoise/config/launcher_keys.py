@@ -58,7 +58,8 @@ LAUNCHER_SECTIONS = (
                 "stock",
                 "`stock` computes as Detectron2 does, bit for bit; `auto` sets the next two keys, "
                 "`MODEL.RPN.HEAD_NAME`, `SOLVER.FUSED` and `SOLVER.AMP` to what is fastest on this "
-                "machine and changes results by rounding only.",
+                "machine and changes results by rounding only; on the command line beside it these "
+                "cannot be switched off.",
                 Choices(acceleration.SPEEDS),
             ),
             Key(

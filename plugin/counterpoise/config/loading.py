@@ -15,12 +15,13 @@ from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
 from counterpoise.config.packaged import closest_config, find_config
-from counterpoise.config.tree import deep_merge, flat_leaves
+from counterpoise.config.tree import deep_merge, flat_leaves, value_at
 from counterpoise.config.zoo import ZooLoader, is_detectron2s, leave_out_its_data
 from counterpoise.datasets.cache import AUTO, NONE
 from counterpoise.datasets.json_fields import is_number
 from counterpoise.datasets.spec import PATH_KEYS, SPEC_DEFAULTS
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.modeling.acceleration import OVERRULED
 from counterpoise.utils.files import check_is_file
 from counterpoise.utils.yaml_files import StrictLoader, load_yaml
 
@@ -62,6 +63,12 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
             tree = {part: tree}
         _absolute_paths(tree, Path.cwd(), f"override {key}")
         _merge(cfg, tree, "the command line")
+    for key in overrides[::2] if cfg.MODEL.SPEED == "auto" else ():
+        if key in OVERRULED and value_at(cfg, key) == OVERRULED[key]:
+            raise UserError(
+                f"the command line sets {key} {OVERRULED[key]}, which MODEL.SPEED auto overrules: "
+                "add MODEL.SPEED stock and the other keys that you want, or leave it out"
+            )
     return cfg
 
 

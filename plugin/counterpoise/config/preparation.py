@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 #: What to do about a split that a command needs and that names no dataset.
 FIXES = {
     "TRAIN": "add a file of configs/datasets with --config-file, or name a dataset",
+    "TEST": "name a dataset, whose images are looked at",
     "VAL": "name a dataset to choose on, whose images are not in DATASETS.TRAIN or DATASETS.TEST",
 }
 
