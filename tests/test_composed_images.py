@@ -1,12 +1,14 @@
 """Mosaic, mixup, pasted boxes and scale jitter: boxes stay on their pixels, by seed and by key."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
+from detectron2.data.samplers import RandomSubsetTrainingSampler
 from PIL import Image
 
 from counterpoise.config.loading import load_config
@@ -14,6 +16,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.datasets import pictures
 from counterpoise.datasets.composer import Composer, composer
+from counterpoise.datasets.image_sampling import draws_per_epoch
 from counterpoise.datasets.last_phase import PLAIN, PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import ScaleJitter, training_mapper
 from counterpoise.datasets.pictures import (
@@ -193,6 +196,31 @@ def test_without_a_place_nothing_is_pasted():
     assert paste(base, cut(picture(1), 0), np.random.default_rng(0)) is base
 
 
+def test_no_pasted_box_is_mirrored_where_images_are_not(tmp_path):
+    """A left arrow must not become one of the class of right arrows."""
+    source = picture(1)
+    source.pixels[30:80, 40:65] = RED
+    mirrored = {True: 0, False: 0}
+    for mirror in mirrored:
+        for rng in generators():
+            pixels = paste(empty(), cut(source, 0), rng, mirror).pixels
+            red, green = (bounds_of(pixels, colour)[0] for colour in (RED, GREEN))
+            mirrored[mirror] += red > green
+    assert mirrored[False] == 0 and 10 < mirrored[True] < 30
+    for flip in ("horizontal", "vertical", "none"):
+        cfg = quick_config(*KEYS["paste"], "INPUT.RANDOM_FLIP", flip)
+        assert Composer(cfg, written(tmp_path, [[]]), torch.ones(1)).mirror == (
+            flip == "horizontal"
+        )
+
+
+@pytest.mark.parametrize("box", [(10, 5, 10, 20), (310, 5, 330, 20), (-9, 5, -3, 20)])
+def test_a_box_without_area_in_its_image_is_not_pasted(box):
+    source = Picture(np.zeros((300, 300, 3), np.uint8), np.array([box], float), np.array([0]))
+    base = empty()
+    assert paste(base, cut(source, 0), np.random.default_rng(0)) is base
+
+
 def test_a_cut_stays_within_the_picture():
     patch = cut(picture(0, (0, 0, 160, 120)), 0)
     assert patch.pixels.shape == (120, 160, 3)
@@ -335,6 +363,19 @@ def test_images_without_boxes_are_composed_too(tmp_path):
     assert mapped["instances"].gt_boxes.tensor.shape == (0, 4)
 
 
+@pytest.mark.parametrize("annotated", [False, True])
+def test_an_image_of_which_no_mask_is_left_is_one_without_boxes(tmp_path, annotated):
+    corner = {"bbox": [0, 0, 4, 4], "bbox_mode": 0, "category_id": 0,
+              "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]]}  # fmt: skip
+    (record,) = written(tmp_path, [[corner] if annotated else []])
+    mapper = training_mapper(quick_config("INPUT.SCALE_JITTER", "[3, 4]", "MODEL.MASK_ON", "True"))
+    left = set()
+    for seed in range(20):
+        np.random.seed(seed)
+        left.add(len(mapper(copy.deepcopy(record))["instances"]))
+    assert 0 in left and mapper.recompute_boxes
+
+
 def test_crowd_regions_are_neither_trained_nor_pasted(tmp_path):
     crowd = {"bbox": [5, 5, 40, 40], "bbox_mode": 0, "category_id": 0, "iscrowd": 1}
     plain = {"bbox": [10, 10, 30, 30], "bbox_mode": 0, "category_id": 1}
@@ -371,6 +412,22 @@ def test_other_images_are_drawn_as_often_as_the_sampler_shows_them(tmp_path):
     shares = np.bincount(drawn, minlength=3) / 400
     assert shares[1] == 0
     assert abs(shares[2] - 0.75) < 5 * (0.75 * 0.25 / 400) ** 0.5
+
+
+def test_what_the_sampler_leaves_out_is_no_part_of_any_image(tmp_path):
+    sampler = RandomSubsetTrainingSampler(10, 0.2, seed_subset=1)
+    draws = draws_per_epoch(sampler, 10)
+    chosen = set(itertools.islice(iter(sampler), 4))
+    assert set(draws.nonzero().flatten().tolist()) == chosen
+    box = {"bbox": [10, 10, 30, 30], "bbox_mode": 0, "category_id": 0}
+    compose = Composer(quick_config(*EVERYTHING), written(tmp_path, [[box]] * 10), draws)
+    drawn = []
+    compose.records = _Spy(compose.records, drawn)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        compose._other(rng)
+        compose._patch(rng)
+    assert set(drawn) == chosen
 
 
 class _Spy(list):

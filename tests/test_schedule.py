@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+from detectron2.data.samplers import RandomSubsetTrainingSampler
 
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
-from counterpoise.config.schedule import set_length
+from counterpoise.config.schedule import drawn_images, set_length
 from counterpoise.datasets import count_classes
 from models import CONFIGS, quick_config
 from runs import NO_TEST, SMALL, train_net, write_dataset
@@ -61,6 +62,15 @@ def test_images_that_are_left_out_do_not_count(tmp_path, drop):
     counts = count_classes(["shapes_train"])
     assert counts.num_empty
     assert 2 * (counts.num_images - drop * counts.num_empty) == cfg.SOLVER.MAX_ITER
+
+
+def test_an_epoch_of_a_random_subset_has_its_images():
+    cfg = quick_config()
+    assert drawn_images(cfg, 101) == 101
+    cfg.defrost()
+    cfg.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 0.5  # a key of newer versions of Detectron2
+    assert drawn_images(cfg, 101) == len(RandomSubsetTrainingSampler(101, 0.5)._indexes_subset)
 
 
 def test_a_training_has_the_length_and_more_epochs_continue_it(tmp_path):

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from counterpoise.config.schedule import set_length
+from counterpoise.config.schedule import drawn_images, set_length
 from counterpoise.config.unread_keys import unread_keys
 from counterpoise.config.validation import check_config
 from counterpoise.datasets import (
@@ -89,7 +89,8 @@ def prepare(
     if not eval_only:
         if cfg.SOLVER.EPOCHS:
             filtered = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            set_length(cfg, len(training_records(cfg.DATASETS.TRAIN, filtered)))
+            records = training_records(cfg.DATASETS.TRAIN, filtered)
+            set_length(cfg, drawn_images(cfg, len(records)))
         for said in unread_keys(cfg):
             logger.warning(said)
         _warn_of_frozen_statistics(cfg)

@@ -10,6 +10,13 @@ from counterpoise.utils.text import counted
 logger = logging.getLogger(__name__)
 
 
+def drawn_images(cfg: CfgNode, images: int) -> int:
+    """How many of the images of the training set ``DATALOADER.SAMPLER_TRAIN`` ever draws."""
+    if cfg.DATALOADER.SAMPLER_TRAIN != "RandomSubsetTrainingSampler":
+        return images
+    return max(int(images * cfg.DATALOADER.RANDOM_SUBSET_RATIO), 1)
+
+
 def set_length(cfg: CfgNode, images: int) -> None:
     """Let ``SOLVER.MAX_ITER`` follow from ``SOLVER.EPOCHS``, if that is set.
 

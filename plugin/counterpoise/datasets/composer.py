@@ -38,9 +38,10 @@ class Composer:
         self.mixup_prob = cfg.INPUT.MIXUP.PROB
         self.paste_prob = cfg.INPUT.COPY_PASTE.PROB
         self.max_boxes = cfg.INPUT.COPY_PASTE.MAX_BOXES
+        self.mirror = cfg.INPUT.RANDOM_FLIP == "horizontal"
         self.records = records
         self.cumulative = np.cumsum(draws.double().numpy())
-        self.owners = _boxes_by_class(records) if self.paste_prob else ()
+        self.owners = _boxes_by_class(records, draws.numpy() > 0) if self.paste_prob else ()
 
     def __call__(self, record: Record) -> Picture:
         """Compose the image of a record.
@@ -54,7 +55,7 @@ class Composer:
             picture = mosaic([picture, *(self._other(rng) for _ in range(3))], rng, self.fill)
         if rng.random() < self.paste_prob and self.owners:
             for _ in range(rng.integers(1, self.max_boxes + 1)):
-                picture = paste(picture, self._patch(rng), rng)
+                picture = paste(picture, self._patch(rng), rng, self.mirror)
         if rng.random() < self.mixup_prob:
             picture = mixup(picture, self._other(rng), rng)
         return picture
@@ -98,12 +99,18 @@ def read_picture(record: Record, image_format: str) -> Picture:
     return Picture(pixels, boxes.reshape(-1, 4), classes)
 
 
-def _boxes_by_class(records: Sequence[Record]) -> list[np.ndarray]:
-    """Of each class with boxes, an array (n, 2) of the record and the number of each box in it."""
+def _boxes_by_class(records: Sequence[Record], drawn: np.ndarray) -> list[np.ndarray]:
+    """Of each class with boxes, an array (n, 2) of the record and the number of each box in it.
+
+    Args:
+        records: Detectron2's dicts.
+        drawn: bool (N,), which of them are ever drawn; boxes of others are left out.
+    """
     parts = [(np.empty(0, int), np.empty(0, int)), *labels(records)]
     owner, category = map(np.concatenate, zip(*parts, strict=True))
     in_record = np.arange(len(owner)) - np.searchsorted(owner, owner)
     boxes = np.stack([owner, in_record], axis=1).astype(np.int32)
+    boxes, category = boxes[drawn[owner]], category[drawn[owner]]
     order = np.argsort(category, kind="stable")
     firsts = np.unique(category[order], return_index=True)[1]
     return np.split(boxes[order], firsts)[1:]

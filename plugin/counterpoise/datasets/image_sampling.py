@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.data.samplers import RandomSubsetTrainingSampler, RepeatFactorTrainingSampler
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -63,8 +63,13 @@ def draws_per_epoch(sampler: Sampler | None, images: int) -> Tensor:
     Returns:
         (images,), floating point; all 1 for samplers that draw uniformly.
     """
+    # Nothing public says it.
     if isinstance(sampler, RepeatFactorTrainingSampler):
-        return sampler._int_part + sampler._frac_part  # nothing public says it
+        return sampler._int_part + sampler._frac_part
+    if isinstance(sampler, RandomSubsetTrainingSampler):
+        draws = torch.zeros(images)
+        draws[sampler._indexes_subset] = 1
+        return draws
     return torch.ones(images)
 
 

@@ -125,7 +125,13 @@ class CheckedMapper(DatasetMapper):
             dataset_dict["annotations"] = [
                 each for each, kept in zip(dataset_dict["annotations"], enough, strict=True) if kept
             ]
-        super()._transform_annotations(dataset_dict, transforms, image_shape)
+        recompute, annotations = self.recompute_boxes, dataset_dict["annotations"]
+        # Without a box Detectron2 makes instances without masks, and then asks for theirs.
+        self.recompute_boxes = recompute and not all(a.get("iscrowd") for a in annotations)
+        try:
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+        finally:
+            self.recompute_boxes = recompute
 
 
 class ResizeToAPixel(T.ResizeShortestEdge):

@@ -122,7 +122,7 @@ def cut(picture: Picture, index: int) -> Patch:
     )
 
 
-def paste(picture: Picture, patch: Patch, rng: np.random.Generator) -> Picture:
+def paste(picture: Picture, patch: Patch, rng: np.random.Generator, mirror: bool = True) -> Picture:
     """Paste a box where it covers at most :data:`COVERED` of any other one.
 
     In the manner of Ghiasi et al. 2021 (arXiv:2012.07177), which has masks. Without one the
@@ -130,15 +130,23 @@ def paste(picture: Picture, patch: Patch, rng: np.random.Generator) -> Picture:
     detector can learn the seam; around the box the patch fades (Dwibedi et al. 2017,
     arXiv:1708.01642, on blending).
 
+    Args:
+        picture: to paste into; it stays as it is.
+        patch: what to paste.
+        rng: of all that is random.
+        mirror: whether half of the boxes are mirrored.
+
     Returns:
         a new picture, or `picture` itself where no place was found.
     """
+    if not patch.pixels.size:  # of a box without area, or beyond its image
+        return picture
     width, height = picture.size
     scale = rng.uniform(*_PASTE_SCALES) * min(picture.size) / min(patch.source_size)
     h, w = patch.pixels.shape[:2]
     scale = min(scale, width / w, height / h)
     size = max(1, int(w * scale)), max(1, int(h * scale))
-    flipped = rng.random() < 0.5
+    flipped = rng.random() < 0.5 and mirror
     boxes = patch.boxes * np.tile(np.divide(size, (w, h)), 2)
     if flipped:
         boxes[:, [0, 2]] = size[0] - boxes[:, [2, 0]]
