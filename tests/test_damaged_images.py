@@ -5,8 +5,13 @@ import os
 
 import pytest
 from detectron2.data import DatasetCatalog
+from detectron2.utils.file_io import PathManager
+from PIL import Image
 
 from counterpoise.datasets.damaged import FILE_NAME, damaged_images, remember_damaged
+from counterpoise.datasets.mapper import CheckedMapper
+from counterpoise.errors import UserError
+from models import quick_config
 from runs import NO_TEST, train_net, write_dataset
 
 
@@ -46,6 +51,32 @@ def test_where_nothing_can_be_kept_nothing_fails(tmp_path):
     remember_damaged(tmp_path, str(tmp_path / "gone.png"), "truncated")
     assert damaged_images(None, [str(image)]) == {}
     assert not (tmp_path / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(24, "Too many open files"), OSError(116, "Stale handle"), MemoryError()]
+)
+def test_an_error_of_the_system_is_not_taken_for_a_damaged_image(tmp_path, monkeypatch, error):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 6)).save(image)
+    record = {"file_name": str(image), "height": 6, "width": 8, "annotations": []}
+    cfg = quick_config("DATASETS.CACHE", str(tmp_path / "cache"))
+    mappers = [CheckedMapper(cfg, is_train) for is_train in (True, False)]
+
+    def fails(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PathManager, "open", fails)
+        for mapper in mappers:
+            mapper.skip_unusable = True
+            with pytest.raises(UserError, match=r"a\.png cannot be read now"):
+                mapper(dict(record))
+    assert damaged_images(tmp_path / "cache", [str(image)]) == {}
+    assert mappers[0](dict(record))["image"].shape[0] == 3
+    image.write_bytes(b"torn")
+    assert mappers[0](dict(record)) is None
+    assert damaged_images(tmp_path / "cache", [str(image)])
 
 
 def test_the_next_start_names_what_a_training_has_found(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Reading the pixels of an image as Detectron2 does, and those of more than 8 bits in full."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,12 @@ from counterpoise.errors import UserError
 from counterpoise.utils.images import UnreadableImageError, check_shape
 from counterpoise.utils.pixels import is_deep, to_8_bits
 from counterpoise.utils.text import printable
+
+#: Numbers of errors that stay as long as the file is as it is.
+OF_THE_FILE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
+    errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG,
+)  # fmt: skip
 
 _read_8_bits = detection_utils.read_image
 
@@ -54,6 +61,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
 
     Raises:
         UnreadableImageError: it cannot be decoded.
+        UserError: the system cannot read it now, whatever it holds.
     """
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
@@ -67,7 +75,20 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         return _read_8_bits(file_name, format)
     except Exception as error:  # Pillow's plugins raise anything on broken files
         reason = str(error).strip() or type(error).__name__
+        if _is_of_the_system(error):
+            raise UserError(
+                f"{printable(file_name, lines=False)} cannot be read now ({reason}), which says "
+                "nothing of the image: mend the cause, and go on with --resume"
+            ) from error
         raise UnreadableImageError(reason) from error
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether an error is of the machine, its memory or its network, and may pass."""
+    if isinstance(error, MemoryError):
+        return True
+    # Pillow's errors of what a file holds have no number.
+    return isinstance(error, OSError) and error.errno not in (None, *OF_THE_FILE)
 
 
 @contextlib.contextmanager
