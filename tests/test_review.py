@@ -9,7 +9,7 @@ from PIL import Image
 from browser import open_page
 from counterpoise.commands.console import main
 from counterpoise.evaluation.inputs import parse_detections, parse_ground_truth
-from counterpoise.evaluation.label_issues import find_label_issues, with_earlier
+from counterpoise.evaluation.label_issues import find_label_issues, issues_as_coco, with_earlier
 from counterpoise.evaluation.stored import write_inference
 from runs import SMALL, train_net, write_dataset
 from scenes import crowded_scene
@@ -196,6 +196,20 @@ def test_the_suggestions_are_a_coco_dataset_with_kind_score_and_the_label_as_it_
     assert found["swapped"]["label"] == {"bbox": [110.0, 20.0, 40.0, 40.0], "category_id": 1}
     assert found["badly placed"]["label"]["bbox"] == [80.0, 20.0, 40.0, 40.0]
     assert parse_ground_truth(coco).num_classes == 2
+
+
+def test_data_without_any_label_is_all_suggestions():
+    coco = {
+        "images": [{"id": 7, "width": 200, "height": 200, "file_name": "a.png"}],
+        "categories": [{"id": 0, "name": "cat"}],
+        "annotations": [],
+    }
+    truth = parse_ground_truth(coco)
+    results = [{"image_id": 7, "category_id": 0, "bbox": [10, 10, 40, 40], "score": 0.9}]
+    found = parse_detections(results, coco, truth)
+    issues = find_label_issues(truth, found, 0.5)
+    (suggested,) = issues_as_coco(truth, found, issues)["annotations"]
+    assert suggested["kind"] == "overlooked" and suggested["label"] is None
 
 
 def test_the_page_shows_each_kind_up_to_a_bound_and_says_which_images_are_gone(kept, tmp_path):

@@ -199,7 +199,9 @@ def issues_as_coco(
         if truth.image_sizes is not None:
             width, height = truth.image_sizes[i].astype(int).tolist()
             images[i] |= {"width": width, "height": height}
-        label = {"bbox": truth.boxes[g].tolist(), "category_id": int(truth.classes[g])}
+        label = None
+        if g >= 0:
+            label = {"bbox": truth.boxes[g].tolist(), "category_id": int(truth.classes[g])}
         annotations.append(
             {
                 "id": number,
@@ -211,7 +213,7 @@ def issues_as_coco(
                 "kind": issue.kind.value,
                 "score": issue.score,
                 "earlier_models": issue.earlier,
-                "label": label if g >= 0 else None,
+                "label": label,
             }
         )
     return {
