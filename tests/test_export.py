@@ -121,6 +121,17 @@ def test_one_file_finds_in_images_of_any_size_what_the_model_finds(detectors, ki
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_a_torchscript_file_takes_the_size_of_an_image_on_its_device(detectors):
+    """Traced as it is made on the CPU, it would stay there."""
+    content = torchscript_bytes(
+        detection_graph(detectors["two stages"], KINDS["two stages"]), DESCRIPTION
+    )
+    graph = torch.jit.load(io.BytesIO(content)).inlined_graph
+    sizes = [node for node in graph.nodes() if node.kind() in ("aten::full", "aten::new_full")]
+    assert [node.kind() for node in sizes] == ["aten::new_full"] * 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
 @pytest.mark.parametrize("kind", TWO)
 def test_an_image_without_detections_gives_empty_outputs(kind):
     section = "RETINANET" if kind == "one stage" else "ROI_HEADS"

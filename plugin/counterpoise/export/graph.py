@@ -49,7 +49,10 @@ class DetectionGraph(nn.Module):
             int64; by descending score.
         """
         height, width = image.shape[0], image.shape[1]
-        size = torch.cat([torch.full((1,), side, dtype=torch.float32) for side in (width, height)])
+        # Made of the image, so that it is on the device of the image.
+        size = torch.cat(
+            [image.new_full((1,), side, dtype=torch.float32) for side in (width, height)]
+        )
         pixels = (image.permute(2, 0, 1).float() - self.pixel_mean) / self.pixel_std
         step = self.size_divisibility
         if step > 1:
