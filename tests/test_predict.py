@@ -12,6 +12,7 @@ from counterpoise.commands.console import main
 from counterpoise.pages.drawing import draw_boxes, font_file
 from counterpoise.pages.figures import COLOURS
 from counterpoise.runtime.images import find_images
+from counterpoise.runtime.results import Predictions, save_drawn
 from runs import SMALL
 
 
@@ -108,6 +109,19 @@ def test_images_that_differ_in_their_ending_alone_are_drawn_apart(run, images, t
     assert drawn == {"a.jpg", "a~2.jpg", "b.jpg", "deeper/a.jpg"}
 
 
+def test_a_folder_called_as_an_image_is_none(images):
+    (images / "deeper").rename(images / "album.jpg")
+    assert [i.path.name for i in find_images([images])] == ["a.png", "a.png", "b.png"]
+
+
+def test_an_image_too_long_for_jpeg_is_drawn_smaller(tmp_path):
+    Image.new("RGB", (70_000, 100)).save(tmp_path / "wide.png")
+    (image,) = find_images([tmp_path / "wide.png"])
+    path = save_drawn(Predictions(image, (70_000, 100), ()), ("cat",), tmp_path / "drawn")
+    with Image.open(path) as drawn:
+        assert drawn.width == 65_500
+
+
 def test_files_of_equal_name_keep_apart(images):
     names = [i.name.as_posix() for i in find_images([images / "a.png", images / "deeper/a.png"])]
     assert names == ["a", "a~2"]
@@ -118,6 +132,7 @@ def test_files_of_equal_name_keep_apart(images):
     "make, sentence",
     [
         (lambda folder: folder / "none", "does not exist"),
+        (lambda folder: folder / ("x" * 300), "does not exist"),
         (
             lambda folder: (folder / "text.txt", (folder / "text.txt").write_text("x"))[0],
             "does not have the suffix of an image",

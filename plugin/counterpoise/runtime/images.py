@@ -1,6 +1,7 @@
 """The images to look at: which files, and their pixels."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +38,18 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
     found: dict[Path, InputImage] = {}
     taken: set[Path] = set()
     for given in inputs:
-        if given.is_dir():
+        if os.path.isdir(given):  # pathlib's raises for paths that the system refuses
             files = sorted(
                 path
                 for path in given.rglob("*")
-                if path.suffix.lower() in suffixes and not _is_hidden(path.relative_to(given))
+                if path.suffix.lower() in suffixes
+                and not _is_hidden(path.relative_to(given))
+                and path.is_file()
             )
             if not files:
                 raise UserError(f"{given} holds no image: give image files or a folder of them")
             names = [file.relative_to(given) for file in files]
-        elif not given.exists():
+        elif not os.path.exists(given):
             raise UserError(f"{given} does not exist: give image files or a folder of them")
         elif given.suffix.lower() not in suffixes:
             raise UserError(

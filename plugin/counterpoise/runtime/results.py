@@ -13,6 +13,9 @@ from counterpoise.pages.drawing import draw_boxes
 from counterpoise.pages.figures import palette
 from counterpoise.runtime.images import InputImage, read_pixels
 
+#: Pixels that a side of a JPEG file may have.
+LONGEST_SIDE = 65_500
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -57,7 +60,9 @@ def save_drawn(predictions: Predictions, class_names: Sequence[str], folder: Pat
     target = folder / f"{predictions.image.name}.jpg"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw(predictions, class_names)).save(target, quality=90)
+        drawn = Image.fromarray(draw(predictions, class_names))
+        drawn.thumbnail((LONGEST_SIDE, LONGEST_SIDE))  # which enlarges nothing
+        drawn.save(target, quality=90)
     except OSError as error:
         raise UserError(f"{target} cannot be written ({error}): choose another --out") from error
     return target
