@@ -8,6 +8,7 @@ import torch
 from detectron2.data import build_detection_test_loader
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.structures import Boxes, Instances
 
 from counterpoise.commands import console
 from counterpoise.config.loading import load_config
@@ -59,6 +60,18 @@ def test_its_time_is_measured_and_proposals_of_changed_images_are_not_scored(eva
     assert read_inference(evaluated, "shapes_val").seconds_per_image > 0
     (result,) = json.loads((evaluated / "evaluation.json").read_text()).values()
     assert result["proposals"] is None
+
+
+def test_a_merged_box_without_area_is_no_detection(run, monkeypatch):
+    cfg = config(run, *AUG)
+    model = with_augmentation(cfg, load_for_evaluation(cfg)[0])
+    found = Instances((50, 50))
+    found.pred_boxes = Boxes(torch.tensor([[1.0, 1, 9, 9], [50, 3, 50, 9]]))
+    found.scores = torch.tensor([0.9, 0.8])
+    merged = [{"instances": found}]
+    monkeypatch.setattr(GeneralizedRCNNWithTTA, "__call__", lambda *_: merged)
+    (output,) = model([{}])
+    assert output["instances"].scores.tolist() == pytest.approx([0.9])
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from counterpoise.commands import batches as command
 from counterpoise.commands import console
 from models import CONFIGS
 from runs import SMALL, write_dataset
@@ -24,6 +25,13 @@ def test_as_many_images_as_asked_for_are_drawn_and_their_boxes_counted(tmp_path,
     assert sum(map(int, rows)) == total > 0
     page = (tmp_path / "out" / "batches.html").read_text()
     assert page.count("data:image/jpeg") == 5
+
+
+def test_the_time_is_that_of_all_images_that_were_loaded(tmp_path, capsys, monkeypatch):
+    data, times = write_dataset(tmp_path / "shapes"), iter([0.0, 0.8])
+    monkeypatch.setattr(command.time, "perf_counter", lambda: next(times))
+    assert batches(data, tmp_path / "out", "--images", "5", "SOLVER.IMS_PER_BATCH", "4") == 0
+    assert "100 ms of one worker each" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_images_are_refused(tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from torch.utils.data import Sampler
+from torch.utils.data import ConcatDataset, Sampler
 
 from counterpoise.datasets.last_phase import PLAIN, PlainFrom, TwiceOver
 from counterpoise.errors import UserError
@@ -151,6 +151,12 @@ def test_another_order_or_content_is_told_apart():
     assert loader(data=moved).state_dict()["content"] != state["content"]
     elsewhere = [r | {"file_name": f"/elsewhere/{r['file_name']}"} for r in records()]
     assert loader(data=elsewhere).state_dict()["content"] == state["content"]
+
+
+def test_several_datasets_are_grouped_as_their_records_in_one():
+    together = loader(data=records()).stream
+    halves = ConcatDataset([records()[:3], records()[3:]])
+    assert loader(data=halves).stream.wide == together.wide
 
 
 def test_a_record_without_a_size_is_named():

@@ -41,8 +41,10 @@ def run(args: argparse.Namespace) -> None:
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     loader = iter(BalancedTrainer.build_train_loader(cfg))
     start = time.perf_counter()
-    images = list(itertools.islice(itertools.chain.from_iterable(loader), args.images))
-    each = 1000 * (time.perf_counter() - start) / len(images)
+    batches = list(itertools.islice(loader, -(-args.images // cfg.SOLVER.IMS_PER_BATCH)))
+    loaded = list(itertools.chain.from_iterable(batches))
+    each = 1000 * (time.perf_counter() - start) / len(loaded)
+    images = loaded[: args.images]
     boxes = Counter(c for image in images for c in image["instances"].gt_classes.tolist())
     found = [
         Text(

@@ -37,4 +37,6 @@ class AugmentedModel(nn.Module):
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detect in a batch, in Detectron2's formats of inputs and outputs."""
-        return self.augmented(batch)
+        merged = [output["instances"] for output in self.augmented(batch)]
+        # As after plain inference: clipped to the image, a box may have no area.
+        return [{"instances": found[found.pred_boxes.nonempty()]} for found in merged]

@@ -68,7 +68,9 @@ def batched_loader(
     step = max(getattr(backbone, "size_divisibility", 1), 1)
     sizes = [_padded(cfg, record, step) for record in records]
     return DataLoader(
-        MapDataset(DatasetFromList(list(records), copy=False), mapper),
+        MapDataset(
+            DatasetFromList(records, copy=False) if isinstance(records, list) else records, mapper
+        ),
         batch_sampler=EqualSizeBatches(sizes, cfg.TEST.IMS_PER_BATCH, keep_order),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetFromList, build_detection_train_loader
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, get_worker_info
 
 from counterpoise.datasets.last_phase import TwiceOver
 from counterpoise.datasets.packed import PackedRecords
@@ -196,15 +196,19 @@ def _wide(records: Dataset | Sequence[Record]) -> bytes:
     if isinstance(records, PackedRecords):
         heights, widths = records.sizes.T
         return (widths > heights).tobytes()
-    each = [records[index] for index in range(len(records))]
-    for record in each:
-        if "width" not in record or "height" not in record:
-            raise UserError(
-                f"the record of {record.get('file_name', 'an image')} lacks width or height, by "
-                "which batches are grouped: add them where the dataset is registered, or set "
-                "DATALOADER.ASPECT_RATIO_GROUPING False"
-            )
-    return bytes(record["width"] > record["height"] for record in each)
+    if isinstance(records, ConcatDataset):
+        return b"".join(map(_wide, records.datasets))
+    return bytes(_is_wide(records[index]) for index in range(len(records)))
+
+
+def _is_wide(record: Record) -> bool:
+    if "width" not in record or "height" not in record:
+        raise UserError(
+            f"the record of {record.get('file_name', 'an image')} lacks width or height, by "
+            "which batches are grouped: add them where the dataset is registered, or set "
+            "DATALOADER.ASPECT_RATIO_GROUPING False"
+        )
+    return record["width"] > record["height"]
 
 
 def _digest(records: Dataset | Sequence[Record]) -> str:
