@@ -10,6 +10,7 @@ from counterpoise.config.declaration import Choices, Key, declared
 from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
 from counterpoise.config.keys import SECTIONS
 from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
+from counterpoise.config.validation import OTHER_TASKS, SAMPLER_KEYS, WITHOUT_REGISTRY
 
 INTRODUCTION = """\
 # Config keys
@@ -39,7 +40,10 @@ Where no file of that path is here, a name stands for a file of Counterpoise
 (`COCO-Detection/retinanet_R_50_FPN_1x.yaml`), on the command line and under `_BASE_`:
 
     counterpoise train --config-file COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml \\
-        --config-file my_data.yaml MODEL.ROI_HEADS.NAME BalancedROIHeads
+        --config-file my_data.yaml MODEL.ROI_HEADS.NAME BalancedROIHeads \\
+        BALANCE.ROI_LOSS.NAME cross_entropy BALANCE.CLASS_WEIGHTS.SOURCE none
+
+(without the second line of keys, with focal loss and class weights, the defaults of `BALANCE`)
 
 - The number of classes that such a file states is left out with a notice: it is that of your data.
 - Its schedule is made for COCO and 8 GPUs: set `SOLVER.IMS_PER_BATCH`, `BASE_LR`, `MAX_ITER` and
@@ -104,8 +108,11 @@ def ranges() -> str:
     """The values that keys of Detectron2 may have."""
     rows = []
     for name, allowed in DETECTRON2_KEYS.items():
-        names = allowed.known if isinstance(allowed, Choices) else None
-        values = str(allowed) if names is None else ", ".join(f"`{known}`" for known in names)
+        values = str(allowed)
+        if isinstance(allowed, Choices):
+            known = [*allowed.known, *WITHOUT_REGISTRY.get(name, ())]
+            usable = [n for n in known if (name, n) not in OTHER_TASKS and n not in SAMPLER_KEYS]
+            values = ", ".join(f"`{each}`" for each in usable)
         rows.append(f"| `{name}` | {values} |")
     return "\n".join([RANGES, "| key | values |", "|---|---|", *rows])
 

@@ -147,7 +147,7 @@ def _ablate(commands: Any) -> None:
         "memory. Writes results.jsonl, ablation.json and ablation.html. Finished runs are kept by "
         "the content of their config, so the same command goes on after an interruption, and with "
         "more seeds or variants trains only what is new.",
-        "counterpoise ablate --config-file quick/base.yaml --config-file my_data.yaml \\\n"
+        "counterpoise ablate --config-file quick/baseline.yaml --config-file my_data.yaml \\\n"
         '    --grid "BALANCE.ROI_LOSS.NAME=cross_entropy" \\\n'
         '    --grid "BALANCE.ROI_LOSS.NAME=softmax_focal BALANCE.ROI_LOSS.GAMMA=0.5,1,2" \\\n'
         "    --seeds 3 --out output/ablate/gamma\n"
