@@ -113,14 +113,16 @@ def content(parts) -> dict:
 
 
 @all_formats
-@pytest.mark.parametrize("holdout", [0.0, 0.3])
-def test_what_is_kept_equals_what_was_read(readings, holdout):
-    fresh = content(readings.parts(HOLDOUT=holdout))
+@pytest.mark.parametrize("holdout, test", [(0.0, 0.0), (0.3, 0.0), (0.3, 0.3)])
+def test_what_is_kept_equals_what_was_read(readings, holdout, test):
+    keys = {"HOLDOUT": holdout, "HOLDOUT_TEST": test}
+    fresh = content(readings.parts(**keys))
     assert readings.count == 1
-    assert content(readings.parts(HOLDOUT=holdout)) == fresh and readings.count == 1
+    assert content(readings.parts(**keys)) == fresh and readings.count == 1
     whole, report = fresh["set"]
-    assert len(whole) == 6 and report.invalid_annotations and len(fresh) == (3 if holdout else 1)
-    uncached = Source(parse_specs({"set": {**readings.node, "HOLDOUT": holdout}})["set"], None, "x")
+    assert len(whole) == 6 and report.invalid_annotations
+    assert len(fresh) == {(0.0, 0.0): 1, (0.3, 0.0): 3, (0.3, 0.3): 4}[holdout, test]
+    uncached = Source(parse_specs({"set": {**readings.node, **keys}})["set"], None, "x")
     assert content(uncached.parts) == fresh
 
 

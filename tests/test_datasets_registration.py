@@ -169,6 +169,22 @@ def test_holdout_splits_one_folder_into_two_datasets(
     assert not dataset_report("sea_train").notes and len(dataset_report("sea").notes) == 2
 
 
+def test_two_holdouts_split_one_folder_into_three_and_the_test_set_stays(custom: dict):
+    names = ("sea_train", "sea_val", "sea_test")
+    custom["sea"] |= {"HOLDOUT": 0.25, "HOLDOUT_TEST": 0.25}
+    register(custom)
+    ids = [{d["image_id"] for d in DatasetCatalog.get(name)} for name in names]
+    assert [len(part) for part in ids] == [6, 3, 3] and len(set().union(*ids)) == 12
+    # Of a class in two images one is trained on and one is tested.
+    counts = [dict(zip(c.names, c.images, strict=True)) for c in (count_classes([name]) for name in names)]
+    assert [count["crab"] for count in counts] == [1, 0, 1]
+    assert all(count["fish"] >= 1 for count in counts)
+    custom["sea"]["HOLDOUT"] = 0.0
+    register(custom)
+    assert {d["image_id"] for d in DatasetCatalog.get("sea_test")} == ids[2]
+    assert "sea_val" not in DatasetCatalog
+
+
 def test_a_class_of_one_image_is_told_to_be_on_one_side_only(custom: dict):
     custom["sea"]["HOLDOUT"] = 0.25
     Path(custom["sea"]["ANNOTATIONS"], "09.txt").write_text("")
@@ -182,6 +198,10 @@ def test_holdout_of_a_single_image_is_refused(custom: dict):
         path.unlink()
     register(custom)
     with pytest.raises(UserError, match=r"DATASETS\.CUSTOM\.sea\.HOLDOUT needs at least two"):
+        DatasetCatalog.get("sea_train")
+    custom["sea"]["HOLDOUT_TEST"] = 0.25
+    register(custom)
+    with pytest.raises(UserError, match="HOLDOUT and HOLDOUT_TEST needs at least three usable"):
         DatasetCatalog.get("sea_train")
 
 

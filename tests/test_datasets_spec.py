@@ -32,6 +32,12 @@ def test_holdout_gives_two_names():
     assert dataset_names(specs) == ["a_train", "a_val", "b"]
 
 
+def test_a_second_holdout_gives_a_third_name():
+    both = {**VOC, "HOLDOUT": 0.25, "HOLDOUT_TEST": 0.1}
+    specs = parse_specs({"a": both, "b": {**VOC, "HOLDOUT_TEST": 0.1}})
+    assert dataset_names(specs) == ["a_train", "a_val", "a_test", "b_train", "b_test"]
+
+
 @pytest.mark.parametrize(
     "node, key, says",
     [
@@ -51,6 +57,8 @@ def test_holdout_gives_two_names():
         ({**VOC, "HOLDOUT": -0.1}, "HOLDOUT", "at least 0"),
         ({**VOC, "HOLDOUT": float("nan")}, "HOLDOUT", "nan"),
         ({**VOC, "HOLDOUT": True}, "HOLDOUT", "True"),
+        ({**VOC, "HOLDOUT_TEST": 1.0}, "HOLDOUT_TEST", "less than 1"),
+        ({**VOC, "HOLDOUT": 0.5, "HOLDOUT_TEST": 0.5}, "HOLDOUT", "leave no image to train on"),
         ({**VOC, "CLASSES": "rbc"}, "CLASSES", "must be a list"),
         ({**VOC, "CLASSES": ["rbc", "rbc "]}, "CLASSES", "'rbc' twice"),
         ({**VOC, "CLASSES": ["rbc", ""]}, "CLASSES", "empty class name"),

@@ -598,7 +598,8 @@ SECTIONS = (
                 CfgNode(new_allowed=True),
                 "Your own datasets: name to `FORMAT` (`voc`, `yolo` or `coco`), `IMAGES`, "
                 "`ANNOTATIONS`, `SPLIT_FILE`, `DATA_YAML`, `SPLIT`, `CLASSES`, `HOLDOUT`, "
-                "`OUTSIDE_FILES`; see the README. Paths are relative to the file that names them.",
+                "`HOLDOUT_TEST`, `OUTSIDE_FILES`; see the README. Paths are relative to the file "
+                "that names them.",
             ),
             Key(
                 "BAD_RECORDS",

@@ -40,13 +40,14 @@ class Reading:
         records: all valid records.
         class_names: those that the dataset itself defines, or its ``CLASSES``.
         report: on the whole.
-        held: bool (M,), the images of ``<name>_val``; None without a holdout.
+        part: (M,) uint8, of each image the number of its part in ``DatasetSpec.parts``; None where
+            nothing is held out.
     """
 
     records: PackedRecords
     class_names: tuple[str, ...]
     report: Report
-    held: np.ndarray | None
+    part: np.ndarray | None
 
 
 def cache_folder(setting: str) -> Path | None:
@@ -83,8 +84,8 @@ def load(path: Path, state: Fingerprint) -> Reading | None:
             if header["digest"] != state.digest:
                 return None
             records = PackedRecords({name: archive[name] for name in COLUMNS})
-            held = archive["held"].astype(bool) if "held" in archive else None
-            return _reading(header, records, held)
+            part = archive["part"].astype(np.uint8) if "part" in archive else None
+            return _reading(header, records, part)
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged archive raises anything
@@ -92,7 +93,7 @@ def load(path: Path, state: Fingerprint) -> Reading | None:
         return None
 
 
-def _reading(header: dict, records: PackedRecords, held: np.ndarray | None) -> Reading:
+def _reading(header: dict, records: PackedRecords, part: np.ndarray | None) -> Reading:
     invalid = [
         InvalidAnnotation(InvalidKind(kind), *rest)
         for kind, *rest in header["report"].pop("invalid_annotations")
@@ -100,11 +101,11 @@ def _reading(header: dict, records: PackedRecords, held: np.ndarray | None) -> R
     report = Report(**header["report"], invalid_annotations=invalid)
     names = tuple(header["class_names"])
     ids = records.columns["category_ids"]
-    if len(records) != report.images or (held is not None and len(held) != len(records)):
+    if len(records) != report.images or (part is not None and len(part) != len(records)):
         raise ValueError("another number of images than its header says")
     if len(ids) and not 0 <= ids.min() <= ids.max() < header["num_classes"]:
         raise ValueError("a class that does not exist")
-    return Reading(records, names, report, held)
+    return Reading(records, names, report, part)
 
 
 def store(path: Path, reading: Reading, state: Fingerprint, num_classes: int) -> None:
@@ -129,8 +130,8 @@ def store(path: Path, reading: Reading, state: Fingerprint, num_classes: int) ->
     }
     arrays = dict(reading.records.columns)
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    if reading.held is not None:
-        arrays["held"] = reading.held
+    if reading.part is not None:
+        arrays["part"] = reading.part
     content = io.BytesIO()
     np.savez(content, **arrays)
     try:

@@ -104,19 +104,30 @@ def _read_anew(spec: DatasetSpec, classes: tuple[str, ...] | None) -> tuple[Read
     names = spec.classes or parsed.class_names
     report = Report(spec.name, spec.format, parsed.source)
     records = check_records(parsed, classes or names, report)
-    held = _held_out(records, spec.holdout) if spec.holdout and len(records) > 1 else None
-    return Reading(records, names, report, held), parsed.unwatched
+    return Reading(records, names, report, _divided(records, spec)), parsed.unwatched
 
 
-def _held_out(records: PackedRecords, fraction: float) -> np.ndarray:
+def _divided(records: PackedRecords, spec: DatasetSpec) -> np.ndarray | None:
+    """Number of each image's part (M,) uint8; None where there is one part, or too few images."""
+    if len(spec.parts) == 1 or len(records) < len(spec.parts):
+        return None
     ids = [record["image_id"] for record in records]
     labels = [frozenset(a["category_id"] for a in record["annotations"]) for record in records]
-    held = stratified_holdout(ids, labels, fraction)
-    return np.array([image_id in held for image_id in ids])
+    part = np.zeros(len(ids), np.uint8)
+    share = 1.0  # of the images that are left
+    # The test set first, so that it stays the same with or without a validation set.
+    for name, fraction in reversed(spec.held_out.items()):
+        left = np.flatnonzero(part == 0).tolist()
+        held = stratified_holdout(
+            [ids[i] for i in left], [labels[i] for i in left], fraction / share
+        )
+        part[[i for i in left if ids[i] in held]] = spec.parts.index(name)
+        share -= fraction
+    return part
 
 
 class Part(NamedTuple):
-    """A dataset as registered: a whole source, or one side of its holdout."""
+    """A dataset as registered: a whole source, or a part of it."""
 
     dicts: PackedRecords
     report: Report
@@ -155,7 +166,7 @@ class Source:
             report.refuse()
         report.refuse_if_without_images()
         parts = {spec.name: Part(reading.records, report)}
-        if spec.holdout:
+        if spec.held_out:
             parts |= self._held_out(reading, classes, report)
         _logger.log(
             logging.WARNING if report.invalid_annotations else logging.INFO, report.summary()
@@ -185,16 +196,20 @@ class Source:
     def _held_out(
         self, reading: Reading, classes: tuple[str, ...], report: Report
     ) -> dict[str, Part]:
-        if reading.held is None:
+        if reading.part is None:
+            keys = " and ".join(
+                key for key in ("HOLDOUT", "HOLDOUT_TEST") if getattr(self.spec, key.lower())
+            )
+            least = {2: "two", 3: "three"}[len(self.spec.parts)]
             raise UserError(
-                f"DATASETS.CUSTOM.{self.spec.name}.HOLDOUT needs at least two usable images, but "
-                f"{report.source} holds {report.images}: set it to 0"
+                f"DATASETS.CUSTOM.{self.spec.name}.{keys} needs at least {least} usable images, "
+                f"but {report.source} holds {report.images}: set it to 0"
             )
         parts = {}
-        # They count over both parts.
+        # They count over all parts.
         notes = [f"in all of '{self.spec.name}': {note}" for note in report.notes]
-        for name, chosen in zip(self.spec.parts, (~reading.held, reading.held), strict=True):
-            records = reading.records.select(chosen)
+        for number, name in enumerate(self.spec.parts):
+            records = reading.records.select(reading.part == number)
             part_report = replace(
                 report,
                 name=name,

@@ -20,6 +20,7 @@ SPEC_DEFAULTS: dict[str, Any] = {
     "SPLIT": "",
     "CLASSES": [],
     "HOLDOUT": 0.0,
+    "HOLDOUT_TEST": 0.0,
     "OUTSIDE_FILES": False,
 }
 
@@ -34,7 +35,7 @@ _KEYS = {
     "yolo with DATA_YAML": (("DATA_YAML", "SPLIT"), ("OUTSIDE_FILES",)),
     "yolo": (("IMAGES", "ANNOTATIONS"), ("OUTSIDE_FILES",)),
 }
-_ALWAYS_USED = {"FORMAT", "CLASSES", "HOLDOUT"}
+_FOR_ALL = ("CLASSES", "HOLDOUT", "HOLDOUT_TEST")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class DatasetSpec:
         data_yaml: YOLO ``data.yaml``.
         split: key of ``data_yaml``, such as ``train`` or ``val``.
         classes: class names in order; empty takes those that the dataset itself defines.
-        holdout: fraction of images put into ``<name>_val``; 0 keeps the dataset in one piece.
+        holdout: fraction of images put into ``<name>_val``.
+        holdout_test: fraction of images put into ``<name>_test``; where this and `holdout` are 0
+            the dataset stays in one piece.
         cache: folder in which what was read is kept; None reads it at every start.
         outside_files: images and label files may lie outside of the folders that these keys name,
             by ``..``, an absolute path or a link.
@@ -65,13 +68,20 @@ class DatasetSpec:
     split: str
     classes: tuple[str, ...]
     holdout: float
+    holdout_test: float = 0.0
     cache: Path | None = None
     outside_files: bool = False
 
     @property
+    def held_out(self) -> dict[str, float]:
+        """Fractions of the images that are held out, by the name of the part."""
+        fractions = {f"{self.name}_val": self.holdout, f"{self.name}_test": self.holdout_test}
+        return {name: fraction for name, fraction in fractions.items() if fraction}
+
+    @property
     def parts(self) -> tuple[str, ...]:
-        """Names under which the dataset is registered."""
-        return (f"{self.name}_train", f"{self.name}_val") if self.holdout else (self.name,)
+        """Names under which the dataset is registered, the one to train on first."""
+        return (f"{self.name}_train", *self.held_out) if self.held_out else (self.name,)
 
 
 def parse_specs(
@@ -137,13 +147,20 @@ def _parse_spec(name: str, node: object) -> DatasetSpec:
     if not isinstance(outside, bool):
         raise UserError(f"{at}.OUTSIDE_FILES must be True or False, not {outside!r}")
     _check_keys_fit(at, values)
+    held_out = {key: _fraction(f"{at}.{key}", values[key]) for key in ("HOLDOUT", "HOLDOUT_TEST")}
+    if sum(held_out.values()) >= 1:
+        raise UserError(
+            f"{at}.HOLDOUT {values['HOLDOUT']} and HOLDOUT_TEST {values['HOLDOUT_TEST']} leave no "
+            "image to train on: lower them"
+        )
     paths = {key.lower(): Path(values[key]) if values[key] else None for key in PATH_KEYS}
     return DatasetSpec(
         name=name,
         format=values["FORMAT"],
         split=values["SPLIT"],
         classes=check_class_names(values["CLASSES"], f"{at}.CLASSES"),
-        holdout=_holdout(at, values["HOLDOUT"]),
+        holdout=held_out["HOLDOUT"],
+        holdout_test=held_out["HOLDOUT_TEST"],
         outside_files=outside,
         **paths,
     )
@@ -160,17 +177,17 @@ def _check_keys_fit(at: str, values: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{at}.{key} is missing: FORMAT {form} needs {' and '.join(needed)}{alternative}"
             )
-        if values[key] and key not in _ALWAYS_USED.union(needed, optional):
+        if values[key] and key not in ("FORMAT", *_FOR_ALL, *needed, *optional):
             raise UserError(
                 f"{at}.{key} is set, but FORMAT {form} does not use it (it uses "
-                f"{', '.join((*needed, *optional, 'CLASSES', 'HOLDOUT'))}): remove it"
+                f"{', '.join((*needed, *optional, *_FOR_ALL))}): remove it"
             )
 
 
-def _holdout(at: str, value: object) -> float:
+def _fraction(key: str, value: object) -> float:
     if not is_number(value) or not 0 <= value < 1:
         raise UserError(
-            f"{at}.HOLDOUT is {value!r}: expected the fraction of images to hold out, at least 0 "
+            f"{key} is {value!r}: expected the fraction of images to hold out, at least 0 "
             "and less than 1"
         )
     return float(value)

@@ -133,7 +133,7 @@ def _split(
 
 
 def _invalid_annotations(reports: Mapping[str, Report]) -> tuple[InvalidAnnotations, ...]:
-    """What is invalid, by source; the two parts of a holdout have one source between them."""
+    """What is invalid, by source; the parts of a holdout have one source between them."""
     by_source: dict[str, list[str]] = {}
     for name, report in reports.items():
         by_source.setdefault(report.source, []).append(name)

@@ -77,8 +77,8 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
         for dataset in cfg.DATASETS.get(role.upper(), ()):
             roles.setdefault(dataset, role)
     subject = name
-    if name in specs and specs[name].holdout:  # its two parts are registered, not the whole
-        parts = dict(zip(specs[name].parts, ("train", "val"), strict=True))
+    if name in specs and specs[name].held_out:  # its parts are registered, not the whole
+        parts = {part: part.rpartition("_")[2] for part in specs[name].parts}
         roles = parts | roles
         subject = next(iter(parts))
     # The classes are those of training, so that what training would leave out is invalid here.
