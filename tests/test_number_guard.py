@@ -12,12 +12,17 @@ from detectron2.utils.events import EventStorage
 from counterpoise.commands import console
 from counterpoise.commands.replay import as_text
 from counterpoise.errors import RunFailed
+from counterpoise.modeling.class_loss_log import PerClassLoss
+from counterpoise.modeling.metric_log import MetricLog
+from counterpoise.modeling.roi_heads import BalancedROIHeads
+from counterpoise.modeling.training_state import load_training_state
 from counterpoise.training.number_guard import GuardedAMPTrainer, NumberGuard
 from counterpoise.training.random_state import set_random_state
 from counterpoise.training.replay import Replay
-from counterpoise.training.step_bundle import read_step, write_step
-from models import quick_config
+from counterpoise.training.step_bundle import NORMALIZERS_KEY, read_step, write_step
+from models import LOGGED, batch, build, quick_config
 from runs import NO_TEST, train_net, write_dataset
+from test_retinanet import retinanet_config
 
 #: A loss that fails in its third call; `{failure}` makes the value or the gradient infinite.
 BROKEN = """
@@ -84,6 +89,49 @@ def test_a_skipped_step_leaves_the_weights_as_they_were(tmp_path, capsys):
         assert torch.equal(value, after[name]), name
     name = "backbone.fpn_lateral2.weight"
     assert not torch.equal(after[name], weights(out / "model_final.pth")[name])
+
+
+def test_a_step_is_skipped_with_detectron2s_default_clipping_too(tmp_path):
+    clipping = ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", "SOLVER.CLIP_GRADIENTS.ENABLED", "True")
+    for speed in ("stock", "auto"):  # whose optimizers clip in other ways
+        (tmp_path / speed).mkdir()
+        code, _ = broken_run(
+            tmp_path / speed, "gradient", "SOLVER.NON_FINITE", "skip", *clipping,
+            "MODEL.SPEED", speed, "SOLVER.OPTIMIZER", "SGD",
+        )  # fmt: skip
+        assert code == 0
+
+
+class Normed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(2)
+
+    def forward(self, images):
+        return self.norm(images[0]["image"])
+
+
+def test_a_skipped_step_leaves_no_trace_in_the_statistics_of_batch_norms(tmp_path):
+    model = Normed()
+    cfg = quick_config("SOLVER.NON_FINITE", "skip", "OUTPUT_DIR", str(tmp_path))
+    guard = NumberGuard(cfg, model, {})
+    model([{"image": torch.randn(5, 2)}])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model([{"image": torch.full((5, 2), float("inf"))}])
+    assert not model.norm.running_mean.isfinite().all()
+    guard.reject_step("a loss is nan", torch.optim.SGD(model.parameters(), 0.1), 1)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_what_is_logged_outlives_a_step_that_is_not_finite():
+    losses = PerClassLoss()
+    losses.add(torch.tensor([0, 1, 2]), torch.tensor([1.0, float("nan"), float("inf")]), 2)
+    assert losses.take().tolist() == [1, 0, 0]
+    log = MetricLog()
+    with EventStorage(LOGGED) as storage:
+        log.add({"roi/p_t_fg": (torch.tensor(float("nan")), torch.tensor(1.0))})
+        assert storage.latest()["roi/p_t_fg"][0] == 0
 
 
 def guarded_layer(policy, out):
@@ -190,6 +238,20 @@ def test_a_loss_with_a_parameter_of_its_own_trains(tmp_path):
     assert scale != 1
 
 
+def test_the_running_normalizer_of_a_one_stage_model_is_kept_with_its_step(tmp_path):
+    model = build(retinanet_config())
+    guard = NumberGuard(quick_config("OUTPUT_DIR", str(tmp_path)), model, {})
+    model.loss_normalizer = 17.5
+    with EventStorage():
+        model(batch())
+    assert model.loss_normalizer != 17.5
+    with pytest.raises(RunFailed):
+        guard.reject_step("a loss is nan", torch.optim.SGD([torch.zeros(1)], 0.1), 1)
+    again = build(retinanet_config())
+    load_training_state(again, read_step(tmp_path / "stopped_at_1.pth")[NORMALIZERS_KEY])
+    assert again.loss_normalizer == 17.5
+
+
 def test_an_infinite_loss_is_named_though_its_gradient_is_finite():
     said = as_text(Replay(losses={"loss_rpn_loc": float("inf")}))
     assert "Losses that are not finite: loss_rpn_loc" in said and "All numbers" not in said
@@ -224,6 +286,27 @@ def test_boxes_that_detectron2_finds_infinite_are_met_like_a_loss(tmp_path, caps
     assert "Traceback" not in error and list((tmp_path / "out").glob("stopped_at_*.pth"))
 
 
+def test_infinite_boxes_between_the_stages_of_a_cascade_are_met_like_a_loss(
+    tmp_path, capsys, monkeypatch
+):
+    """Detectron2 answers these with an assertion; any other assertion stays what it is."""
+    data = write_dataset(tmp_path / "shapes")
+    for said, code in (("Box tensor contains infinite or NaN!", 1), ("another", None)):
+
+        def fails(*_, said=said):
+            raise AssertionError(said)
+
+        monkeypatch.setattr(BalancedROIHeads, "forward", fails)
+        out = tmp_path / str(code)
+        if code is None:
+            with pytest.raises(AssertionError, match="another"):
+                train_net(data, out, *SHORT)
+        else:
+            assert train_net(data, out, *SHORT) == code
+            assert "the model gives up (Box tensor contains" in capsys.readouterr().err
+            assert (out / "stopped_at_0.pth").is_file()
+
+
 def test_replay_names_the_images_and_the_parameters(tmp_path, capsys):
     data = write_dataset(tmp_path / "shapes")
     out = tmp_path / "out"
@@ -231,6 +314,8 @@ def test_replay_names_the_images_and_the_parameters(tmp_path, capsys):
     assert train_net(data, out, *wild) == 1
     (step,) = out.glob("stopped_at_*.pth")
     capsys.readouterr()
+    config = (out / "config.yaml").read_text()  # of a run on a GPU, which need not be here
+    (out / "config.yaml").write_text(config.replace("DEVICE: cpu", "DEVICE: cuda"))
     assert console.main(["replay", str(step)]) == 0
     shown = capsys.readouterr().out
     assert len(re.findall(r"\d\.png", shown)) == 2

@@ -4,6 +4,7 @@ import argparse
 import math
 
 from counterpoise.config.loading import load_config
+from counterpoise.config.preparation import use_a_device_that_is_here
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
 from counterpoise.training.replay import Replay, replay
@@ -22,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{files[0]} does not exist: name the run's config with --config-file")
     cfg = load_config(files, args.opts)
     check_config(cfg)
+    use_a_device_that_is_here(cfg)
     cfg.freeze()
     print(as_text(replay(cfg, args.step)))
 

@@ -84,7 +84,7 @@ def prepare(
     _check_score_thresholds(cfg, classes, eval_only)
     if Path(cfg.MODEL.WEIGHTS).is_file():
         cfg.MODEL.WEIGHTS = str(Path(cfg.MODEL.WEIGHTS).absolute())
-    _use_a_device_that_is_here(cfg)
+    use_a_device_that_is_here(cfg)
     choose_speed(cfg)
     if not eval_only:
         if cfg.SOLVER.EPOCHS:
@@ -132,7 +132,8 @@ def _set_num_classes(cfg: CfgNode, classes: Sequence[str]) -> None:
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
 
 
-def _use_a_device_that_is_here(cfg: CfgNode) -> None:
+def use_a_device_that_is_here(cfg: CfgNode) -> None:
+    """Set ``MODEL.DEVICE`` to the CPU, with a warning, where it is a GPU and none is here."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but no GPU is here: using cpu", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"

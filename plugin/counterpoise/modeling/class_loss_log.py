@@ -26,7 +26,8 @@ class PerClassLoss(nn.Module):
             losses: (R,), floating point, 0 where `gt_classes` is -1.
             num_classes: K.
         """
-        losses = losses.detach().float()
+        # One that is not finite would take those of the other steps along.
+        losses = losses.detach().float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         if self.sums is None:
             self.sums = losses.new_zeros(num_classes + 1)
         self.sums = self.sums.to(losses.device)

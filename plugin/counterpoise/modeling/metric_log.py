@@ -36,6 +36,7 @@ class MetricLog(nn.Module):
         """
         for name, ratio in ratios.items():
             step = torch.stack([part.detach().float() for part in ratio])
+            step = step.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # of a step that is left out
             before = self._sums.get(name)
             self._sums[name] = step if before is None else before.to(step.device) + step
         iteration = get_event_storage().iter

@@ -27,9 +27,22 @@ def training_state(model: nn.Module) -> dict[str, Any]:
     for name, module in model.named_modules():
         if hasattr(module, "training_state"):
             found[name] = module.training_state()
-        elif isinstance(getattr(module, LOSS_NORMALIZER, None), (int, float)):
-            found[name] = {LOSS_NORMALIZER: getattr(module, LOSS_NORMALIZER)}
-    return found
+    return found | loss_normalizers(modules_with_normalizer(model))
+
+
+def modules_with_normalizer(model: nn.Module) -> dict[str, nn.Module]:
+    """Detectron2's one-stage detectors in a model by name, whose running mean is a number."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, LOSS_NORMALIZER, None), (int, float))
+        and not hasattr(module, "training_state")
+    }
+
+
+def loss_normalizers(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """State of modules of :func:`modules_with_normalizer`, a part of :func:`training_state`."""
+    return {name: {LOSS_NORMALIZER: getattr(m, LOSS_NORMALIZER)} for name, m in modules.items()}
 
 
 def load_training_state(model: nn.Module, state: Mapping[str, Any]) -> None:

@@ -18,14 +18,16 @@ def freeze_all_but_classifier(model: nn.Module) -> None:
         parameter.requires_grad_(CLASSIFIER in name.split("."))
 
 
-class FrozenStatistics(HookBase):
-    """Keeps batch norms in evaluation mode, in which their running statistics stay.
+def freeze_statistics(model: nn.Module) -> None:
+    """Put every batch norm into evaluation mode, in which its running statistics stay."""
+    for module in model.modules():
+        if isinstance(module, _NormBase):
+            module.eval()
 
-    Before each step, since an evaluation puts the whole model back into training mode.
-    """
+
+class FrozenStatistics(HookBase):
+    """Freezes statistics before each step: an evaluation puts the model back into training mode."""
 
     def before_step(self) -> None:
         """Put every batch norm of the model into evaluation mode."""
-        for module in self.trainer.model.modules():
-            if isinstance(module, _NormBase):
-                module.eval()
+        freeze_statistics(self.trainer.model)

@@ -16,13 +16,15 @@ from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from counterpoise.errors import RunFailed
 from counterpoise.modeling.checkpoint import LOSS_STATE
 from counterpoise.modeling.distributed import sum_over_processes, unwrapped
 from counterpoise.modeling.training_record import RECORD_KEY
+from counterpoise.modeling.training_state import loss_normalizers, modules_with_normalizer
 from counterpoise.training.random_state import random_state
-from counterpoise.training.step_bundle import step_file, write_step
+from counterpoise.training.step_bundle import NORMALIZERS_KEY, step_file, write_step
 from counterpoise.utils.output_dir import LAST_CHECKPOINT
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,12 @@ ADVICE = "lower SOLVER.BASE_LR, raise SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRA
 
 #: Image files that a sentence names.
 SHOWN = 4
+
+#: What Detectron2's assertion says of boxes that a stage of a cascade hands on.
+NOT_FINITE_BOXES = "Box tensor contains infinite or NaN"
+
+#: Buffers of a batch norm that a forward pass moves on.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class NumberGuard:
@@ -50,20 +58,32 @@ class NumberGuard:
         self.skipped = 0
         self._batch: list[dict[str, Any]] = []
         self._random_state = random_state()
-        self._loss_state: dict[str, Tensor] = {}
+        self._state: dict[str, Tensor] = {}
+        self._normalizers: dict[str, Any] = {}
         model.register_forward_pre_hook(self._remember)
 
     def _remember(self, module: nn.Module, inputs: tuple) -> None:
         if module.training:
             (self._batch,) = inputs
             self._random_state = random_state()
-            self._loss_state = {n: self.model.get_buffer(n).clone() for n in self._stateful}
+            self._state = {n: self.model.get_buffer(n).clone() for n in self._stateful}
+            self._normalizers = loss_normalizers(self._normalized)
 
     @cached_property
     def _stateful(self) -> list[str]:
-        """Buffers that the forward pass of a step moves on."""
-        buffers = dict(self.model.named_buffers())
-        return [n for n in self.model.state_dict() if n in buffers and LOSS_STATE.search(n)]
+        """Buffers that the forward pass of a step moves on: of losses, and of batch norms.
+
+        The latter only where a step may be left out: a copy of hundreds of them takes time.
+        """
+        moving = {n for n in self.model.state_dict() if LOSS_STATE.search(n)}
+        if self.policy == "skip":
+            norms = [n for n, m in self.model.named_modules() if isinstance(m, _NormBase)]
+            moving |= {f"{norm}.{n}" for norm in norms for n in STATISTICS}
+        return [n for n, _ in self.model.named_buffers() if n in moving]
+
+    @cached_property
+    def _normalized(self) -> dict[str, nn.Module]:
+        return modules_with_normalizer(self.model)
 
     def check_step(
         self,
@@ -145,6 +165,8 @@ class NumberGuard:
         if self.policy == "skip":
             if together or comm.get_world_size() == 1:
                 self.skipped += 1
+                for name, value in self._state.items():
+                    self.model.get_buffer(name).copy_(value)
                 logger.warning("%s; the step is left out, %d so far", sentence, self.skipped)
                 return
             sentence += "; SOLVER.NON_FINITE skip needs every process to reach the end of the step"
@@ -157,9 +179,10 @@ class NumberGuard:
     def _keep(self, step: int) -> str:
         """Write the step; what became of it, for the end of a sentence."""
         path = self.folder / step_file(step, comm.get_rank())
-        weights = self.model.state_dict() | self._loss_state
+        weights = self.model.state_dict() | self._state
+        extra = {RECORD_KEY: self.record, NORMALIZERS_KEY: self._normalizers}
         try:
-            write_step(path, weights, self._batch, self._random_state, {RECORD_KEY: self.record})
+            write_step(path, weights, self._batch, self._random_state, extra)
         except (OSError, RuntimeError) as error:  # torch raises either, by what is wrong
             return f"the step cannot be kept ({error})"
         return f"`counterpoise replay {path}` repeats the step"

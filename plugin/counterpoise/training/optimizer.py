@@ -30,7 +30,11 @@ def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """
     solver = cfg.SOLVER
     fused = solver.FUSED and not trains_in_float16(cfg)
-    if solver.OPTIMIZER == "SGD" and solver.BACKBONE_MULTIPLIER == 1 and not fused:
+    # Detectron2's own clipping of values fails in a step without any gradient, and is the same.
+    clips_here = solver.CLIP_GRADIENTS.ENABLED and (
+        fused or solver.CLIP_GRADIENTS.CLIP_TYPE == "value"
+    )
+    if solver.OPTIMIZER == "SGD" and solver.BACKBONE_MULTIPLIER == 1 and not (fused or clips_here):
         return build_optimizer(cfg, model)
     trunk = set(trunk_names(name for name, _ in model.named_parameters()))
 
@@ -53,21 +57,23 @@ def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         )
     else:
         optimizer = torch.optim.AdamW(parameters, **shared)
-    if not fused:
+    if not clips_here:
         return maybe_add_gradient_clipping(cfg, optimizer)
-    if solver.CLIP_GRADIENTS.ENABLED:
-        optimizer.register_step_pre_hook(partial(_clip_gradients, solver.CLIP_GRADIENTS))
+    optimizer.register_step_pre_hook(partial(_clip_gradients, solver.CLIP_GRADIENTS))
     return optimizer
 
 
 def _clip_gradients(clip: CfgNode, optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Detectron2's clipping, which is of each parameter by itself, in a few calls for all."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [
+        p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
+    if not parameters:  # of a step that was left out
+        return
     if clip.CLIP_TYPE == "value":
         torch.nn.utils.clip_grad_value_(parameters, clip.CLIP_VALUE)
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if gradients:
-        norms = torch.stack(torch._foreach_norm(gradients, clip.NORM_TYPE))
-        factors = (clip.CLIP_VALUE / (norms + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_ does
-        torch._foreach_mul_(gradients, factors.unbind())
+    gradients = [p.grad for p in parameters]
+    norms = torch.stack(torch._foreach_norm(gradients, clip.NORM_TYPE))
+    factors = (clip.CLIP_VALUE / (norms + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_ does
+    torch._foreach_mul_(gradients, factors.unbind())

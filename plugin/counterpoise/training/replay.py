@@ -21,9 +21,12 @@ from counterpoise.modeling.acceleration import (
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
 from counterpoise.modeling.roi_loss import ClassificationLoss
 from counterpoise.modeling.training_record import RECORD_KEY, counts_of
+from counterpoise.modeling.training_state import load_training_state
 from counterpoise.modeling.weight_sources import ClassTable
+from counterpoise.training.freezing import freeze_all_but_classifier, freeze_statistics
+from counterpoise.training.number_guard import NOT_FINITE_BOXES
 from counterpoise.training.random_state import set_random_state
-from counterpoise.training.step_bundle import read_step
+from counterpoise.training.step_bundle import NORMALIZERS_KEY, read_step
 
 
 @dataclass
@@ -68,6 +71,8 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
     device = torch.device(cfg.MODEL.DEVICE)
     use_numbered_gpu(device)
     model = build_model(cfg)
+    if cfg.SOLVER.TRAINABLE == "classifier":
+        freeze_all_but_classifier(model)
     try:
         model.load_state_dict(step["model"])
     except RuntimeError as error:
@@ -75,6 +80,7 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
             f"{path} is a step of another model ({str(error).splitlines()[0]}): give the "
             "config.yaml of its run with --config-file"
         ) from error
+    load_training_state(model, step.get(NORMALIZERS_KEY, {}))
     _use_record(model, step[RECORD_KEY])
     accelerate(model, cfg)
     if trains_in_bfloat16(cfg):
@@ -88,13 +94,17 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         if not any(module.children()):
             module.register_forward_hook(_recorder(name, result.layers))
     model.train()
+    if cfg.SOLVER.TRAINABLE == "classifier":
+        freeze_statistics(model)
     set_random_state(step["random_state"])
     # bfloat16 is a part of the model; float16 is around it, as in Detectron2's trainer.
     float16 = torch.autocast(device.type, torch.float16, enabled=trains_in_float16(cfg))
     with EventStorage(), float16:
         try:
             losses = model(batch)
-        except FloatingPointError as error:
+        except (FloatingPointError, AssertionError) as error:
+            if isinstance(error, AssertionError) and NOT_FINITE_BOXES not in str(error):
+                raise
             result.error = str(error)
             return result
     result.losses = {name: value.item() for name, value in losses.items()}

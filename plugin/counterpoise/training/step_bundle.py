@@ -10,6 +10,9 @@ from torch import Tensor
 
 from counterpoise.errors import UserError
 
+#: Key of the running means that losses of the step are divided by, by module.
+NORMALIZERS_KEY = "normalizers"
+
 #: Files of steps in OUTPUT_DIR.
 FILES = "stopped_at_*.pth"
 
