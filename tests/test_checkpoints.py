@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent; a damaged one is named and the one before it is used."""
 
+import errno
 import logging
 import os
 import resource
@@ -8,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.engine import hooks
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, JSONWriter
 from torch import nn
 
 from counterpoise.errors import RunFailed, UserError
 from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer, not_finite
+from counterpoise.training import hooks as training_hooks
+from counterpoise.training import trainer
 from counterpoise.training.checkpoints import (
     BestCheckpointer,
     CheckpointWriter,
@@ -22,7 +25,8 @@ from counterpoise.training.checkpoints import (
 )
 from counterpoise.training.stopping import StopRequest
 from counterpoise.training.weight_average import WeightAverage
-from runs import train_net, write_dataset
+from counterpoise.utils.output_dir import FINAL_CHECKPOINT
+from runs import NO_TEST, train_net, write_dataset
 
 
 class Poison:
@@ -157,6 +161,35 @@ def test_a_training_whose_step_leads_to_infinity_ends_in_one_sentence(tmp_path, 
     assert [path.name for path in out.glob("*.pth")] == ["model_0000000.pth"]
     assert (out / "last_checkpoint").read_text() == "model_0000000.pth"
     assert not (out / "evaluation.json").exists()
+
+
+def test_a_run_that_fails_in_its_last_iteration_is_not_evaluated(tmp_path, monkeypatch, capsys):
+    """In there a process that fails alone would wait for others, which wait for it."""
+    write, evaluated = CheckpointWriter._write, []
+
+    def full(self, file_name):
+        if file_name == FINAL_CHECKPOINT:
+            raise UserError("no space left")
+        write(self, file_name)
+
+    monkeypatch.setattr(CheckpointWriter, "_write", full)
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: evaluated.append(1))
+    data = write_dataset(tmp_path / "shapes")
+    assert train_net(data, tmp_path / "out", "SOLVER.MAX_ITER", "1") == 2
+    assert "no space left" in capsys.readouterr().err and not evaluated
+
+
+def test_a_disk_that_is_full_for_the_metrics_does_not_end_a_training(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training_hooks, "append_class_losses", full)
+    monkeypatch.setattr(JSONWriter, "write", full)
+    data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
+    assert train_net(data, out, "SOLVER.MAX_ITER", "40", *NO_TEST) == 0
+    said = (out / "log.txt").read_text()
+    assert said.count("Metrics cannot be written") == 2  # once for each of the two files
+    assert (out / "model_final.pth").is_file()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

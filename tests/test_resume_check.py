@@ -6,8 +6,10 @@ import shutil
 import pytest
 import torch
 import yaml
+from detectron2.engine import DefaultTrainer
 
 from counterpoise.training.resume_check import changed_keys
+from counterpoise.training.trainer import BalancedTrainer
 from models import quick_config
 from runs import NO_TEST, train_net, write_dataset
 
@@ -136,6 +138,14 @@ def test_another_number_of_processes_is_refused_unless_forced(copied, capsys):
     assert train_net(data, out, "--resume", *more) == 2
     assert "another number of processes (1, and it was 2)" in capsys.readouterr().err
     assert train_net(data, out, "--resume", "--force", *more) == 0
+
+
+def test_a_run_on_a_loader_of_ones_own_is_resumed(copied, monkeypatch):
+    """Where it stands is not known, so it starts again."""
+    data, out = copied
+    own = classmethod(DefaultTrainer.build_train_loader.__func__)
+    monkeypatch.setattr(BalancedTrainer, "build_train_loader", own)
+    assert train_net(data, out, "--resume", "SOLVER.MAX_ITER", "3", *NO_TEST) == 0
 
 
 def test_boxes_that_moved_are_noticed(copied, tmp_path, capsys):

@@ -1,8 +1,9 @@
 """What a training logs and writes besides Detectron2's logs."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -125,6 +126,7 @@ class ClassLossWriter(HookBase):
         self.path = path
         self.class_names = tuple(class_names)
         self.period = period
+        self._full_disk = FullDisk()
 
     def before_train(self) -> None:
         """Find what records losses in the model."""
@@ -145,7 +147,49 @@ class ClassLossWriter(HookBase):
         sums = sum_over_processes(sums).tolist()
         # A registered loss that says nothing of single samples leaves the sums at 0.
         if comm.is_main_process() and sum(sums) > 0:
-            append_class_losses(self.path, self.trainer.iter, self.class_names, sums)
+            with self._full_disk.survived():
+                append_class_losses(self.path, self.trainer.iter, self.class_names, sums)
+
+
+class PatientWriter(hooks.PeriodicWriter):
+    """Detectron2's periodic writing, which a full disk does not end."""
+
+    @classmethod
+    def like(cls, stock: hooks.PeriodicWriter, period: int) -> "PatientWriter":
+        """Build one with the writers of a stock hook."""
+        made = cls(stock._writers, period)
+        made._full_disk = FullDisk()
+        return made
+
+    def after_step(self) -> None:
+        """Write where it is time."""
+        with self._full_disk.survived():
+            super().after_step()
+
+    def after_train(self) -> None:
+        """Write what is left, and close the files."""
+        with self._full_disk.survived():
+            super().after_train()
+
+
+class FullDisk:
+    """Logs once that nothing can be written, in place of ending a training over its log."""
+
+    def __init__(self) -> None:
+        self._said: set[int | None] = set()
+
+    @contextlib.contextmanager
+    def survived(self) -> Iterator[None]:
+        """Go on after a failure of the system in the block."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in self._said:
+                self._said.add(error.errno)
+                logger.error(
+                    "Metrics cannot be written (%s): those of some iterations will be missing",
+                    error,
+                )
 
 
 class UntracedPreciseBN(hooks.PreciseBN):

@@ -90,6 +90,7 @@ class ImageStream(IterableDataset):
                 yield batch.copy()
                 batch.clear()
 
+    @cached_property
     def fingerprint(self) -> int:
         """CRC-32 of the first indices of the order."""
         first = list(itertools.islice(iter(self.order), _FIRST))
@@ -150,7 +151,7 @@ class ResumableLoader:
         return {
             "batches": self.batches,
             "seed": self.stream.seed,
-            "order": self.stream.fingerprint(),
+            "order": self.stream.fingerprint,
             "content": self.content,
         }
 

@@ -66,10 +66,12 @@ from counterpoise.training.freezing import FrozenStatistics, freeze_all_but_clas
 from counterpoise.training.hooks import (
     BalanceMetricPrinter,
     ClassLossWriter,
+    PatientWriter,
     ProgressPrinter,
     RunRecordWriter,
     UntracedPreciseBN,
 )
+from counterpoise.training.image_stream import ResumableLoader
 from counterpoise.training.learning_watch import LearningWatch, kept_values
 from counterpoise.training.loader import train_loader
 from counterpoise.training.log_files import (
@@ -79,7 +81,7 @@ from counterpoise.training.log_files import (
     record_period,
     rewind_logs,
 )
-from counterpoise.training.number_guard import NumberGuard, guarded
+from counterpoise.training.number_guard import NOT_FINITE_BOXES, NumberGuard, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.random_state import random_state_kept
 from counterpoise.training.reference_size import scaled_to_processes
@@ -209,15 +211,20 @@ class BalancedTrainer(DefaultTrainer):
     def _stock_hooks(self) -> tuple[list[HookBase | None], list[HookBase | None]]:
         """Detectron2's hooks before and after its evaluation, without its checkpointer."""
         built = [
-            UntracedPreciseBN.like(hook) if isinstance(hook, hooks.PreciseBN) else hook
+            self._fitted(hook)
             for hook in super().build_hooks()
             if not isinstance(hook, hooks.PeriodicCheckpointer)
         ]
-        for hook in built:
-            if isinstance(hook, hooks.PeriodicWriter):
-                hook._period = record_period(self.max_iter, METRICS_BYTES)
         at = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
         return built[:at], built[at + 1 :]
+
+    def _fitted(self, hook: HookBase | None) -> HookBase | None:
+        """This project's form of one of Detectron2's hooks, where there is one."""
+        if isinstance(hook, hooks.PreciseBN):
+            return UntracedPreciseBN.like(hook)
+        if isinstance(hook, hooks.PeriodicWriter):
+            return PatientWriter.like(hook, record_period(self.max_iter, METRICS_BYTES))
+        return hook
 
     def _evaluation_hooks(self) -> Iterator[HookBase]:
         """The evaluation, and what follows from its results."""
@@ -253,8 +260,10 @@ class BalancedTrainer(DefaultTrainer):
         """
         try:
             super().run_step()
-        except FloatingPointError as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+        except (FloatingPointError, AssertionError) as error:
+            if isinstance(error, AssertionError) and NOT_FINITE_BOXES not in str(error):
+                raise
+            reason = str(error).splitlines()[0].rstrip(".!")
             what = f"the model gives up ({reason})"
             self._guard.reject_step(what, self.optimizer, self.iter, together=False)
 
@@ -269,8 +278,6 @@ class BalancedTrainer(DefaultTrainer):
         """
         if self._ends_early:
             return self._last_eval_results
-        if isinstance(sys.exc_info()[1], RunFailed):  # in the last iteration
-            return {}
         weights = self.average.applied() if self.average else contextlib.nullcontext()
         try:
             started = time.perf_counter()
@@ -308,8 +315,11 @@ class BalancedTrainer(DefaultTrainer):
         content = found[1] if found else read_checkpoint(Path(chosen))
         if isinstance(content, str):
             raise UserError(f"{chosen} cannot be read by process {comm.get_rank()}: {content}")
-        own = comm.get_rank(), comm.get_world_size(), self.data_loader.state_dict()
-        others = list(differences(content, self.cfg, self.table, *own))
+        data = None  # of a loader of the user's own nothing is known
+        if isinstance(self.data_loader, ResumableLoader):
+            data = self.data_loader.state_dict()
+        place = comm.get_rank(), comm.get_world_size()
+        others = list(differences(content, self.cfg, self.table, *place, data))
         check_resumable(chosen, content, others, self.model, self.max_iter, force)
         self._resumed = content.get(STATE_KEY, {})
         self._resumed_from = Path(chosen)
@@ -344,6 +354,8 @@ class BalancedTrainer(DefaultTrainer):
             StoppedEarly: it has.
         """
         super().after_step()
+        if not comm.is_main_process():
+            self.storage.clear_images()  # of VIS_PERIOD, which only its writers take away
         self._end_if_early()
 
     def end_early(self) -> None:
@@ -361,9 +373,17 @@ class BalancedTrainer(DefaultTrainer):
             raise StoppedEarly
 
     def after_train(self) -> None:
-        """End as Detectron2 does, where the run was not told to stop and its folder is there."""
-        if not isinstance(sys.exc_info()[1], (Stopped, FolderGone)):
-            super().after_train()
+        """End as Detectron2 does, where the run was not told to stop and its folder is there.
+
+        One that has failed is not evaluated: a process that fails alone, in the last iteration,
+        would wait for the others in there, and they for it in their step.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, (Stopped, FolderGone)):
+            return
+        if error is not None and not isinstance(error, StoppedEarly):
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
+        super().after_train()
 
     def train(self) -> Any:
         """Train as Detectron2 does, to the end, until SIGTERM or Ctrl-C, or until it stops early.

@@ -29,19 +29,20 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+        # Listed once, since a state_dict of hundreds of tensors takes milliseconds.
+        parameters = {n: p for n, p in model.named_parameters() if n in self.weights}
+        self._now = list(parameters.values())
+        self._averaged = [self.weights[name] for name in parameters]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are now."""
-        now = self.model.state_dict()
-        averaged = {name for name, _ in self.model.named_parameters()}
         decay = min(self.decay, self.updates / (9 + self.updates))
-        move = get_ema_multi_avg_fn(decay)
-        names = [name for name in now if name in averaged]
-        move([self.weights[name] for name in names], [now[name] for name in names], self.updates)
-        if names := [name for name in now if name not in averaged]:
-            kept = [self.weights[name] for name in names]
-            torch._foreach_copy_(kept, [now[name] for name in names])
+        get_ema_multi_avg_fn(decay)(self._averaged, self._now, self.updates)
+        # Losses may put others in the place of their buffers.
+        buffers = {n: b for n, b in self.model.named_buffers() if n in self.weights}
+        if buffers:
+            torch._foreach_copy_([self.weights[name] for name in buffers], list(buffers.values()))
         self.updates += 1
 
     @contextlib.contextmanager
