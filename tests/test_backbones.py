@@ -131,6 +131,19 @@ def test_batch_norms_are_frozen_in_training_mode() -> None:
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+def test_what_no_feature_needs_that_is_read_is_frozen():
+    """It never has a gradient, for which DistributedDataParallel would wait."""
+    backbone = TorchvisionBackbone("resnet18", read=["res2", "res4"])
+    live = {name.split(".")[0] for name in trainable(backbone.body)}
+    assert "layer3" in live and "layer4" not in live
+    cfg = model_config()
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4"]
+    cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128]]
+    body = build_model(cfg).backbone.bottom_up.body
+    assert {name.split(".")[1] for name in trainable(body)} == set(map(str, range(14)))
+
+
 @pytest.mark.parametrize("freeze_at", range(5))
 def test_freeze_at_freezes_everything_up_to_that_tap_and_nothing_behind_it(freeze_at: int) -> None:
     backbone = TorchvisionBackbone("resnet18", freeze_at=freeze_at)

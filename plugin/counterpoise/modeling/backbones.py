@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from counterpoise.errors import UserError, did_you_mean
+from counterpoise.modeling.architectures import feature_sections
 
 # Families whose customary taps are not the ones that `find_taps` would choose: it takes the last
 # map of each stride, which here is the classifier's widened convolution or its final norm.
@@ -47,7 +48,13 @@ class TorchvisionBackbone(Backbone):
         taps: the graph node behind each feature map, by increasing stride.
     """
 
-    def __init__(self, name: str, features: Sequence[str] = (), freeze_at: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        features: Sequence[str] = (),
+        freeze_at: int = 0,
+        read: Sequence[str] = (),
+    ) -> None:
         """Build and cut the network, and measure its feature maps with one forward pass on the CPU.
 
         Args:
@@ -55,6 +62,8 @@ class TorchvisionBackbone(Backbone):
             features: graph nodes or modules to tap, by increasing stride; empty takes the known
                 taps of the family, or else the last module's output at strides 4, 8, 16 and 32.
             freeze_at: 0 trains everything, n freezes every parameter that the n-th tap depends on.
+            read: names of the feature maps that are read, such as ``res4``; what only the others
+                need is frozen, for it never has a gradient. Empty means all.
 
         Raises:
             UserError: unknown model or node, a model without feature maps at strides 4 to 32 or
@@ -92,8 +101,10 @@ class TorchvisionBackbone(Backbone):
         self._channels_last = {
             t for t, (_, dim) in zip(self.taps, layouts, strict=True) if dim == 3
         }
-        if freeze_at:
-            _freeze_behind(maps[self.taps[freeze_at - 1]], self.body)
+        behind = [maps[self.taps[freeze_at - 1]]] if freeze_at else []
+        tapped = zip(self._out_features, self.taps, strict=True)
+        kept = [maps[tap] for feature, tap in tapped if feature in read]
+        _freeze(self.body, behind, kept or list(maps.values()))
         self.train()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -185,8 +196,10 @@ def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Torchvis
             f"MODEL.PIXEL_MEAN has {input_shape.channels} values, but torchvision networks take "
             "images of 3 channels: give 3 values"
         )
-    keys = cfg.MODEL.TORCHVISION
-    return TorchvisionBackbone(keys.NAME, keys.FEATURES, keys.FREEZE_AT)
+    keys, read = cfg.MODEL.TORCHVISION, set(cfg.MODEL.FPN.IN_FEATURES)
+    if "fpn" not in cfg.MODEL.BACKBONE.NAME:
+        read = {name for part in feature_sections(cfg) for name in cfg.MODEL[part].IN_FEATURES}
+    return TorchvisionBackbone(keys.NAME, keys.FEATURES, keys.FREEZE_AT, sorted(read))
 
 
 @BACKBONE_REGISTRY.register()
@@ -318,9 +331,18 @@ def _feature_map_layout(name: str, tap: str, output: object) -> tuple[int, int]:
     return layout
 
 
-def _freeze_behind(feature_map: Tensor, module: nn.Module) -> None:
-    """Freeze every parameter of ``module`` that ``feature_map``, computed with it, depends on."""
+def _freeze(module: nn.Module, behind: Sequence[Tensor], read: Sequence[Tensor]) -> None:
+    """Freeze the parameters that feature maps `behind` depend on, or none of `read` does."""
     parameters = list(module.parameters())
-    gradients = torch.autograd.grad(feature_map.sum(), parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.requires_grad_(gradient is None)
+    frozen, used = _needed(parameters, behind), _needed(parameters, read)
+    for parameter, is_frozen, is_used in zip(parameters, frozen, used, strict=True):
+        parameter.requires_grad_(is_used and not is_frozen)
+
+
+def _needed(parameters: Sequence[Tensor], maps: Sequence[Tensor]) -> list[bool]:
+    """Which parameters some feature maps, computed with them, depend on."""
+    if not maps:
+        return [False] * len(parameters)
+    total = sum(each.sum() for each in maps)
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
+    return [gradient is not None for gradient in gradients]
