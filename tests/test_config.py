@@ -12,7 +12,7 @@ from detectron2.config import get_cfg
 import counterpoise
 from counterpoise.config import loading
 from counterpoise.config.keys import training_config
-from counterpoise.config.loading import load_config
+from counterpoise.config.loading import load_config, refuse_overruled
 from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
@@ -137,9 +137,9 @@ def test_values_take_the_type_of_their_key(key, text, value):
 def test_what_speed_auto_would_overrule_is_not_taken_from_the_command_line(key, value):
     quick = CONFIGS / "quick" / "base.yaml"
     with pytest.raises(UserError, match=rf"sets {key} {value}, which MODEL\.SPEED auto overrules"):
-        load_config([quick], [key, value])
-    assert load_config([quick], [key, value, "MODEL.SPEED", "stock"]).MODEL.SPEED == "stock"
-    assert load_config([quick], ["SOLVER.AMP.ENABLED", "True"]).SOLVER.AMP.ENABLED
+        refuse_overruled(load_config([quick], [key, value]), [key, value])
+    for taken in ([key, value, "MODEL.SPEED", "stock"], ["SOLVER.AMP.ENABLED", "True"]):
+        refuse_overruled(load_config([quick], taken), taken)
 
 
 def test_integers_in_files_are_accepted_where_floats_are_meant(tmp_path):

@@ -176,7 +176,9 @@ def test_two_holdouts_split_one_folder_into_three_and_the_test_set_stays(custom:
     ids = [{d["image_id"] for d in DatasetCatalog.get(name)} for name in names]
     assert [len(part) for part in ids] == [6, 3, 3] and len(set().union(*ids)) == 12
     # Of a class in two images one is trained on and one is tested.
-    counts = [dict(zip(c.names, c.images, strict=True)) for c in (count_classes([name]) for name in names)]
+    counts = [
+        dict(zip(c.names, c.images, strict=True)) for c in (count_classes([name]) for name in names)
+    ]
     assert [count["crab"] for count in counts] == [1, 0, 1]
     assert all(count["fish"] >= 1 for count in counts)
     custom["sea"]["HOLDOUT"] = 0.0

@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from counterpoise.ablation.variants import Variant
-from counterpoise.config.loading import load_config
+from counterpoise.config.loading import load_config, refuse_overruled
 from counterpoise.config.preparation import prepare
 from counterpoise.config.tree import flat_leaves
 from counterpoise.config.validation import check_config
@@ -157,6 +157,7 @@ def _load(variant: Variant, files: Sequence[str], overrides: Sequence[str]) -> C
     own = [part for setting in variant.settings for part in setting]
     try:
         cfg = load_config(files, [*own, *overrides])
+        refuse_overruled(cfg, [*own, *overrides])
         check_config(cfg)
     except UserError as error:
         raise UserError(f"variant '{variant.name}': {error}") from error

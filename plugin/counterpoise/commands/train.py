@@ -30,7 +30,7 @@ from counterpoise.commands.processes import (
     place_by_launcher,
     start_processes,
 )
-from counterpoise.config.loading import load_config
+from counterpoise.config.loading import load_config, refuse_overruled
 from counterpoise.config.preparation import prepare
 from counterpoise.datasets import load_dataset
 from counterpoise.errors import UserError
@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: bad input or config.
     """
-    device = load_config(args.config_file, args.opts).MODEL.DEVICE
+    cfg = load_config(args.config_file, args.opts)
+    refuse_overruled(cfg, args.opts)
+    device = cfg.MODEL.DEVICE
     on_gpu = device.startswith("cuda") and torch.cuda.is_available()
     place = place_by_launcher()
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not args.eval_only:

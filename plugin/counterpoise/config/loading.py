@@ -63,13 +63,25 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
             tree = {part: tree}
         _absolute_paths(tree, Path.cwd(), f"override {key}")
         _merge(cfg, tree, "the command line")
+    return cfg
+
+
+def refuse_overruled(cfg: CfgNode, overrides: Sequence[str]) -> None:
+    """Refuse overrides that :func:`counterpoise.config.preparation.prepare` would take back.
+
+    Args:
+        cfg: of :func:`load_config`.
+        overrides: that it was loaded with.
+
+    Raises:
+        UserError: ``MODEL.SPEED`` is ``auto``, and one of its keys is switched off.
+    """
     for key in overrides[::2] if cfg.MODEL.SPEED == "auto" else ():
         if key in OVERRULED and value_at(cfg, key) == OVERRULED[key]:
             raise UserError(
                 f"the command line sets {key} {OVERRULED[key]}, which MODEL.SPEED auto overrules: "
                 "add MODEL.SPEED stock and the other keys that you want, or leave it out"
             )
-    return cfg
 
 
 def _check_pairs(cfg: CfgNode, overrides: Sequence[str]) -> None:

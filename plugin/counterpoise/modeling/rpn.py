@@ -158,8 +158,9 @@ class BalancedRPN(RPN):
         losses = super().losses(anchors, stock_logits, sampled, pred_anchor_deltas, gt_boxes)
         labels = torch.stack(sampled)
         if self.cls_loss is not None:
-            chosen = labels >= 0
-            loss = self.cls_loss(cat(pred_objectness_logits, dim=1)[chosen], labels[chosen])
+            chosen = (labels >= 0).flatten().nonzero().squeeze(1)
+            kept = cat(pred_objectness_logits, dim=1).flatten()[chosen]
+            loss = self.cls_loss(kept, labels.flatten()[chosen])
             weight = self.loss_weight.get("loss_rpn_cls", 1.0)
             losses["loss_rpn_cls"] = weight * loss / (self.batch_size_per_image * len(labels))
         return self._normalized(losses, labels)
