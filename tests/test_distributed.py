@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from counterpoise.modeling.distributed import mean_over_processes
+from counterpoise.modeling.distributed import mean_over_processes, share_statistics
 from models import CASCADE, NEUTRAL, batch, build, quick_config
 from processes import WORLD_SIZE
 from test_retinanet import retinanet_config
@@ -220,6 +220,18 @@ def test_every_rpn_normalizer_makes_the_loss_of_the_joint_batch(processes, norma
     overrides = ("BALANCE.ANCHOR_SAMPLER.NORMALIZER", normalizer)
     case = Case(overrides, boxes, left_out="loss_box_reg")
     assert_trains_as(processes, case, case.joint)
+
+
+def statistics_of(rank):
+    norm = torch.nn.BatchNorm1d(2)
+    norm(torch.full((3, 2), 1.0 + rank))
+    share_statistics(torch.nn.Sequential(norm))
+    return norm.running_mean.tolist(), int(norm.num_batches_tracked)
+
+
+def test_all_processes_evaluate_the_statistics_that_the_first_one_saves(processes):
+    first, second = processes.run(statistics_of)
+    assert first == second and first[0] == pytest.approx([0.1, 0.1])
 
 
 # One stage

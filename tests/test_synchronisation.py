@@ -88,6 +88,18 @@ def test_a_step_of_faster_rcnn_waits_no_more_often_than_stock(stock, settings):
     assert ours.total <= stock.total, ours.counts - stock.counts
 
 
+def test_focal_loss_in_the_rpn_waits_no_more_often_than_stock(stock):
+    ours = synchronisations(quick_config(*NEUTRAL, "BALANCE.RPN_LOSS.NAME", "focal"))
+    assert ours.total <= stock.total, ours.counts - stock.counts
+
+
+@pytest.mark.parametrize("carl, more", [("False", 2), ("True", 4)])
+def test_prime_sample_attention_waits_for_the_foreground(stock, carl, more):
+    settings = ("BALANCE.PISA.ENABLED", "True", "BALANCE.PISA.CARL", carl)
+    ours = synchronisations(quick_config(*NEUTRAL, *settings))
+    assert ours.total == stock.total + more, ours.counts - stock.counts
+
+
 @pytest.mark.parametrize("leaf", ["focal", "focal_frequency", "cross_entropy"])
 def test_a_step_of_retinanet_waits_no_more_often_than_stock(stock_retinanet, dataset, leaf):
     ours = synchronisations(retinanet_config("DATASETS.TRAIN", dataset, leaf=leaf))

@@ -3,6 +3,7 @@
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -24,6 +25,22 @@ def sum_over_processes(value: Tensor) -> Tensor:
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
     return total
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give the running statistics of the first process's batch norms to all processes.
+
+    In Detectron2 each process keeps those of its own images, and a checkpoint those of the first.
+
+    Args:
+        model: not wrapped for several processes, equal in all of them.
+    """
+    if comm.get_world_size() == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, _NormBase):
+            for buffer in module.buffers(recurse=False):
+                torch.distributed.broadcast(buffer, 0)
 
 
 def mean_over_processes(value: Tensor, min_total: float = 0.0) -> Tensor:

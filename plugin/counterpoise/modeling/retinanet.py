@@ -77,9 +77,11 @@ class BalancedRetinaNet(RetinaNet):
                 num_foreground = round(positives * len(gt_labels))
                 self.dense_loss.log(pred_logits, torch.stack(gt_labels), num_foreground, total)
             return losses
-        # Without a graph, the classification loss that is thrown away costs little.
+        # Without a graph, and over the few positive anchors, the classification loss that is thrown
+        # away costs little; Detectron2 reads nothing else of the labels.
         detached = [logits.detach() for logits in pred_logits]
-        losses = super().losses(anchors, detached, gt_labels, pred_anchor_deltas, gt_boxes)
+        positive = [labels.masked_fill(labels == self.num_classes, -1) for labels in gt_labels]
+        losses = super().losses(anchors, detached, positive, pred_anchor_deltas, gt_boxes)
         loss_cls = self.dense_loss(cat(pred_logits, dim=1), torch.stack(gt_labels), anchors)
         losses["loss_cls"] = loss_cls / self.loss_normalizer
         return losses

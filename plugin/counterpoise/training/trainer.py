@@ -36,7 +36,7 @@ from counterpoise.modeling.acceleration import (
 from counterpoise.modeling.calibration import Calibration
 from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer
 from counterpoise.modeling.dense_loss import DenseClassificationLoss
-from counterpoise.modeling.distributed import unwrapped
+from counterpoise.modeling.distributed import share_statistics, unwrapped
 from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.metric_log import log_last_iteration
 from counterpoise.modeling.roi_loss import ClassificationLoss
@@ -205,8 +205,15 @@ class BalancedTrainer(DefaultTrainer):
             self.cfg.TEST.EVAL_PERIOD,
             self.cfg.SOLVER.CHECKPOINTS_KEPT,
             self.stop,
-            lambda: run_state(self, self.writers),
+            self._shared_state,
         )
+
+    def _shared_state(self) -> dict[str, Any]:
+        """State of the run, after which all processes evaluate what the first one saves."""
+        share_statistics(unwrapped(self.model))
+        if self.average:
+            self.average.take_buffers()
+        return run_state(self, self.writers)
 
     def _stock_hooks(self) -> tuple[list[HookBase | None], list[HookBase | None]]:
         """Detectron2's hooks before and after its evaluation, without its checkpointer."""

@@ -39,11 +39,16 @@ class WeightAverage:
         """Take in the weights as they are now."""
         decay = min(self.decay, self.updates / (9 + self.updates))
         get_ema_multi_avg_fn(decay)(self._averaged, self._now, self.updates)
-        # Losses may put others in the place of their buffers.
+        self.take_buffers()
+        self.updates += 1
+
+    @torch.no_grad()
+    def take_buffers(self) -> None:
+        """Take over the buffers as they are now."""
+        # Losses may put others in the place of theirs.
         buffers = {n: b for n, b in self.model.named_buffers() if n in self.weights}
         if buffers:
             torch._foreach_copy_([self.weights[name] for name in buffers], list(buffers.values()))
-        self.updates += 1
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
