@@ -98,8 +98,11 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         samples=rare_samples(truth),
         notes=tuple(notes),
     )
-    changeable = [s.name for s in target.specs.values() if not {*datasets}.isdisjoint(s.parts)]
-    advice = recommend(inspection, cfg, changeable)
+    own = [spec for spec in target.specs.values() if not {*datasets}.isdisjoint(spec.parts)]
+    # The numbers of plain YOLO labels count the classes of the list itself.
+    named = [spec.name for spec in own if spec.format != "yolo" or spec.data_yaml is not None]
+    relistable = named if len(named) == len(own) else []
+    advice = recommend(inspection, cfg, [spec.name for spec in own], relistable)
     config = combined_config(target.custom, splits, advice) if has_boxes else ""
     return replace(inspection, recommendations=advice, config=config)
 

@@ -19,16 +19,17 @@ from counterpoise.utils.text import listed, percent
 # The rules' thresholds are judgement, and stand in every reason that they lead to.
 BALANCED = 3  # boxes of the most over those of the least frequent class
 LONG_TAIL = 60  # from here on inv_sqrt, sqrt(60) to 1, spreads wider than log, 7.8 to 1 at most
-MOST_STACKED = 300  # boxes of the most over those of the least frequent class
+MOST_STACKED = 60  # boxes of the most over those of the least frequent class, on the demo
 FEW_BOXES = 10
 MOST_GROWTH = 2.0  # of an epoch by repeat-factor sampling
 FEWEST_EPOCHS, ENOUGH_EPOCHS = 3, 8
 NEARLY_ALL = 0.9  # of the classes
+HELD_OUT = 0.2  # of the images, where there is no other split
 MOST_PIXELS = 4.0  # times those of the config, that are advised without a second thought
 
 
 def recommend(
-    inspection: Inspection, cfg: CfgNode, custom: Sequence[str]
+    inspection: Inspection, cfg: CfgNode, custom: Sequence[str], relistable: Sequence[str]
 ) -> tuple[Recommendation, ...]:
     """Derive advice from what was found.
 
@@ -37,6 +38,8 @@ def recommend(
         cfg: the config that would be trained.
         custom: entries of ``DATASETS.CUSTOM`` that the splits come from, which config lines can
             change.
+        relistable: those of them whose ``CLASSES`` may be shortened, since their labels name the
+            classes and do not number them by that list.
 
     Returns:
         what concerns the data first, then the schedule, the loss and the anchors; where most boxes
@@ -45,15 +48,29 @@ def recommend(
     if not inspection.subject.boxes:
         nothing = f"{inspection.subject.name} has no usable box, so nothing can be trained on it"
         return (*_data(inspection), Recommendation("Add boxes", nothing))
-    others = (
-        *_data(inspection),
-        *_trust(inspection, custom),
-        *_length(inspection, cfg),
-        *_loss(inspection, cfg, removable=bool(custom)),
-    )
+    others = tuple(_data(inspection))
+    if _is_whole_training_set(inspection):
+        others += (
+            *_trust(inspection, custom, relistable),
+            *_length(inspection, cfg),
+            *_loss(inspection, cfg, removable=bool(relistable)),
+        )
+    else:
+        others += (
+            Recommendation(
+                "Inspect what is trained on for advice on the training",
+                f"{inspection.subject.name} is not the whole training set of this config, so "
+                "nothing follows from its classes for the loss and the length.",
+            ),
+        )
     anchors = tuple(_anchors(inspection, cfg))
     is_first = inspection.anchors is not None and inspection.anchors.overall.at_50 < 0.5
     return anchors + others if is_first else others + anchors
+
+
+def _is_whole_training_set(inspection: Inspection) -> bool:
+    trained = [split for split in inspection.splits if split.role == "train"]
+    return trained in ([], [inspection.subject]) and inspection.subject.role in (None, "train")
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
@@ -117,10 +134,16 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
                 "count twice.",
             )
         else:
+            trained = {s.name for s in inspection.splits if s.role == "train"}
+            harm = (
+                "Their objects count twice."
+                if {shared.first, shared.second} <= trained
+                else "A score on images that were trained on says nothing."
+            )
             yield Recommendation(
                 f"Take the files that {shared.first} and {shared.second} share out of one of them",
                 f"Files of {shared.first} with the same bytes as one of {shared.second}: "
-                f"{shared.images}. A score on images that were trained on says nothing.",
+                f"{shared.images}. {harm}",
             )
     for similar in inspection.near_duplicates.similar:
         yield Recommendation(
@@ -131,8 +154,7 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
         )
     subject = inspection.subject
     if subject.empty_images and subject.boxes:
-        share = subject.empty_images / subject.images
-        many = share > 0.5
+        share, many = subject.empty_images / subject.images, _mostly_empty(subject)
         yield Recommendation(
             "Leave most images without boxes out" if many else "Keep the images without boxes",
             f"Images without a box: {subject.empty_images} of {subject.images} ({percent(share)}). "
@@ -146,7 +168,13 @@ def _data(inspection: Inspection) -> Iterator[Recommendation]:
         )
 
 
-def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommendation]:
+def _mostly_empty(split: Split) -> bool:
+    return split.empty_images > split.images / 2
+
+
+def _trust(
+    inspection: Inspection, custom: Sequence[str], relistable: Sequence[str]
+) -> Iterator[Recommendation]:
     """Classes and splits that no score can be trusted for."""
     names, subject, others = inspection.class_names, inspection.subject, inspection.splits[1:]
     absent = [i for i, count in enumerate(subject.classes) if not count.boxes]
@@ -154,11 +182,12 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
     nowhere = _removable(inspection)
     if nowhere:
         kept = [name for i, name in enumerate(names) if i not in nowhere]
-        entries = {name: {"CLASSES": [*kept]} for name in custom}
+        entries = {name: {"CLASSES": [*kept]} for name in relistable}
         yield Recommendation(
             "Leave the classes without boxes out of the class list",
             f"{_listed(names, nowhere)}: no box in any split, and class weights would treat such a "
-            "class as the rarest of all.",
+            "class as the rarest of all."
+            + ("" if entries else " Numbers in label files count the classes of that list."),
             {"DATASETS": {"CUSTOM": entries}} if entries else {},
         )
     if only_crowds := [i for i in without_boxes if i not in nowhere]:
@@ -191,8 +220,12 @@ def _trust(inspection: Inspection, custom: Sequence[str]) -> Iterator[Recommenda
                 f"Add boxes of the classes that {split.name} lacks",
                 f"{_listed(names, untested)}: no box in {split.name}, so there is no AP for it.",
             )
-    if not any(split.boxes for split in others):
+    if _needs_holdout(inspection):
         yield _holdout(inspection, custom)
+
+
+def _needs_holdout(inspection: Inspection) -> bool:
+    return not any(split.boxes for split in inspection.splits[1:])
 
 
 def _without_boxes_anywhere(inspection: Inspection) -> list[int]:
@@ -224,7 +257,7 @@ def _holdout(inspection: Inspection, custom: Sequence[str]) -> Recommendation:
         return Recommendation(title, reason)
     settings = {
         "DATASETS": {
-            "CUSTOM": {name: {"HOLDOUT": 0.2} for name in names},
+            "CUSTOM": {name: {"HOLDOUT": HELD_OUT} for name in names},
             "TRAIN": [f"{name}_train" for name in names],
             "TEST": [f"{name}_val" for name in names],
         }
@@ -267,8 +300,8 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
         )
     else:
         stacked = (
-            f"The first two both favour rare classes, which was measured up to {MOST_STACKED} to "
-            "1: where they gain less than others lose, take one of them. "
+            f"The first two both favour rare classes, which was measured up to {MOST_STACKED} "
+            "boxes to 1: where they gain less than others lose, take one of them. "
             if ratio > MOST_STACKED
             else ""
         )
@@ -285,13 +318,15 @@ def _loss(inspection: Inspection, cfg: CfgNode, removable: bool) -> Iterator[Rec
 
 
 def _length(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
-    """How often the config that was given would show each image."""
+    """How often the config that was given would show each image, with the advice on the data."""
     subject, solver = inspection.subject, cfg.SOLVER
     if not _names_model(cfg) or solver.EPOCHS:
         return
     images = subject.images
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS or _mostly_empty(subject):
         images -= subject.empty_images
+    if _needs_holdout(inspection):
+        images = max(round(images * (1 - HELD_OUT)), 1)
     epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / images
     if epochs < FEWEST_EPOCHS:
         yield Recommendation(
@@ -320,6 +355,9 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
     What the config that was given has and does not fit beside them is switched off.
     """
     architecture = cfg.MODEL.META_ARCHITECTURE
+    normalizer = (
+        {} if cfg.BALANCE.ROI_LOSS.NORMALIZER == "weight_sum" else {"NORMALIZER": "weight_sum"}
+    )
     balance: dict[str, Any]
     if architecture in RETINANETS:
         balance = {"DENSE_LOSS": {"NAME": "sigmoid_focal"}}
@@ -327,13 +365,14 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
             balance["DENSE_LOSS"]["ALPHA_SOURCE"] = "dataset"
             balance["CLASS_WEIGHTS"] = {"SOURCE": "dataset", "RULE": rule}
     elif balanced:
-        balance = {"ROI_LOSS": {"NAME": "cross_entropy"}}
+        balance = {"ROI_LOSS": {"NAME": "cross_entropy"} | normalizer}
     else:
         balance = {
             "IMAGE_SAMPLER": {"NAME": "class_aware"},
-            "ROI_LOSS": {"NAME": "logit_adjusted"},
+            "ROI_LOSS": {"NAME": "logit_adjusted"} | normalizer,
             "PISA": {"ENABLED": True},
         }
+        balance |= _reset(cfg, "ANCHOR_SAMPLER") | _reset(cfg, "ROI_SAMPLER")
     if balanced or architecture not in RETINANETS:
         deep_merge(balance, _without_weights(cfg))
     if balanced:
@@ -354,18 +393,27 @@ def _loss_settings(cfg: CfgNode, rule: str = "log", balanced: bool = False) -> d
 def _without_weights(cfg: CfgNode) -> dict[str, Any]:
     """Keys of BALANCE that switch class weights off."""
     if cfg.MODEL.META_ARCHITECTURE in RETINANETS:
-        return {"DENSE_LOSS": {"ALPHA_SOURCE": "fixed"}}
+        return {"DENSE_LOSS": {"ALPHA_SOURCE": "fixed"}} | _reset(cfg, "CLASS_WEIGHTS")
     return {"CLASS_WEIGHTS": {"SOURCE": "none"}}
+
+
+def _reset(cfg: CfgNode, section: str, **switch: Any) -> dict[str, Any]:
+    """A section of BALANCE with the keys that the config has changed at their defaults.
+
+    Args:
+        cfg: that was given.
+        section: its name.
+        switch: keys that take another value in place of their default.
+    """
+    own, default = cfg.BALANCE[section], training_config().BALANCE[section]
+    node = {key: default[key] for key in own if own[key] != default[key]} | switch
+    return {section: node} if node else {}
 
 
 def _without_balancing(cfg: CfgNode) -> dict[str, Any]:
     """Keys of BALANCE that switch off the sampling and weighting which the config switches on."""
-    switches: dict[str, Any] = {}
-    if cfg.BALANCE.IMAGE_SAMPLER.NAME != "none":
-        switches["IMAGE_SAMPLER"] = {"NAME": "none"}
-    if cfg.BALANCE.PISA.ENABLED:
-        switches["PISA"] = {"ENABLED": False}
-    return switches
+    sections = ["IMAGE_SAMPLER", "PISA", "ANCHOR_SAMPLER", "ROI_SAMPLER"]
+    return {key: node for each in sections for key, node in _reset(cfg, each).items()}
 
 
 def _without_sampler(cfg: CfgNode) -> dict[str, Any]:
@@ -379,21 +427,26 @@ def _without_sampler(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _repeat_factor_sampling(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
-    fitting = [r for r in inspection.repeat_factors if 1 < r.epoch_growth <= MOST_GROWTH]
+    before = inspection.subject.imbalance
+    fitting = [
+        r
+        for r in inspection.repeat_factors
+        if 1 < r.epoch_growth <= MOST_GROWTH and r.imbalance < before
+    ]
     if not fitting:
         return
     best = min(fitting, key=lambda r: (r.imbalance, r.threshold))
     yield Recommendation(
         "Or only repeat the images of rare classes",
         f"Repeat-factor sampling at {best.threshold:g} lowers the imbalance of the boxes from "
-        f"{inspection.subject.imbalance:.0f} to {best.imbalance:.0f} and makes an epoch "
+        f"{before:.0f} to {best.imbalance:.0f} and makes an epoch "
         f"{best.epoch_growth:.2f} times as long. It takes the place of the settings above.",
-        {
+        _loss_settings(cfg, balanced=True)
+        | {
             "DATALOADER": {
                 "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
                 "REPEAT_THRESHOLD": best.threshold,
-            },
-            "BALANCE": _loss_settings(cfg, balanced=True)["BALANCE"],
+            }
         },
         optional=True,
     )
@@ -430,7 +483,18 @@ def _anchors(inspection: Inspection, cfg: CfgNode) -> Iterator[Recommendation]:
     parts = [("INPUT", "the input size"), ("MODEL", "the anchors")]
     changed = " and ".join(words for key, words in parts if key in change.settings)
     optional = not named or change.pixels > MOST_PIXELS
-    yield Recommendation(f"Change {changed}", reason, change.settings, optional)
+    settings = _with_all_sizes(change.settings, cfg) if named else change.settings
+    yield Recommendation(f"Change {changed}", reason, settings, optional)
+
+
+def _with_all_sizes(settings: Mapping[str, Any], cfg: CfgNode) -> dict[str, Any]:
+    """Scale every size that the config trains at, in place of the single one that was tried."""
+    node = settings.get("INPUT")
+    if node is None or not cfg.INPUT.MIN_SIZE_TEST:
+        return dict(settings)
+    factor = node["MIN_SIZE_TEST"] / cfg.INPUT.MIN_SIZE_TEST
+    sizes = [round(size * factor) for size in cfg.INPUT.MIN_SIZE_TRAIN]
+    return {**settings, "INPUT": {**node, "MIN_SIZE_TRAIN": sizes}}
 
 
 def _affected(inspection: Inspection, fit: Fit) -> str:

@@ -355,6 +355,6 @@ def _recommendation(inspection: Inspection, page: bool) -> Iterator[Part]:
         yield Text("The config", "heading")
         yield Text(
             "All of it but what is optional, in one file to be given as the last `--config-file`, "
-            "after one of `configs/`:"
+            "after the config that was given, or else after the base.yaml of one of `configs/`:"
         )
         yield Text(inspection.config, "code")

@@ -17,6 +17,7 @@ from counterpoise.datasets import (
     parse_specs,
     read_class_names,
 )
+from counterpoise.datasets.registration import CustomLoader
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.inspection.folders import ROLES, detect_folder, real_path
 
@@ -102,6 +103,8 @@ def _folder(path: Path, cache: Path | None, outside_files: bool) -> Target:
     if named.is_file():  # every data.yaml has that name, its folder one of its own
         named = named.parent if named.stem == "data" else named.with_suffix("")
     name = re.sub(r"\W+", "_", named.name).strip("_") or "data"
+    if any(_is_taken(f"{name}_{part}" if part else name) for part in found.entries):
+        name = f"my_{name}"
     dataset = {part: f"{name}_{part}" if part else name for part in found.entries}
     custom = {dataset[part]: entry for part, entry in found.entries.items()}
     specs = parse_specs(custom, cache)
@@ -120,6 +123,11 @@ def _folder(path: Path, cache: Path | None, outside_files: bool) -> Target:
         custom=custom,
         notes=tuple(found.notes),
     )
+
+
+def _is_taken(name: str) -> bool:
+    """Whether Detectron2, or a program around this one, has a dataset of this name."""
+    return name in DatasetCatalog and not isinstance(DatasetCatalog[name], CustomLoader)
 
 
 def _by_role(roles: Mapping[str, str | None]) -> list[tuple[str | None, list[str]]]:
