@@ -37,7 +37,7 @@ from counterpoise.ablation.results import (
 from counterpoise.ablation.running import Ended, run_trials
 from counterpoise.ablation.sections import as_markdown, as_page
 from counterpoise.ablation.summary import Resamples, summarize
-from counterpoise.ablation.variants import Variant, parse_grids, variants_of
+from counterpoise.ablation.variants import Variant, parse_grids, read_variants, variants_of
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.commands import ablate
 from counterpoise.commands.console import main
@@ -656,6 +656,34 @@ def test_intervals_of_one_seed_are_said_to_cover_the_images_alone():
     resamples = Resamples(("a|b",), np.array([2]), drawn, drawn)
     (summary,) = summarize([result(scores=some_scores())], lambda runs: resamples)
     assert summary.covers == "test images alone"
+
+
+def test_data_that_was_moved_is_found_by_new_seeds_of_a_kept_config(tmp_path, monkeypatch):
+    for place in ("old", "new"):
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / place))
+        config = tmp_path / "config.yaml"
+        folder = "$DETECTRON2_DATASETS/i"
+        entry = {"FORMAT": "coco", "IMAGES": folder, "ANNOTATIONS": f"{folder}.json"}
+        data = {"CUSTOM": {"m": entry}, "TRAIN": ["m"], "TEST": ["m"]}
+        config.write_text(yaml.safe_dump({"_BASE_": "quick/baseline.yaml", "DATASETS": data}))
+        plan = make_plan(tmp_path / "out", [str(config)], [], [Variant("config")], [1], [])
+        plan.write_configs()
+        (file,) = (tmp_path / "out").glob("runs/*/config.yaml")
+        assert str(tmp_path / place / "i") in file.read_text()
+
+
+def test_paths_in_a_file_of_variants_are_relative_to_it(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "v.yaml").write_text(
+        "a: {DATASETS.CUSTOM.m.IMAGES: im, BALANCE.SCORE_THRESHOLDS: t.json, SOLVER.BASE_LR: 0.1}"
+    )
+    monkeypatch.chdir(tmp_path)
+    (variant,) = read_variants(Path("sub/v.yaml"))
+    assert dict(variant.settings) == {
+        "DATASETS.CUSTOM.m.IMAGES": str(tmp_path / "sub" / "im"),
+        "BALANCE.SCORE_THRESHOLDS": str(tmp_path / "sub" / "t.json"),
+        "SOLVER.BASE_LR": "0.1",
+    }
 
 
 def test_the_baseline_is_the_one_that_differs_in_nothing_whichever_run_ended_first():

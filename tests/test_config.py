@@ -142,6 +142,11 @@ def test_what_speed_auto_would_overrule_is_not_taken_from_the_command_line(key, 
         refuse_overruled(load_config([quick], taken), taken)
 
 
+def test_a_path_that_the_system_refuses_is_answered():
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config(["x" * 300])
+
+
 def test_integers_in_files_are_accepted_where_floats_are_meant(tmp_path):
     leaf = write(tmp_path, "a.yaml", {"BALANCE": {"ANCHOR_SAMPLER": {"RATIO": 2}}})
     assert load_config([leaf]).BALANCE.ANCHOR_SAMPLER.RATIO == 2.0

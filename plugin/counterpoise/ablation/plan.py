@@ -83,13 +83,13 @@ class Plan:
     notices: tuple[str, ...]
 
     def write_configs(self) -> None:
-        """Write the config files that are not there yet.
+        """Write the config files that are not there yet, or say that the data lies elsewhere.
 
         Raises:
             UserError: one cannot be written.
         """
         for file, content in self.configs.items():
-            if not file.is_file():
+            if not file.is_file() or file.read_text(encoding="utf-8") != content:
                 write_atomically(file, content)
 
 

@@ -1,6 +1,7 @@
 """The configs of an ablation as a user names them: grids, config files, and a file of variants."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from counterpoise.config.loading import read_mapping
+from counterpoise.config.loading import make_paths_absolute, read_mapping
 from counterpoise.config.packaged import find_config
-from counterpoise.config.tree import flat_leaves
+from counterpoise.config.tree import deep_merge, flat_leaves
 from counterpoise.errors import UserError
 from counterpoise.utils.text import unique_ends
 
@@ -104,7 +105,13 @@ def _variant(name: str, entry: Any, path: Path) -> Variant:
             f"{path}: the variant '{name}' must be a config file, a list of them, or keys with "
             f"their values, got {entry!r:.60}"
         )
-    settings = tuple((str(key), str(value)) for key, value in flat_leaves(tree))
+    nested: dict[str, Any] = {}
+    for key, value in flat_leaves(tree):
+        for part in reversed(str(key).split(".")):
+            value = {part: value}
+        deep_merge(nested, value)
+    make_paths_absolute(nested, path.resolve().parent, f"{path}: {name}")
+    settings = tuple((key, str(value)) for key, value in flat_leaves(nested))
     return Variant(
         name, tuple(config_path(file, str(path), path.parent) for file in files), settings
     )
@@ -122,7 +129,7 @@ def config_path(file: str, origin: str, folder: Path | None = None) -> Path:
         UserError: it looks like an override that an option of several files has taken.
     """
     path = find_config(file, folder)
-    if not path.is_file() and not file.endswith((".yaml", ".yml")):
+    if not os.path.isfile(path) and not file.endswith((".yaml", ".yml")):
         raise UserError(
             f"{origin} names {file}, which is no config file: put KEY VALUE overrides before "
             "--variants, --datasets and their files"

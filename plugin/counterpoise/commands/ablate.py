@@ -113,6 +113,13 @@ def _print_plan(
 ) -> None:
     for notice in plan.notices:
         print(f"Note: {notice}", file=file)
+    if args.imports and kept:
+        files = ", ".join(map(str, args.imports))
+        print(
+            f"Note: finished runs are kept by their config, whatever {files} says now: where that "
+            "has changed, give another --out.",
+            file=file,
+        )
     configs = {trial.config: trial for trial in plan.trials}
     datasets = dict.fromkeys(trial.dataset for trial in plan.trials)
     variants = dict.fromkeys(trial.variant for trial in plan.trials)

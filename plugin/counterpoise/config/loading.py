@@ -61,7 +61,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
         tree: Any = value
         for part in reversed(key.split(".")):
             tree = {part: tree}
-        _absolute_paths(tree, Path.cwd(), f"override {key}")
+        make_paths_absolute(tree, Path.cwd(), f"override {key}")
         _merge(cfg, tree, "the command line")
     return cfg
 
@@ -119,7 +119,7 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
         raise UserError(f"{path}: _BASE_ must name a file or a list of files, got {shown(bases)}")
-    _absolute_paths(tree, path.resolve().parent, str(path))
+    make_paths_absolute(tree, path.resolve().parent, str(path))
     merged: dict[str, Any] = {}
     for base in bases:
         deep_merge(merged, read_yaml(find_config(base, path.parent), (*seen, path.resolve())))
@@ -165,8 +165,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _absolute_paths(tree: dict[str, Any], folder: Path, origin: str) -> None:
-    """Make the paths of datasets and score thresholds in one file absolute, in place."""
+def make_paths_absolute(tree: dict[str, Any], folder: Path, origin: str) -> None:
+    """Make the paths of datasets and score thresholds in one file absolute, in place.
+
+    Args:
+        tree: nested keys.
+        folder: that relative paths start from.
+        origin: what names them, for messages.
+
+    Raises:
+        UserError: an environment variable in one is not set.
+    """
     balance, datasets = tree.get("BALANCE"), tree.get("DATASETS")
     if isinstance(balance, dict):
         _make_absolute(balance, "SCORE_THRESHOLDS", folder, f"{origin}: BALANCE")

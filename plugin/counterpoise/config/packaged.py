@@ -1,5 +1,6 @@
 """Config files by name: those of Counterpoise, and those of the installed Detectron2."""
 
+import os
 from pathlib import Path
 
 from counterpoise.config.zoo import zoo_configs, zoo_folder
@@ -32,7 +33,7 @@ def find_config(name: str | Path, folder: Path | None = None) -> Path:
         its path; where there is no such file, the path of the user's.
     """
     path = (folder or Path()) / Path(name).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # pathlib's raises for paths that the system refuses
         return path
     packaged = Path(name).as_posix().removeprefix("configs/")
     if packaged in packaged_configs():
