@@ -14,13 +14,23 @@ def test_many_classes_are_rare_to_10_common_to_100_and_frequent_above():
 
 
 def test_19_classes_are_halved_and_20_are_not():
-    halves = frequency_groups([500] * 19, [500] * 19)
+    images = [500] * 18 + [50]
+    halves = frequency_groups(images, images)
     assert [(g.name, len(g.classes)) for g in halves] == [("head", 9), ("tail", 10)]
-    assert [g.name for g in frequency_groups([500] * 20, [500] * 20)] == ["frequent"]
+    images = [500] * 19 + [50]
+    assert [g.name for g in frequency_groups(images, images)] == ["frequent", "common"]
+
+
+def test_many_classes_in_one_of_lvis_groups_are_halved_too():
+    """All of COCO's are frequent there: a group of all of them would say nothing."""
+    boxes = list(range(120, 200))
+    head, tail = frequency_groups([500] * 80, boxes)
+    assert (head.classes, tail.classes) == (tuple(range(40, 80)), tuple(range(40)))
 
 
 def test_an_empty_group_is_not_there():
-    assert [g.name for g in frequency_groups([500] * 30, [500] * 30)] == ["frequent"]
+    images = [500] * 29 + [5]
+    assert [g.name for g in frequency_groups(images, images)] == ["frequent", "rare"]
 
 
 def test_few_classes_are_halved_by_boxes_and_the_middle_one_is_tail():

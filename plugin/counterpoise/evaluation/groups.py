@@ -49,7 +49,9 @@ def mean_title(name: str, classes: Sequence[str], with_boxes: Collection[str]) -
 
 
 def frequency_groups(images: Sequence[int], boxes: Sequence[int]) -> tuple[Group, ...]:
-    """Group classes by training images as LVIS does, or into two halves where they are few.
+    """Group classes by training images as LVIS does, or into two halves where that is no help.
+
+    That is where they are few, or all in one of LVIS's groups, such as COCO's.
 
     Args:
         images: (K,), training images that hold the class, for LVIS's groups.
@@ -62,7 +64,8 @@ def frequency_groups(images: Sequence[int], boxes: Sequence[int]) -> tuple[Group
     num_classes = len(images)
     if num_classes < 2:
         return ()
-    if num_classes < FEW_CLASSES:
+    groups = _lvis_groups(images) if num_classes >= FEW_CLASSES else ()
+    if len(groups) < 2:
         order = sorted(range(num_classes), key=lambda k: (-boxes[k], -images[k], k))
         half = num_classes // 2
         halves = (("head", "more", order[:half]), ("tail", "fewer", order[half:]))
@@ -70,6 +73,10 @@ def frequency_groups(images: Sequence[int], boxes: Sequence[int]) -> tuple[Group
             Group(name, f"the half of the classes with {rule} training boxes", tuple(sorted(part)))
             for name, rule, part in halves
         )
+    return groups
+
+
+def _lvis_groups(images: Sequence[int]) -> tuple[Group, ...]:
     groups, above = [], 0
     for name, limit in LVIS_GROUPS:
         part = tuple(k for k, n in enumerate(images) if above < n <= limit or n == above == 0)
