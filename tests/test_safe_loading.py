@@ -1,13 +1,17 @@
 """Weights of strangers are read as numbers: no suffix makes the program run code."""
 
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from counterpoise.modeling.safe_loading import check_pickle
+from counterpoise.errors import UserError
+from counterpoise.modeling.safe_loading import check_pickle, load_tensors
+from counterpoise.modeling.training_record import RECORD_KEY, read_training_record
+from counterpoise.training.step_bundle import read_step
 from models import build, quick_config
 from runs import train_net
 
@@ -47,6 +51,27 @@ def test_weights_that_would_run_code_are_refused_and_do_not_run_it(
     captured = capsys.readouterr()
     assert f"MODEL.WEIGHTS {weights} cannot be read as a checkpoint" in captured.err
     assert "Traceback" not in captured.err and not sign.exists()
+
+
+def test_tar_files_in_which_old_versions_of_torch_run_code_are_not_opened(tmp_path):
+    path = tmp_path / "a.pth"
+    with tarfile.open(path, "w") as tar:
+        tar.add(__file__, "pickle")
+    for read in (load_tensors, read_step):
+        with pytest.raises((pickle.UnpicklingError, UserError)) as refused:
+            read(path)
+        assert "tar form" in str(refused.value) or "UnpicklingError" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{}, {"class_names": [1], "images": [1], "boxes": [1], "weights": []},
+     {"class_names": ["a"], "images": [1], "boxes": [], "weights": []}, "text"],
+)  # fmt: skip
+def test_a_record_of_another_program_is_taken_for_none(tmp_path, record):
+    path = tmp_path / "a.pth"
+    torch.save({"model": {}, RECORD_KEY: record}, path)
+    assert read_training_record(str(path)) is None
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

@@ -18,7 +18,7 @@ from counterpoise.modeling.safe_loading import (
     local_checkpoint,
     refused_by_name,
 )
-from counterpoise.modeling.training_record import RECORD_KEY
+from counterpoise.modeling.training_record import RECORD_KEY, is_record
 from counterpoise.utils.files import durable_file
 from counterpoise.utils.output_dir import BEST_CHECKPOINT, LAST_CHECKPOINT
 from counterpoise.utils.text import counted
@@ -235,7 +235,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
     def _drop_class_layers(self, checkpoint: dict[str, Any]) -> list[str]:
         """Take out layers whose rows stand for classes that this training set does not have."""
         record, own = checkpoint.get(RECORD_KEY), self.checkpointables.get(RECORD_KEY)
-        if not isinstance(record, dict) or own is None:
+        if not is_record(record) or own is None:
             return []
         if tuple(record["class_names"]) == own.table.counts.names:
             return []

@@ -107,6 +107,8 @@ class OHEMLoss(DenseLoss):
         self.by_ratio = ratio > 0
         if self.by_ratio:
             max_positives = int(batch_size / (1 + ratio)) if batch_size else -1
+            if batch_size:
+                min_negatives = min(min_negatives, batch_size)
             self.sampler = OHEMAnchorSampler(ratio, max_positives, min_negatives, nms_thresh)
         else:
             # To take the hardest of all is to mine negatives where nothing is positive.

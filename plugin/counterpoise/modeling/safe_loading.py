@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,8 +72,12 @@ def load_tensors(path: str | Path) -> Any:
     """Read a file of ``torch.save`` onto the CPU, on every version of torch without running code.
 
     Raises:
-        pickle.UnpicklingError: it holds anything but tensors, numbers, strings and containers.
+        pickle.UnpicklingError: it holds anything but tensors, numbers, strings and containers, or
+            is of the tar form of torch before 0.4, in which torch before 2.6 runs code all the same
+            (CVE-2025-32434).
     """
+    if tarfile.is_tarfile(path):
+        raise pickle.UnpicklingError("it is of the tar form that torch wrote before 2018")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

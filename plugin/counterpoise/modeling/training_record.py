@@ -34,6 +34,19 @@ class TrainingRecord:
         """Leave the record as it is: a resumed run compares it before it loads anything."""
 
 
+def is_record(value: Any) -> bool:
+    """Whether a value of a checkpoint is such a record, and not a stranger's of the same key."""
+    if not isinstance(value, Mapping):
+        return False
+    names, images, boxes = (value.get(key) for key in ("class_names", "images", "boxes"))
+    return (
+        all(isinstance(each, list) for each in (names, images, boxes, value.get("weights")))
+        and len(names) == len(images) == len(boxes)
+        and all(isinstance(name, str) for name in names)
+        and all(isinstance(count, int) for count in (*images, *boxes))
+    )
+
+
 def counts_of(state: Mapping[str, Any]) -> ClassCounts:
     """Counts in a checkpoint's record."""
     return ClassCounts(tuple(state["class_names"]), tuple(state["images"]), tuple(state["boxes"]))
@@ -68,4 +81,4 @@ def read_training_record(path: str) -> dict[str, Any] | None:
     with refused_by_name(f"MODEL.WEIGHTS {path}"):
         content = load_tensors(local)
     record = content.get(RECORD_KEY) if isinstance(content, dict) else None
-    return record if isinstance(record, dict) else None
+    return record if is_record(record) else None

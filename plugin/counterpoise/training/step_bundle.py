@@ -9,6 +9,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from counterpoise.errors import UserError
+from counterpoise.modeling.safe_loading import load_tensors
 
 #: Key of the running means that losses of the step are divided by, by module.
 NORMALIZERS_KEY = "normalizers"
@@ -62,7 +63,7 @@ def read_step(path: Path) -> dict[str, Any]:
         UserError: the file is missing or holds no step.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
         content["batch"] = [_as_input(image) for image in content["images"]]
         if not (isinstance(content["model"], dict) and isinstance(content["random_state"], dict)):
             raise TypeError("not the weights and random state of a step")
