@@ -140,7 +140,8 @@ def draw(out: Path) -> Path:
             row.append(panel(pixels, found.boxes[best], labels, found.classes[best]))
         rows.append(titled(row, ["ground truth", *CONFIGS]))
     picture = out / "detections.png"
-    cv2.imwrite(str(picture), cv2.cvtColor(cv2.vconcat(rows), cv2.COLOR_RGB2BGR))
+    if not cv2.imwrite(str(picture), cv2.cvtColor(cv2.vconcat(rows), cv2.COLOR_RGB2BGR)):
+        raise UserError(f"{picture} cannot be written: make room for it")
     return picture
 
 
@@ -172,7 +173,7 @@ def main() -> int:
         print("4/4  comparing both and drawing detections", flush=True)
         comparison = compare_runs(out)
         picture = draw(out)
-    except (UserError, RuntimeError) as error:
+    except (UserError, RuntimeError, OSError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     minutes = (time.monotonic() - started) / 60

@@ -110,6 +110,11 @@ def test_batch_weights_count_the_background_as_a_class_and_leave_absent_classes_
 
 def test_given_foreground_weights_get_a_background():
     assert_close(append_background([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0, 2.0]))
+    for value in (-5.0, float("nan")):
+        with pytest.raises(ValueError, match="background_value must be finite and >= 0"):
+            append_background([1.0, 2.0], "value", background_value=value)
+    with pytest.raises(ValueError, match="all 0 have no mean of 1"):
+        append_background([0.0, 0.0], "min", "mean_one")
 
 
 @pytest.mark.parametrize(

@@ -531,6 +531,7 @@ def test_sigmoid_focal_of_nothing_is_zero_with_a_graph():
         ({"gamma": -1.0}, "gamma"),
         ({"alpha": 1.5}, "alpha"),
         ({"alpha": torch.tensor([0.5, -0.5])}, "alpha"),
+        ({"alpha": torch.full((3, 1, 2), 0.5)}, "alpha must be a number or"),
         ({"targets": torch.zeros(3)}, "targets"),
         ({"reduction": "weight_sum"}, "reduction"),
     ],

@@ -200,6 +200,10 @@ def test_bad_arguments_are_named():
         mine_hard_negatives(LABELS, HARDNESS[:-1])
     with pytest.raises(ValueError, match="ratio"):
         mine_hard_negatives(LABELS, HARDNESS, ratio=0)
+    with pytest.raises(ValueError, match="ratio"):
+        mine_hard_negatives(torch.zeros(3), torch.zeros(3), ratio=float("inf"))
+    with pytest.raises(ValueError, match="min_negatives"):
+        mine_hard_negatives(torch.zeros(3), torch.zeros(3), min_negatives=-1)
     with pytest.raises(ValueError, match="random_fraction"):
         mine_hard_negatives(LABELS, HARDNESS, random_fraction=1.5)
     with pytest.raises(ValueError, match=r"tie_break must be in .*got 'first'"):

@@ -3,10 +3,11 @@
     python benchmarks/evidence/methods_table.py
 
 A pair is the training of a method and that of the baseline in the same file with the same seed. A
-figure is the mean difference of the pairs of a dataset. Two or three pairs tell little of how much
+figure is the mean difference of the pairs of a dataset. One to three pairs tell little of how much
 pairs differ, so their variance is pooled over the methods, for each dataset by itself; the 95 %
 intervals of the means over the datasets follow from it. They cover the trainings, not the choice of
-the images.
+the images. What only changes a trained model is no training of its own: its pairs differ less, and
+are not pooled.
 """
 
 from collections import defaultdict
@@ -26,6 +27,7 @@ FILES = (
     "methods_val.jsonl",
     "methods_val_xeon.jsonl",
     "methods_dental_val.jsonl",
+    "choice_val.jsonl",
     "methods_xeon.jsonl",
 )
 DATASETS = {"aquarium_val": "Aquarium", "dental_val": "Dental", "bccd_val": "BCCD"}
@@ -59,7 +61,11 @@ METHODS = {
     "norcal": "NorCal on the scores, exponent 0.2",
     "retrained_weights": "cRT: the classifier again, with class weights",
     "retrained_images": "cRT: the classifier again, images drawn by class",
+    "pisa_eqlv2": "prime sample attention and EQL v2",
+    "pisa_logit_adjusted_class_aware": "`recommended.yaml`: these three together",
 }
+#: Of the same trainings as the baseline.
+AFTERWARDS = {"averaged", "norcal", "retrained_weights", "retrained_images"}
 
 
 #: (n, 2) by (dataset, method): a row per pair, the differences in AP and in the tail's.
@@ -73,7 +79,7 @@ def paired(files: Iterable[Path]) -> Pairs:
         runs = {(r.dataset, r.variant, r.seed): r for r in read_results([file]) if r.scores}
         for (dataset, variant, seed), run in runs.items():
             baseline = runs.get((dataset, "baseline", seed))
-            if variant in METHODS and baseline is not None:
+            if variant != "baseline" and baseline is not None:
                 found[dataset, variant].append(_scores(run) - _scores(baseline))
     return {key: np.array(rows) for key, rows in found.items()}
 
@@ -84,7 +90,7 @@ def _scores(run: RunResult) -> np.ndarray:
 
 def variances_of_a_pair(pairs: Pairs, dataset: str) -> list[Variance]:
     """Of the differences in AP and in the tail's, pooled over the methods."""
-    own = [values for (name, _), values in pairs.items() if name == dataset]
+    own = [v for (name, method), v in pairs.items() if name == dataset and method not in AFTERWARDS]
     freedom = sum(len(values) - 1 for values in own)
     squares = sum(((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in own)
     return [Variance(float(each) / freedom, freedom) for each in squares]
@@ -117,9 +123,9 @@ def effect(values: Sequence[np.ndarray], variances: Sequence[Variance]) -> Effec
 
 
 def rows(pairs: Pairs) -> Iterator[str]:
-    """Lines of the table."""
+    """Lines of the table, and one on the trainings of each dataset."""
     heads = [f"{title} {metric}" for title in DATASETS.values() for metric in METRICS]
-    heads += [f"mean {metric}" for metric in METRICS]
+    heads += ["pairs", *(f"mean {metric}" for metric in METRICS)]
     yield f"| variant | | {' | '.join(heads)} |"
     yield "|---" * (len(heads) + 2) + "|"
     variances = {dataset: variances_of_a_pair(pairs, dataset) for dataset in DATASETS}
@@ -130,15 +136,19 @@ def rows(pairs: Pairs) -> Iterator[str]:
             for dataset, values in own.items()
             for i in range(len(METRICS))
         ]
+        cells.append(", ".join(str(len(values)) for values in own.values()))
         for i in range(len(METRICS)):
             mean = effect([v[:, i] for v in own.values()], [v[i] for v in variances.values()])
             interval = mean.value - mean.half, mean.value + mean.half
             cells.append(f"{mean} ({signed_interval(interval)})")
         yield f"| `{method}` | {title} | {' | '.join(cells)} |"
-    for (dataset, name), ofs in zip(DATASETS.items(), variances.values(), strict=True):
-        counts = sorted({len(pairs[dataset, method]) for method in METHODS})
-        noise = ", ".join(f"{of.value**0.5:.1f} {m}" for of, m in zip(ofs, METRICS, strict=True))
-        yield f"{name}: {counts} pairs, standard deviation of one {noise}"
+    yield ""
+    noise = "; ".join(
+        f"{title} {variances[dataset][0].value ** 0.5:.1f} and "
+        f"{variances[dataset][1].value ** 0.5:.1f}"
+        for dataset, title in DATASETS.items()
+    )
+    yield f"Standard deviation of the difference of one pair, of AP and of the tail: {noise}."
 
 
 def main() -> None:

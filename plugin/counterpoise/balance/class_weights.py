@@ -186,6 +186,7 @@ def append_background(
         raise ValueError(f"expected a vector of weights, got shape {tuple(foreground.shape)}")
     if not (foreground.isfinite() & (foreground >= 0)).all():
         raise ValueError(f"weights must be finite and >= 0, got {foreground.tolist()}")
+    _check_range("background_value", background_value, background_value >= 0, "finite and >= 0")
     policies = {
         "sum_div3": foreground.sum() / 3,
         "mean": foreground.mean(),
@@ -208,6 +209,8 @@ def append_background(
         )
     weights = torch.cat([foreground, weight.reshape(1)])
     if normalize == "mean_one":
+        if not weights.any():
+            raise ValueError("weights that are all 0 have no mean of 1: give one above 0")
         weights = weights / weights.mean()
     return weights.float()
 

@@ -218,6 +218,8 @@ def sigmoid_focal_loss(
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be 'none', 'sum' or 'mean', got {reduction!r}")
     is_tensor = isinstance(alpha, Tensor)
+    if is_tensor and alpha.dim() and tuple(alpha.shape) != tuple(logits.shape[-1:]):
+        raise ValueError(f"alpha must be a number or (C,), got shape {tuple(alpha.shape)}")
     if is_tensor and _looks_into(logits, check_values):
         if not ((alpha >= 0) & (alpha <= 1)).all():
             raise ValueError(f"alpha must lie in [0, 1], got {alpha.tolist()}")
@@ -338,7 +340,7 @@ def _check_values(
                 f"targets must lie in [0, {num_classes}) or be {ignore_index}, "
                 f"got {targets[~valid][0].item()}"
             )
-    if weight is not None and not _all_between(weight, 0, torch.finfo(weight.dtype).max):
+    if weight is not None and not _all_between(weight.float(), 0, torch.finfo(torch.float32).max):
         raise ValueError(f"weight must be finite and >= 0, got {weight.tolist()}")
 
 

@@ -88,8 +88,10 @@ def mine_hard_negatives(
             f"hardness must have the shape of labels, {tuple(labels.shape)}, "
             f"got {tuple(hardness.shape)}"
         )
-    if not ratio > 0:
-        raise ValueError(f"ratio must be > 0, got {ratio}")
+    if not 0 < ratio < math.inf:
+        raise ValueError(f"ratio must be > 0 and finite, got {ratio}")
+    if min_negatives < 0:
+        raise ValueError(f"min_negatives must be >= 0, got {min_negatives}")
     if not 0 <= random_fraction <= 1:
         raise ValueError(f"random_fraction must be in [0, 1], got {random_fraction}")
     if max_positives >= 0:
