@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import active_children
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -303,17 +302,25 @@ def one_is_done(folder: Path) -> None:
         time.sleep(60)
 
 
-def test_sigterm_reaches_the_others_where_a_process_is_done(tmp_path):
-    program = os.getpid()
+def test_sigterm_reaches_the_others_where_a_process_is_done(tmp_path, monkeypatch):
+    program, over, wait = os.getpid(), Event(), processes._wait
 
-    def stop() -> None:
-        while len(active_children()) > 1 or not (tmp_path / "waits").is_file():
-            time.sleep(0.1)
-        os.kill(program, signal.SIGTERM)
+    def stop(done) -> None:
+        while not over.wait(0.1):
+            if done.exitcode is not None and (tmp_path / "waits").is_file():
+                os.kill(program, signal.SIGTERM)
+                return
 
-    Thread(target=stop, daemon=True).start()
-    with pytest.raises(RunFailed, match="process 0 was ended from outside by SIGTERM"):
-        processes.start_processes(one_is_done, tmp_path, False, processes.Launch(2))
+    def watched(started):
+        Thread(target=stop, args=(started[1],), daemon=True).start()
+        return wait(started)
+
+    monkeypatch.setattr(processes, "_wait", watched)
+    try:
+        with pytest.raises(RunFailed, match="process 0 was ended from outside by SIGTERM"):
+            processes.start_processes(one_is_done, tmp_path, False, processes.Launch(2))
+    finally:
+        over.set()  # a signal from now on would be for the tests
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])

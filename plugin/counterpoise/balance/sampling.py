@@ -88,8 +88,10 @@ def mine_hard_negatives(
             f"hardness must have the shape of labels, {tuple(labels.shape)}, "
             f"got {tuple(hardness.shape)}"
         )
-    if not 0 < ratio < math.inf:
-        raise ValueError(f"ratio must be > 0 and finite, got {ratio}")
+    if not ratio > 0:
+        raise ValueError(f"ratio must be > 0, got {ratio}")
+    if ratio == math.inf:
+        raise ValueError("ratio must be finite: give a large one to keep all negatives")
     if min_negatives < 0:
         raise ValueError(f"min_negatives must be >= 0, got {min_negatives}")
     if not 0 <= random_fraction <= 1:
