@@ -12,7 +12,7 @@ import yaml
 
 from counterpoise.config.loading import make_paths_absolute, read_mapping
 from counterpoise.config.packaged import find_config
-from counterpoise.config.tree import deep_merge, flat_leaves
+from counterpoise.config.tree import deep_merge, flat_leaves, nested
 from counterpoise.errors import UserError
 from counterpoise.utils.text import unique_ends
 
@@ -105,13 +105,11 @@ def _variant(name: str, entry: Any, path: Path) -> Variant:
             f"{path}: the variant '{name}' must be a config file, a list of them, or keys with "
             f"their values, got {entry!r:.60}"
         )
-    nested: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for key, value in flat_leaves(tree):
-        for part in reversed(str(key).split(".")):
-            value = {part: value}
-        deep_merge(nested, value)
-    make_paths_absolute(nested, path.resolve().parent, f"{path}: {name}")
-    settings = tuple((key, str(value)) for key, value in flat_leaves(nested))
+        deep_merge(keys, nested(str(key), value))
+    make_paths_absolute(keys, path.resolve().parent, f"{path}: {name}")
+    settings = tuple((key, str(value)) for key, value in flat_leaves(keys))
     return Variant(
         name, tuple(config_path(file, str(path), path.parent) for file in files), settings
     )

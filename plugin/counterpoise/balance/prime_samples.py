@@ -28,19 +28,11 @@ def hierarchical_rank(ious: Tensor, classes: Tensor, objects: Tensor) -> Tensor:
 def _position(order: Tensor, groups: Tensor) -> Tensor:
     """Position (P,) of each element within its group, elements being taken in an order (P,)."""
     order = order[groups[order].argsort(stable=True)]
-    starts, _ = _runs(groups[order])
+    ascending = groups[order]
+    # Where each group begins; ``bincount`` would say as much, but waits for a GPU.
+    starts = torch.searchsorted(ascending, ascending)
     counted = torch.arange(len(order), device=order.device) - starts
     return torch.empty_like(order).scatter_(0, order, counted)
-
-
-def _runs(ascending: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and end of the run of equal values that each element (P,) is in.
-
-    ``bincount`` would say as much, but waits for a GPU.
-    """
-    return torch.searchsorted(ascending, ascending), torch.searchsorted(
-        ascending, ascending, right=True
-    )
 
 
 def importance(ranks: Tensor, classes: Tensor, power: float = 2.0, bias: float = 0.0) -> Tensor:
@@ -60,6 +52,5 @@ def importance(ranks: Tensor, classes: Tensor, power: float = 2.0, bias: float =
     """
     if not len(classes):
         return torch.ones(0, device=classes.device)
-    starts, ends = _runs(classes.sort().values)
-    most = (ends - starts).max()
+    most = _position(classes.argsort(), classes).max() + 1
     return (bias + (1 - bias) * (most - ranks) / most).float() ** power

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 
 from counterpoise.config.keys import training_config
 from counterpoise.config.packaged import closest_config, find_config
-from counterpoise.config.tree import deep_merge, flat_leaves, value_at
+from counterpoise.config.tree import deep_merge, flat_leaves, nested, value_at
 from counterpoise.config.zoo import ZooLoader, is_detectron2s, leave_out_its_data
 from counterpoise.datasets.cache import AUTO, NONE
 from counterpoise.datasets.json_fields import is_number
@@ -58,9 +58,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
         _merge(cfg, read_yaml(find_config(file)), str(file))
     _check_pairs(cfg, overrides)
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        tree: Any = value
-        for part in reversed(key.split(".")):
-            tree = {part: tree}
+        tree = nested(key, value)
         make_paths_absolute(tree, Path.cwd(), f"override {key}")
         _merge(cfg, tree, "the command line")
     return cfg

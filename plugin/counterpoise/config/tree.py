@@ -33,6 +33,13 @@ def value_at(node: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """Return the mapping in which a key with dots has a value."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
 def deep_merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
     """Put the leaves of `source` into `target`, in place, whose other leaves stay.
 

@@ -397,16 +397,10 @@ def _without_weights(cfg: CfgNode) -> dict[str, Any]:
     return {"CLASS_WEIGHTS": {"SOURCE": "none"}}
 
 
-def _reset(cfg: CfgNode, section: str, **switch: Any) -> dict[str, Any]:
-    """A section of BALANCE with the keys that the config has changed at their defaults.
-
-    Args:
-        cfg: that was given.
-        section: its name.
-        switch: keys that take another value in place of their default.
-    """
+def _reset(cfg: CfgNode, section: str) -> dict[str, Any]:
+    """A section of BALANCE with the keys that the config has changed at their defaults."""
     own, default = cfg.BALANCE[section], training_config().BALANCE[section]
-    node = {key: default[key] for key in own if own[key] != default[key]} | switch
+    node = {key: default[key] for key in own if own[key] != default[key]}
     return {section: node} if node else {}
 
 

@@ -154,12 +154,14 @@ class ClassLossWriter(HookBase):
 class PatientWriter(hooks.PeriodicWriter):
     """Detectron2's periodic writing, which a full disk does not end."""
 
-    @classmethod
-    def like(cls, stock: hooks.PeriodicWriter, period: int) -> "PatientWriter":
-        """Build one with the writers of a stock hook."""
-        made = cls(stock._writers, period)
-        made._full_disk = FullDisk()
-        return made
+    def __init__(self, writers: Sequence[EventWriter], period: int) -> None:
+        """
+        Args:
+            writers: of a stock hook.
+            period: iterations from one write to the next.
+        """
+        super().__init__(writers, period)
+        self._full_disk = FullDisk()
 
     def after_step(self) -> None:
         """Write where it is time."""

@@ -188,6 +188,11 @@ class NumberGuard:
         return f"`counterpoise replay {path}` repeats the step"
 
 
+def gives_up(error: Exception) -> bool:
+    """Whether Detectron2 has raised an error because its boxes are not finite."""
+    return isinstance(error, FloatingPointError) or NOT_FINITE_BOXES in str(error)
+
+
 def _finite(value: float) -> bool:
     return value - value == 0
 

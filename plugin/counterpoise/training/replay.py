@@ -24,7 +24,7 @@ from counterpoise.modeling.training_record import RECORD_KEY, counts_of
 from counterpoise.modeling.training_state import load_training_state
 from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.training.freezing import freeze_all_but_classifier, freeze_statistics
-from counterpoise.training.number_guard import NOT_FINITE_BOXES
+from counterpoise.training.number_guard import gives_up
 from counterpoise.training.random_state import set_random_state
 from counterpoise.training.step_bundle import NORMALIZERS_KEY, read_step
 
@@ -103,7 +103,7 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         try:
             losses = model(batch)
         except (FloatingPointError, AssertionError) as error:
-            if isinstance(error, AssertionError) and NOT_FINITE_BOXES not in str(error):
+            if not gives_up(error):
                 raise
             result.error = str(error)
             return result

@@ -81,7 +81,7 @@ from counterpoise.training.log_files import (
     record_period,
     rewind_logs,
 )
-from counterpoise.training.number_guard import NOT_FINITE_BOXES, NumberGuard, guarded
+from counterpoise.training.number_guard import NumberGuard, gives_up, guarded
 from counterpoise.training.optimizer import optimizer_of
 from counterpoise.training.random_state import random_state_kept
 from counterpoise.training.reference_size import scaled_to_processes
@@ -230,7 +230,7 @@ class BalancedTrainer(DefaultTrainer):
         if isinstance(hook, hooks.PreciseBN):
             return UntracedPreciseBN.like(hook)
         if isinstance(hook, hooks.PeriodicWriter):
-            return PatientWriter.like(hook, record_period(self.max_iter, METRICS_BYTES))
+            return PatientWriter(hook._writers, record_period(self.max_iter, METRICS_BYTES))
         return hook
 
     def _evaluation_hooks(self) -> Iterator[HookBase]:
@@ -268,7 +268,7 @@ class BalancedTrainer(DefaultTrainer):
         try:
             super().run_step()
         except (FloatingPointError, AssertionError) as error:
-            if isinstance(error, AssertionError) and NOT_FINITE_BOXES not in str(error):
+            if not gives_up(error):
                 raise
             reason = str(error).splitlines()[0].rstrip(".!")
             what = f"the model gives up ({reason})"
