@@ -83,7 +83,7 @@ class Plan:
     notices: tuple[str, ...]
 
     def write_configs(self) -> None:
-        """Write the config files that are not there yet, or say that the data lies elsewhere.
+        """Write the config files that are not there, or that have the data where it no longer lies.
 
         Raises:
             UserError: one cannot be written.
