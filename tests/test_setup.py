@@ -1,6 +1,7 @@
 """The set-up script decides rightly, recovers from interruptions, and says what to do."""
 
 import ast
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -262,6 +263,30 @@ def test_opencv_that_headless_does_not_fix_is_reported(opencv):
     opencv(NO_LIBGL, NO_LIBGL.replace("libGL", "libz"))
     with pytest.raises(SetupError, match=r"libz\.so\.1"):
         setup_env.settle_opencv(environment(owned=True), Path("env"), RecordingSession())
+
+
+def test_kept_environment_is_refused_only_for_versions_that_counterpoise_cannot_use(tmp_path):
+    python = tmp_path / "python"
+    env = dataclasses.replace(environment(), python=python)
+
+    def checked(*lines):
+        python.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + "\nEND\nexit 1\n")
+        python.chmod(0o755)
+        setup_env.check_versions(env, Path("env"))
+
+    checked(
+        "sal-detectron2 0.7.2 has requirement numpy<2, but you have numpy 2.4.6.",
+        "counterpoise 1.0.0 requires opencv-python, which is not installed.",  # as in conda
+    )
+    with pytest.raises(
+        SetupError,
+        match=r"^env has torch 2\.1\.0\+cu118, where torch>=2\.4 is needed; fvcore 0\.2, where "
+        r"fvcore<0\.1\.6,>=0\.1\.5 is needed; change this there, or leave VENV out",
+    ):
+        checked(
+            "counterpoise 1.0.0 has requirement torch>=2.4, but you have torch 2.1.0+cu118.",
+            "counterpoise 1.0.0 has requirement fvcore<0.1.6,>=0.1.5, but you have fvcore 0.2.",
+        )
 
 
 def test_packages_whose_installation_was_interrupted_are_forgotten(tmp_path):

@@ -246,6 +246,13 @@ def missing_library(import_error: str) -> str | None:
     return match[1] if match else None
 
 
+def unfit_versions(checked: str) -> str:
+    """List, from what ``pip check`` prints, the packages that Counterpoise cannot use."""
+    conflict = r"^counterpoise \S+ has requirement (.+), but you have (.+)\.$"
+    found = re.findall(conflict, checked, re.MULTILINE)
+    return "; ".join(f"{present}, where {needed} is needed" for needed, present in found)
+
+
 def dotted(version: tuple[int, ...]) -> str:
     """Write a version's first two numbers: ``3.11``."""
     return ".".join(map(str, version[:2]))
@@ -516,6 +523,23 @@ def complete(prefix: Path, session: Session) -> None:
     # The pins include setuptools; elsewhere it may be missing or too old, so pip fetches its own.
     isolation = ["--no-build-isolation"] if env.owned else []
     session.pip(env, "install", "--no-deps", *isolation, "-e", ROOT)
+    if not env.owned:
+        check_versions(env, prefix)
+
+
+def check_versions(env: Environment, prefix: Path) -> None:
+    """Refuse an environment whose packages are older or newer than ``setup.py`` allows.
+
+    Raises:
+        SetupError: it has such packages, which set-up leaves as they are.
+    """
+    command = [str(env.python), "-m", "pip", "check"]
+    unfit = unfit_versions(subprocess.run(command, capture_output=True, text=True).stdout)
+    if unfit:
+        raise SetupError(
+            f"{prefix} has {unfit}; change this there, or leave VENV out to get an environment "
+            "with the tested versions"
+        )
 
 
 def set_up(prefix: Path) -> None:
