@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from detectron2.data import DatasetFromList
 from detectron2.structures import BoxMode
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset
 
 _BLOCK = 1 << 14  # images that are counted at once: the memory does not grow with the dataset
 
@@ -226,6 +227,13 @@ def labels(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, n
         for number in range(len(records)):
             ids = [annotation["category_id"] for annotation in annotations_of(records[number])]
             yield np.full(len(ids), number), np.array(ids, np.int64)
+
+
+def shared(
+    records: Dataset | Sequence[Mapping[str, Any]],
+) -> Dataset | Sequence[Mapping[str, Any]]:
+    """Make the workers of a loader share the memory of records: a list is serialised once."""
+    return DatasetFromList(records, copy=False) if isinstance(records, list) else records
 
 
 def pack_texts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:

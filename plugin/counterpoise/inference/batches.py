@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data import MapDataset
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from detectron2.data.transforms import ResizeShortestEdge
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
+from counterpoise.datasets.packed import shared
 from counterpoise.modeling.distributed import unwrapped
 
 
@@ -68,9 +69,7 @@ def batched_loader(
     step = max(getattr(backbone, "size_divisibility", 1), 1)
     sizes = [_padded(cfg, record, step) for record in records]
     return DataLoader(
-        MapDataset(
-            DatasetFromList(records, copy=False) if isinstance(records, list) else records, mapper
-        ),
+        MapDataset(shared(records), mapper),
         batch_sampler=EqualSizeBatches(sizes, cfg.TEST.IMS_PER_BATCH, keep_order),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,

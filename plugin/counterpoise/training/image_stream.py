@@ -15,11 +15,11 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetFromList, build_detection_train_loader
+from detectron2.data import build_detection_train_loader
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, get_worker_info
 
 from counterpoise.datasets.last_phase import TwiceOver
-from counterpoise.datasets.packed import PackedRecords
+from counterpoise.datasets.packed import PackedRecords, shared
 from counterpoise.errors import UserError
 from counterpoise.training.random_state import seeded
 from counterpoise.training.stopping import leave_signals_to_parent
@@ -178,8 +178,7 @@ def resumable_loader(
     records, order, mapper = (parts.pop(name) for name in ("dataset", "sampler", "mapper"))
     wide = _wide(records) if parts.pop("aspect_ratio_grouping") else None
     stream = ImageStream(
-        # Serialised once, so that workers share its memory.
-        DatasetFromList(records, copy=False) if isinstance(records, list) else records,
+        shared(records),
         order,
         mapper,
         parts["total_batch_size"] // world_size,

@@ -1,7 +1,7 @@
 """The stream of training images: records, the order in which they come, and their composition."""
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, build_detection_train_loader
+from detectron2.data import build_detection_train_loader
 from detectron2.utils import comm
 
 from counterpoise.datasets.composer import composer
@@ -9,6 +9,7 @@ from counterpoise.datasets.counting import loader_dataset, read_once
 from counterpoise.datasets.image_sampling import draws_per_epoch, image_sampler
 from counterpoise.datasets.last_phase import PlainFrom, TwiceOver
 from counterpoise.datasets.mapper import training_mapper
+from counterpoise.datasets.packed import shared
 from counterpoise.training.image_stream import ResumableLoader, resumable_loader
 
 
@@ -28,8 +29,7 @@ def train_loader(cfg: CfgNode) -> ResumableLoader:
         parts = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=records)
     parts["sampler"] = image_sampler(cfg, parts["dataset"], parts["sampler"])
     draws = draws_per_epoch(parts["sampler"], len(parts["dataset"]))
-    if records is None:  # serialised once, so that workers and the composer share its memory
-        parts["dataset"] = DatasetFromList(parts["dataset"], copy=False)
+    parts["dataset"] = shared(parts["dataset"])  # by the composer, too
     mapper.compose = composer(cfg, parts["dataset"], draws)
     if mapper.compose is not None and cfg.INPUT.COMPOSE_UNTIL < 1:
         drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
