@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -566,6 +567,25 @@ def test_ctrl_c_ends_the_trainings_and_says_how_to_go_on(tmp_path, finished, arg
     assert "0 of 6 runs are done. The same command goes on" in said and "Traceback" not in said
     left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert str(tmp_path / "out") not in left
+
+
+def test_under_nohup_an_ablation_outlives_the_end_of_the_session(
+    tmp_path, monkeypatch, finished, arguments
+):
+    use_stubs(replacing(monkeypatch), finished)
+    command = ablate._command
+
+    def hang_up(trial, imports):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return command(trial, imports)
+
+    replacing(monkeypatch)("_command", hang_up)
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        assert main(["ablate", *arguments]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+    assert len(read_results([tmp_path / "out/results.jsonl"])) == 6
 
 
 def test_tables_and_page_show_what_the_results_say(

@@ -247,13 +247,19 @@ def _summaries(plan: Plan, file: Path, baseline: str | None) -> tuple[DatasetSum
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Take the end of a session, and a request to end, for what Ctrl-C is."""
+    """Take the end of a session, and a request to end, for what Ctrl-C is.
+
+    What is ignored stays so: ``nohup`` lets a program outlive the session in this way.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    heard = (signal.SIGTERM, signal.SIGHUP)
     earlier = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+        number: signal.signal(number, interrupt)
+        for number in heard
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield
