@@ -668,7 +668,8 @@ def test_a_variant_that_was_trained_again_is_told_of_by_its_newest_config():
     old, new = result(config="old", seed=1), result(config="new", seed=1)
     scored = dataclasses.replace(new, outcome="finished", reason=None, scores=some_scores())
     (summary,) = summarize([dataclasses.replace(old, scores=some_scores()), scored])
-    assert summary.variants[0].config == "new" and "1 lines are left out" in summary.notes[0]
+    assert summary.variants[0].config == "new"
+    assert "Left out: 1 line of another config" in summary.notes[0]
 
 
 def test_intervals_of_one_seed_are_said_to_cover_the_images_alone():

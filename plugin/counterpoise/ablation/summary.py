@@ -10,7 +10,7 @@ from counterpoise.ablation.results import RunResult, Scores
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.evaluation.results import Interval
 from counterpoise.evaluation.seeds import Trainings, difference
-from counterpoise.utils.text import listed
+from counterpoise.utils.text import counted, listed
 
 #: Variants that a note lists before it says how many more there are.
 LISTED = 5
@@ -224,7 +224,9 @@ def _notes(
         yield "The baseline has no finished run, so there are no differences."
     if left_out:
         yield (
-            f"{left_out} lines are left out: their variants were trained again with another config."
+            f"Left out: {counted(left_out, 'line')} of another config of the same variant; that of "
+            "its last line counts. Data that lie in another place make another config, unless they "
+            "are below $DETECTRON2_DATASETS."
         )
     fewest = min(filter(None, seeds))  # of those with a difference
     if max(seeds) == 1:
