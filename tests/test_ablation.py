@@ -502,7 +502,10 @@ def test_a_dry_run_lists_the_runs_and_trains_none(
     remove_starts(finished)
     use_stubs(replacing(monkeypatch), finished)
     assert main(["ablate", *arguments, "--dry-run"]) == 0
-    assert f"{GAMMA} 3.0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{GAMMA} 3.0" in said and "seeds 1, 2\n" in said
+    assert main(["ablate", *arguments, "--dry-run", "--seeds", "2,"]) == 0
+    assert "  seed 2\n" in capsys.readouterr().out
     assert not starts(finished) and not (tmp_path / "out").exists()
 
 

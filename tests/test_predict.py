@@ -109,6 +109,12 @@ def test_images_that_differ_in_their_ending_alone_are_drawn_apart(run, images, t
     assert drawn == {"a.jpg", "a~2.jpg", "b.jpg", "deeper/a.jpg"}
 
 
+def test_a_single_image_is_counted_as_one(run, images, tmp_path, capsys):
+    arguments = ["--no-images", "--out", tmp_path / "o"]
+    assert predict(run, images / "a.png", *arguments) == 0
+    assert "\n1 image, " in capsys.readouterr().out
+
+
 def test_a_folder_called_as_an_image_is_none(images):
     (images / "deeper").rename(images / "album.jpg")
     assert [i.path.name for i in find_images([images])] == ["a.png", "a.png", "b.png"]

@@ -135,7 +135,8 @@ def _print_plan(
         done = [seed for seed in seeds if (trial.config, int(seed)) in kept]
         state = f", done: {', '.join(done)}" if done else ""
         print(
-            f"  {trial.config}  {trial.dataset}  {trial.variant}  seeds {', '.join(seeds)}{state}"
+            f"  {trial.config}  {trial.dataset}  {trial.variant}  "
+            f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}{state}"
             + (f"\n      {settings}" if settings else ""),
             file=file,
         )

@@ -13,7 +13,7 @@ from counterpoise.runtime.onnx_model import OnnxDetector
 from counterpoise.runtime.results import Predictions, as_coco, save_drawn
 from counterpoise.utils.files import write_json
 from counterpoise.utils.table import Table
-from counterpoise.utils.text import printable
+from counterpoise.utils.text import counted, printable
 
 
 def run(args: argparse.Namespace) -> None:
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
         return
     print(summary(coco))
     written = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
-    print(printable(f"\n{len(readable)} images, {len(coco['annotations'])} detections: {written}"))
+    counts = f"{counted(len(readable), 'image')}, {counted(len(coco['annotations']), 'detection')}"
+    print(printable(f"\n{counts}: {written}"))
 
 
 def _check_folder(folder: Path, images: Sequence[InputImage]) -> None:
