@@ -728,6 +728,13 @@ def test_a_variant_that_takes_the_place_of_a_baseline_without_a_run_is_named():
     assert not any("There is no run" in note for note in first.notes)
 
 
+def test_a_dataset_on_which_no_run_has_finished_is_named_with_the_reasons():
+    scored, failed = result(scores=some_scores()), result(dataset="other", reason="no such folder")
+    (summary,) = summarize([scored, failed])
+    said = "No run on other has finished, so it has no table: no such folder."
+    assert summary.notes[-1] == said and said in as_markdown([summary])
+
+
 def some_scores():
     return Scores("mine_test", 3, 10.0, 20.0, (ClassScore("a|b", 5, 2, 10.0, 20.0),), (), None)
 

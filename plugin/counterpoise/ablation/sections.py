@@ -232,12 +232,12 @@ def _missing(summary: DatasetSummary) -> Iterator[Part]:
 def _note(summary: DatasetSummary) -> str:
     seeds = max(len(variant.seeds) for variant in summary.variants)
     said = "AP is COCO's, 0 to 100"
-    said += ", mean over the seeds +- standard deviation. " if seeds > 1 else ". "
+    said += ", mean over the seeds +- standard deviation." if seeds > 1 else "."
     if len(summary.variants) > 1:
         said += (
-            f"In brackets the 95 % interval of the difference to {summary.baseline.name}, in pairs "
-            f"of equal seed where there are several; it covers {summary.covers}. Bold or with a "
-            "star: it excludes 0."
+            f" In brackets the 95 % interval of the difference to {summary.baseline.name}, in "
+            f"pairs of equal seed where there are several; it covers {summary.covers}. Bold or "
+            "with a star: it excludes 0."
         )
         if not any(variant.AP.interval for variant in summary.variants):
             said += " A single seed without detections has none."

@@ -1,7 +1,7 @@
 """What the results of an ablation say: means over seeds, and differences from the baseline."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -97,7 +97,8 @@ class DatasetSummary:
         groups: names and classes, the most frequent first.
         covers: what the intervals cover, in words.
         machines: that the runs ran on.
-        notes: what a reader must know, one sentence each.
+        notes: what a reader must know, one sentence each; those of the last dataset name the ones
+            that have no summary, since no run on them has finished.
     """
 
     name: str
@@ -139,15 +140,22 @@ def summarize(
     """
     if baseline is not None and baseline not in (known := {r.variant for r in results}):
         raise UserError(f"--baseline {baseline} is no variant, {did_you_mean(baseline, known)}")
-    summaries = []
+    summaries, without = [], []
     for dataset in dict.fromkeys(result.dataset for result in results):
         own = [result for result in results if result.dataset == dataset]
         if any(result.scores for result in own):
             summaries.append(_dataset(dataset, own, resampling, baseline))
+        else:
+            why = _reasons(own)
+            without.append(f"No run on {dataset} has finished, so it has no table: {why}.")
     if not summaries:
-        reasons = {r.reason for r in results if r.reason}
-        raise UserError(f"no run has finished: {'; '.join(sorted(reasons)) or 'there is none'}")
+        raise UserError(f"no run has finished: {_reasons(results) or 'there is none'}")
+    summaries[-1] = replace(summaries[-1], notes=(*summaries[-1].notes, *without))
     return tuple(summaries)
+
+
+def _reasons(results: Sequence[RunResult]) -> str:
+    return "; ".join(sorted({result.reason for result in results if result.reason}))
 
 
 def _dataset(
