@@ -131,6 +131,12 @@ def test_variants_that_cannot_be_used_are_refused(tmp_path, files, content, said
         variants_of(files, file, [])
 
 
+@pytest.mark.parametrize("grids", [[f"{GAMMA}=1,2,1"], [f"{GAMMA}=1", f"{GAMMA}=1,2"]])
+def test_a_point_of_the_grids_that_is_there_twice_is_to_be_left_out(grids):
+    with pytest.raises(UserError, match="'GAMMA=1' is there twice: leave one of them out"):
+        variants_of([], None, grids)
+
+
 def test_a_config_is_known_by_its_content_and_not_by_how_it_was_given(tmp_path):
     file = write_config(tmp_path, SOLVER__BASE_LR=0.5)
     plain = write_config(tmp_path / "plain", SOLVER__BASE_LR=0.1)

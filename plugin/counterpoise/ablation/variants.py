@@ -60,10 +60,15 @@ def variants_of(
         ]
     else:
         crossed = named or points or [Variant("config")]
-    names = [variant.name for variant in crossed]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    known: dict[str, Variant] = {}
+    for variant in crossed:
+        if known.setdefault(variant.name, variant) is variant:
+            continue
+        if known[variant.name] == variant:
+            raise UserError(f"the variant '{variant.name}' is there twice: leave one of them out")
         raise UserError(
-            f"two variants are called '{twice}': give them different names in a --variants-file"
+            f"two variants are called '{variant.name}': give them different names in a "
+            "--variants-file"
         )
     return tuple(crossed)
 
