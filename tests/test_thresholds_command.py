@@ -88,6 +88,21 @@ def test_the_file_goes_beside_the_checkpoint_unless_told_otherwise(arguments, ru
     file.unlink()
 
 
+def test_of_a_checkpoint_at_an_address_the_file_goes_into_the_working_folder(
+    arguments, run, tmp_path, monkeypatch, capsys
+):
+    fetched = tmp_path / "cache" / "of" / "fetched.pth"
+    fetched.parent.mkdir(parents=True)
+    fetched.symlink_to(run[1] / "model_final.pth")
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    address = ["MODEL.WEIGHTS", "https://weights.invalid/of/fetched.pth"]
+    assert main(["thresholds", *arguments, *address]) == 0
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["thresholds.json"]
+    assert "BALANCE.SCORE_THRESHOLDS thresholds.json" in capsys.readouterr().out
+
+
 def test_predict_keeps_the_scores_of_at_least_their_class_threshold(run, tmp_path, capsys):
     data, out = run
     images = sorted((data.parent / "images").glob("*.png"))

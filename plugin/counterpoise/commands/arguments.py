@@ -340,7 +340,8 @@ def _thresholds(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="FILE",
-        help="file to write (default: thresholds.json beside the checkpoint)",
+        help="file to write (default: thresholds.json beside the checkpoint, or here where that is "
+        "at an address)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_config_file(parser)
@@ -403,7 +404,8 @@ def _export(commands: Any) -> None:
     _add_thresholds(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE",
-        help="file to write (default: model.onnx or model.ts beside the checkpoint)",
+        help="file to write (default: model.onnx or model.ts beside the checkpoint, or here where "
+        "that is at an address)",
     )  # fmt: skip
     _add_config_file(parser)
     _add_overrides(parser, "MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.5")

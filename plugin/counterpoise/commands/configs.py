@@ -1,6 +1,7 @@
 """The config that the arguments of a command name."""
 
 import argparse
+from pathlib import Path
 
 from detectron2.config import CfgNode
 
@@ -36,3 +37,18 @@ def config_of(args: argparse.Namespace) -> CfgNode:
             "--config-file and the checkpoint as MODEL.WEIGHTS"
         )
     return cfg
+
+
+def beside_checkpoint(cfg: CfgNode, name: str) -> Path:
+    """Where what is made of a checkpoint goes unless told otherwise.
+
+    Args:
+        cfg: prepared, with ``MODEL.WEIGHTS``.
+        name: of the file.
+
+    Returns:
+        beside the checkpoint; in the working folder where that is at an address, such as
+        ``detectron2://`` or ``https://``.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    return Path(name) if "://" in weights else Path(weights).with_name(name)

@@ -1,9 +1,8 @@
 """``counterpoise export``: a trained model as one file that runs without Detectron2."""
 
 import argparse
-from pathlib import Path
 
-from counterpoise.commands.configs import config_of
+from counterpoise.commands.configs import beside_checkpoint, config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.export.describing import describe, detection_graph
 from counterpoise.export.writing import FORMATS, write_model
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     model, _ = load_for_evaluation(cfg, all_detections=False)
     graph = detection_graph(model, cfg)
     description = describe(cfg, class_names, graph)
-    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(FORMATS[args.format][0])
+    path = args.out or beside_checkpoint(cfg, FORMATS[args.format][0])
     write_model(graph, description, args.format, path)
     scores = (number(score, 3) for score in description.score_thresholds)
     rows = list(zip(class_names, scores, strict=True))

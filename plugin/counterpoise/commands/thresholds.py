@@ -6,10 +6,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 
-from counterpoise.commands.configs import config_of
+from counterpoise.commands.configs import beside_checkpoint, config_of
 from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = config_of(args)
     cfg.BALANCE.SCORE_THRESHOLDS = ""  # those of an earlier choice
     prepare(cfg, eval_only=True, splits=("VAL",))
-    path = args.out or Path(cfg.MODEL.WEIGHTS).with_name(FILE_NAME)
+    path = args.out or beside_checkpoint(cfg, FILE_NAME)
     applied = cfg.clone()
     applied.BALANCE.SCORE_THRESHOLDS = str(path)
     check_config(applied)  # refuses a model that could not apply what is chosen for it
