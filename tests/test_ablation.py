@@ -781,6 +781,20 @@ def test_a_variant_without_a_finished_run_is_not_said_to_vary():
     assert not any(said in note for note in summarize([*finished, failed])[0].notes)
 
 
+def test_single_seeds_beside_a_baseline_of_a_single_seed_are_said_not_to_cover_seeds():
+    base = result("a", seed=1, scores=some_scores())
+    other = {"settings": {"SOLVER.BASE_LR": "9"}}
+    lower = dataclasses.replace(some_scores(), AP=5.0)
+    several = [
+        result("b", 1, scores=some_scores(), **other), result("b", 2, scores=lower, **other)
+    ]  # fmt: skip
+    (summary,) = summarize([base, *several, result("c", 1, scores=lower, **other)])
+    assert summary.variants[1].AP.interval is not None and summary.variants[2].AP.interval is None
+    said = "One seed of the baseline alone has finished."
+    assert any(note.startswith(said) for note in summary.notes)
+    assert not any("as the baseline does" in note for note in summary.notes)
+
+
 def test_runs_on_other_test_images_are_not_compared():
     runs = [
         result(f"v{n}", outcome="finished", scores=of_two_classes("ab", images=n)) for n in (3, 4)

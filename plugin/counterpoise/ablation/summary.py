@@ -239,6 +239,12 @@ def _notes(
     fewest = min(filter(None, seeds))  # of those with a difference
     if max(seeds) == 1:
         yield "No variant has two seeds that finished, so no interval covers the seeds."
+    elif len(measure.baseline) == 1:
+        yield (
+            "One seed of the baseline alone has finished. It is taken to vary with the seed as the "
+            "variant beside it does; where that has one alone, too, the interval does not cover "
+            "the seeds."
+        )
     elif fewest == 1:
         yield (
             "Not every variant has two seeds that finished; one without is taken to vary with the "
