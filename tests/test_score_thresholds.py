@@ -163,6 +163,18 @@ def test_evaluation_sees_all_detections_and_prediction_those_above_the_threshold
 # The file
 
 
+@pytest.mark.parametrize(
+    "criterion, dataset, said",
+    [
+        ("maximal F1", "shapes_val", "maximal F1 on shapes_val"),
+        ("by eye", "", "by eye"),
+        ("", "", "written by hand"),
+    ],
+)
+def test_thresholds_say_where_they_come_from_as_far_as_their_file_does(criterion, dataset, said):
+    assert ScoreThresholds(NAMES, (0.1, 0.2, 0.3), criterion, dataset).origin == said
+
+
 def test_a_file_is_read_as_it_was_written(tmp_path):
     for checkpoint in (None, Checkpoint("model_final.pth", "0a1b")):
         thresholds = ScoreThresholds(

@@ -134,6 +134,7 @@ def test_evaluation_takes_all_detections_and_measures_at_the_thresholds(run, tmp
     (after,) = json.loads((evaluation / "evaluation.json").read_text()).values()
     assert after["AP"] == pytest.approx(before["AP"])
     assert [c["threshold"] for c in after["per_class"]] == [0.9, 0.99]
+    assert after["thresholds_from"] == "written by hand"
     scores = read_inference(evaluation, "shapes_val").detections.scores
     assert scores.min() < 0.9
 

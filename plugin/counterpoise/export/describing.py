@@ -101,7 +101,7 @@ def describe(cfg: CfgNode, class_names: Sequence[str], graph: DetectionGraph) ->
     if chosen:
         thresholds = ScoreThresholds.read(Path(chosen))
         scores = thresholds.for_classes(class_names, f"BALANCE.SCORE_THRESHOLDS {chosen}")
-        source = ", ".join(filter(None, (thresholds.criterion, thresholds.dataset))) or chosen
+        source = thresholds.origin
     else:
         scores, source = (default_score_threshold(cfg),) * len(class_names), ""
     return ModelDescription(

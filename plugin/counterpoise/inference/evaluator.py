@@ -108,7 +108,7 @@ class PerClassEvaluator(DatasetEvaluator):
             self.detections,
             self.training,
             thresholds=chosen and dict(zip(chosen.class_names, chosen.scores, strict=True)),
-            thresholds_from=f"{chosen.criterion} on {chosen.dataset}" if chosen else "",
+            thresholds_from=chosen.origin if chosen else "",
             proposals=recall.result() if recall.state else None,
         )
         values = {name: getattr(self.result, name) for name in ("AP", "AP50", "AP75")}

@@ -68,6 +68,11 @@ class ScoreThresholds:
     checkpoint: Checkpoint | None = None
     """The one that they were chosen on; None in a file written by hand."""
 
+    @property
+    def origin(self) -> str:
+        """How and on what they were chosen, as far as the file says so; else how it was made."""
+        return " on ".join(filter(None, (self.criterion, self.dataset))) or "written by hand"
+
     def write(self, path: Path) -> Path:
         """Write a JSON file.
 
