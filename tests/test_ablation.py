@@ -625,6 +625,14 @@ def test_tables_and_page_show_what_the_results_say(
     assert f"{baseline['AP']['mean']:.1f} \N{PLUS-MINUS SIGN}" in table
 
 
+def test_files_of_results_are_given_as_json_too(tmp_path, capsys):
+    file = tmp_path / "results.jsonl"
+    append_result(file, result("a", outcome="finished", reason=None, scores=some_scores()))
+    assert main(["ablate", "--table", str(file), "--json"]) == 0
+    (summary,) = json.loads(capsys.readouterr().out)
+    assert summary["variants"][0]["AP"]["by_seed"] == [10.0]
+
+
 def test_a_run_that_is_gone_counts_by_its_line_with_an_interval_over_seeds_alone(
     tmp_path, monkeypatch, finished, arguments
 ):

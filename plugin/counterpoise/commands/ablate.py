@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
         SystemExit: the ablation was interrupted.
     """
     if args.table:
-        print(as_markdown(summarize(read_results(args.table), baseline=args.baseline)))
+        summaries = summarize(read_results(args.table), baseline=args.baseline)
+        print(_as_json(summaries) if args.json else as_markdown(summaries))
         return
     for path in args.imports:
         import_file(Path(path))  # the configs may name what it registers
@@ -74,18 +75,25 @@ def run(args: argparse.Namespace) -> None:
             )
             raise SystemExit(INTERRUPTED) from None
     summaries = _summaries(plan, file, args.baseline)
-    content = [dataclasses.asdict(summary) for summary in summaries]
     written = [
-        write_json(args.out / "ablation.json", content),
+        write_json(args.out / "ablation.json", _content(summaries)),
         write_atomically(
             args.out / "ablation.html", as_page(f"Ablation {args.out.name}", summaries, args.typed)
         ),
         file,
     ]
     if args.json:
-        print(json.dumps(content, indent=2, allow_nan=False))
+        print(_as_json(summaries))
     else:
         print(f"\n{as_text(summaries)}\n", *written, sep="\n")
+
+
+def _content(summaries: Sequence[DatasetSummary]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(summary) for summary in summaries]
+
+
+def _as_json(summaries: Sequence[DatasetSummary]) -> str:
+    return json.dumps(_content(summaries), indent=2, allow_nan=False)
 
 
 def _kept(plan: Plan, file: Path) -> dict[tuple[str, int], RunResult]:

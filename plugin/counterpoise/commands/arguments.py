@@ -199,7 +199,7 @@ def _ablate(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
     parser.add_argument(
         "--table", nargs="+", type=Path, metavar="FILE",
-        help="train nothing, but print Markdown tables of files of results",
+        help="train nothing, but print Markdown tables of files of results, or JSON with --json",
     )  # fmt: skip
     _add_import(parser)
     _add_config_file(parser)
