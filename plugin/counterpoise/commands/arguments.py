@@ -177,7 +177,7 @@ def _ablate(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--seeds", type=_seeds, default=(1,), metavar="N",
-        help="3 for the seeds 1 to 3, or a list such as 1,2,5 (default 1)",
+        help="3 for the seeds 1 to 3, a list such as 1,2,5, or '4,' for seed 4 alone (default 1)",
     )  # fmt: skip
     parser.add_argument(
         "--jobs", type=_positive, metavar="N",
