@@ -55,6 +55,20 @@ def test_statistics_of_batch_norms_are_those_of_the_model():
     assert average.weights["num_batches_tracked"] == 3
 
 
+def test_a_part_that_a_model_has_under_two_names_is_averaged_as_one():
+    model = nn.Module()
+    model.stem = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model.again = model.stem
+    average = WeightAverage(model, 0.9)
+    with torch.no_grad():
+        model.stem[0].weight.add_(1)
+    model.stem(torch.randn(4, 2))
+    average.update()
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    with average.applied():
+        assert all(torch.equal(model.state_dict()[n], value) for n, value in expected.items())
+
+
 def test_the_model_has_the_average_only_while_it_is_applied():
     model = nn.Linear(2, 2)
     average = WeightAverage(model, 0.9)

@@ -30,7 +30,9 @@ class WeightAverage:
         self.updates = 0
         self.weights = {name: value.clone() for name, value in model.state_dict().items()}
         # Listed once, since a state_dict of hundreds of tensors takes milliseconds.
-        parameters = {n: p for n, p in model.named_parameters() if n in self.weights}
+        # A part that a model has under two names has both in its state_dict.
+        parameters = model.named_parameters(remove_duplicate=False)
+        parameters = {name: value for name, value in parameters if name in self.weights}
         self._now = list(parameters.values())
         self._averaged = [self.weights[name] for name in parameters]
 
@@ -46,7 +48,8 @@ class WeightAverage:
     def take_buffers(self) -> None:
         """Take over the buffers as they are now."""
         # Losses may put others in the place of theirs.
-        buffers = {n: b for n, b in self.model.named_buffers() if n in self.weights}
+        buffers = self.model.named_buffers(remove_duplicate=False)
+        buffers = {name: value for name, value in buffers if name in self.weights}
         if buffers:
             torch._foreach_copy_([self.weights[name] for name in buffers], list(buffers.values()))
 
