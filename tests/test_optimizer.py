@@ -6,7 +6,7 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
-from counterpoise.training.optimizer import optimizer_of
+from counterpoise.training.optimizer import optimizer_of, scheduler_of
 from models import C4, NEUTRAL, batch, build, losses_and_gradients, quick_config
 
 ADAMW = (
@@ -144,3 +144,17 @@ def test_a_float16_scaler_keeps_its_optimizer_from_being_fused():
     amp = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "float16")
     cfg = quick_config(*ADAMW, "SOLVER.FUSED", "True", *amp)
     assert not optimizer_of(cfg, build(cfg)).param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize("steps, rates", [((2, 3), [1, 1, 0.1]), ((1,), [1, 0.1, 0.1])])
+def test_a_step_of_the_rate_at_the_end_of_a_schedule_changes_nothing(steps, rates):
+    given = ("SOLVER.MAX_ITER", "3", "SOLVER.STEPS", str(steps), "SOLVER.WARMUP_ITERS", "0")
+    cfg = quick_config(*given, "SOLVER.BASE_LR", "1.0", "SOLVER.GAMMA", "0.1")
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 1.0)
+    scheduler, found = scheduler_of(cfg, optimizer), []
+    for _ in range(3):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx(rates)
+    assert steps == cfg.SOLVER.STEPS

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler
 from detectron2.solver.build import (
     build_optimizer,
     get_default_optimizer_params,
     maybe_add_gradient_clipping,
 )
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from counterpoise.modeling.acceleration import trains_in_float16
 from counterpoise.modeling.checkpoint import trunk_names
@@ -61,6 +63,24 @@ def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return maybe_add_gradient_clipping(cfg, optimizer)
     optimizer.register_step_pre_hook(partial(_clip_gradients, solver.CLIP_GRADIENTS))
     return optimizer
+
+
+def scheduler_of(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+    """Build Detectron2's schedule of the rates.
+
+    It fails over a step at the end of the schedule, where no rate is left to change; so that one is
+    left out, as those beyond are.
+
+    Args:
+        cfg: of the training.
+        optimizer: whose rates it sets.
+    """
+    steps = tuple(step for step in cfg.SOLVER.STEPS if step != cfg.SOLVER.MAX_ITER)
+    if steps != tuple(cfg.SOLVER.STEPS):
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.STEPS = steps
+    return build_lr_scheduler(cfg, optimizer)
 
 
 def _clip_gradients(clip: CfgNode, optimizer: torch.optim.Optimizer, *_: Any) -> None:

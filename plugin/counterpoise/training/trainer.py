@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from fvcore.common.history_buffer import HistoryBuffer
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from counterpoise.config.tree import value_at
 from counterpoise.config.unread_keys import unread_sections
@@ -82,7 +83,7 @@ from counterpoise.training.log_files import (
     rewind_logs,
 )
 from counterpoise.training.number_guard import NumberGuard, gives_up, guarded
-from counterpoise.training.optimizer import optimizer_of
+from counterpoise.training.optimizer import optimizer_of, scheduler_of
 from counterpoise.training.random_state import random_state_kept
 from counterpoise.training.reference_size import scaled_to_processes
 from counterpoise.training.resume_check import check_resumable, differences
@@ -159,6 +160,11 @@ class BalancedTrainer(DefaultTrainer):
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer that ``SOLVER.OPTIMIZER`` names."""
         return optimizer_of(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """Detectron2's schedule, also where one of ``SOLVER.STEPS`` is at its end."""
+        return scheduler_of(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
