@@ -113,6 +113,34 @@ def test_force_continues_with_another_config(copied):
     assert "BASE_LR: 0.5" in (out / "config.yaml").read_text()
 
 
+def test_a_forced_run_steps_by_the_rates_of_its_own_config(tmp_path):
+    data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
+    recipe = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.WARMUP_ITERS", "0", *NO_TEST)
+    assert train_net(data, out, *recipe, "SOLVER.MAX_ITER", "2", "SOLVER.BASE_LR", "0.1") == 0
+    other = ("SOLVER.BASE_LR", "0.004", "SOLVER.MOMENTUM", "0.5", "SOLVER.WEIGHT_DECAY", "0.02")
+    more = (*recipe, *other, "SOLVER.MAX_ITER", "3")
+    assert train_net(data, out, "--resume", "--force", *more) == 0
+    content = torch.load(out / "model_final.pth", weights_only=True)
+    (group, *_) = content["trainer"]["_trainer"]["optimizer"]["param_groups"]
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0.02)
+    assert group["lr"] == 0.004
+    last = json.loads((out / "metrics.json").read_text().splitlines()[-1])
+    assert last["lr"] == 0.004  # of the first step behind the checkpoint
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("SOLVER.OPTIMIZER", "SGD"), ("MODEL.TORCHVISION.FREEZE_AT", "2")],
+)
+def test_another_optimizer_is_refused_in_a_sentence_even_when_forced(stopped, capsys, key, value):
+    data, out = stopped
+    more = (key, value, "SOLVER.MAX_ITER", "3", *NO_TEST)
+    assert train_net(data, out, "--resume", "--force", *more) == 2
+    said = capsys.readouterr().err
+    assert "with another SOLVER.OPTIMIZER, other frozen layers" in said
+    assert "Traceback" not in said
+
+
 def change_checkpoint(out, change):
     content = torch.load(out / "model_final.pth", weights_only=True)
     change(content)

@@ -1,11 +1,13 @@
 """Optimizers beyond Detectron2's SGD, with Detectron2's rules for single parameters."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import build_lr_scheduler
+from detectron2.solver import LRMultiplier, build_lr_scheduler
 from detectron2.solver.build import (
     build_optimizer,
     get_default_optimizer_params,
@@ -16,6 +18,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from counterpoise.modeling.acceleration import trains_in_float16
 from counterpoise.modeling.checkpoint import trunk_names
+
+#: What a config says of a group of parameters; the rate follows from the first of them.
+SETTINGS = ("initial_lr", "weight_decay", "momentum", "nesterov")
 
 
 def optimizer_of(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -81,6 +86,27 @@ def scheduler_of(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
         cfg.defrost()
         cfg.SOLVER.STEPS = steps
     return build_lr_scheduler(cfg, optimizer)
+
+
+@contextlib.contextmanager
+def settings_kept(optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> Iterator[None]:
+    """Let a state that is loaded within the block leave the settings of the config as they are.
+
+    The state of an optimizer holds those that it had when it was saved, and that of Detectron2's
+    scheduler the rates that it multiplies.
+
+    Args:
+        optimizer: before its first step.
+        scheduler: of its rates.
+    """
+    own = [{k: v for k, v in g.items() if k in SETTINGS} for g in optimizer.param_groups]
+    yield
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+    if isinstance(scheduler, LRMultiplier):
+        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
+            group["lr"] = rate
 
 
 def _clip_gradients(clip: CfgNode, optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from torch import nn
+from torch.optim import Optimizer
 
 from counterpoise.config.keys import training_config
 from counterpoise.config.tree import flat_leaves
@@ -82,6 +83,7 @@ def check_resumable(
     content: Mapping[str, Any],
     others: Sequence[str],
     model: nn.Module,
+    optimizer: Optimizer,
     max_iter: int,
     force: bool,
 ) -> None:
@@ -92,11 +94,13 @@ def check_resumable(
         content: of it.
         others: of :func:`differences`.
         model: that would take its weights, possibly wrapped for several processes.
+        optimizer: that would take its state.
         max_iter: iterations of the run.
         force: go on in spite of `others`.
 
     Raises:
-        UserError: it is of another run, of a model with other layers, or beyond `max_iter`.
+        UserError: it is of another run, of a model with other layers, of another optimizer, or
+            beyond `max_iter`.
     """
     if others and not force:
         raise UserError(
@@ -116,12 +120,24 @@ def check_resumable(
             f"{path} is of a model with other layers, which --force cannot continue: start a "
             "new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this checkpoint"
         )
+    stepped = content.get("trainer", {}).get("_trainer", {}).get("optimizer")
+    if stepped and _shape(stepped["param_groups"]) != _shape(optimizer.param_groups):
+        raise UserError(
+            f"{path} is of a run with another SOLVER.OPTIMIZER, other frozen layers or other "
+            "parameters of a rate or weight decay of their own, which --force cannot continue: "
+            "start a new run in another OUTPUT_DIR with MODEL.WEIGHTS set to this checkpoint"
+        )
     done = content.get("iteration", -1) + 1
     if done > max_iter:
         raise UserError(
             f"SOLVER.MAX_ITER is {max_iter}, but {path} has {done} iterations behind it: "
             "raise it, or set another OUTPUT_DIR"
         )
+
+
+def _shape(groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, bool, bool]]:
+    """Of each group of an optimizer, its number of parameters and what their state is for."""
+    return [(len(group["params"]), "momentum" in group, "betas" in group) for group in groups]
 
 
 def changed_keys(before: Mapping[str, Any], cfg: CfgNode) -> list[str]:

@@ -83,7 +83,7 @@ from counterpoise.training.log_files import (
     rewind_logs,
 )
 from counterpoise.training.number_guard import NumberGuard, gives_up, guarded
-from counterpoise.training.optimizer import optimizer_of, scheduler_of
+from counterpoise.training.optimizer import optimizer_of, scheduler_of, settings_kept
 from counterpoise.training.random_state import random_state_kept
 from counterpoise.training.reference_size import scaled_to_processes
 from counterpoise.training.resume_check import check_resumable, differences
@@ -333,10 +333,12 @@ class BalancedTrainer(DefaultTrainer):
             data = self.data_loader.state_dict()
         place = comm.get_rank(), comm.get_world_size()
         others = list(differences(content, self.cfg, self.table, *place, data))
-        check_resumable(chosen, content, others, self.model, self.max_iter, force)
+        check_resumable(chosen, content, others, self.model, self.optimizer, self.max_iter, force)
         self._resumed = content.get(STATE_KEY, {})
         self._resumed_from = Path(chosen)
-        self.checkpointer.load(chosen)
+        forced = settings_kept(self.optimizer, self.scheduler)
+        with forced if others else contextlib.nullcontext():
+            self.checkpointer.load(chosen)
         self.start_iter = content.get("iteration", -1) + 1
 
     def before_train(self) -> None:
