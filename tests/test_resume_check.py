@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import TorchProfiler
 
 from counterpoise.training.resume_check import changed_keys
 from counterpoise.training.trainer import BalancedTrainer
@@ -173,6 +174,15 @@ def test_a_run_on_a_loader_of_ones_own_is_resumed(copied, monkeypatch):
     data, out = copied
     own = classmethod(DefaultTrainer.build_train_loader.__func__)
     monkeypatch.setattr(BalancedTrainer, "build_train_loader", own)
+    assert train_net(data, out, "--resume", "SOLVER.MAX_ITER", "3", *NO_TEST) == 0
+
+
+def test_a_hook_of_ones_own_that_ends_in_a_step_what_it_began_there_is_resumed(copied, monkeypatch):
+    """The resumed run does first what hooks behind the checkpoint do in its iteration."""
+    data, out = copied
+    profiler = TorchProfiler(lambda trainer: False, str(out))
+    stock = BalancedTrainer.build_hooks
+    monkeypatch.setattr(BalancedTrainer, "build_hooks", lambda self: [*stock(self), profiler])
     assert train_net(data, out, "--resume", "SOLVER.MAX_ITER", "3", *NO_TEST) == 0
 
 

@@ -359,6 +359,7 @@ class BalancedTrainer(DefaultTrainer):
         # What the hooks after the checkpoint do in its iteration, such as evaluating, is to come.
         self.iter = self.storage.iter = self.start_iter - 1
         for hook in self._hooks[self._hooks.index(self.checkpoints) + 1 :]:
+            hook.before_step()  # without which one of the user's may not know what it is to end
             hook.after_step()
         self._end_if_early()
 
