@@ -16,7 +16,7 @@ from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.roi_heads import BalancedROIHeads
 from counterpoise.modeling.training_state import load_training_state
-from counterpoise.training.number_guard import GuardedAMPTrainer, NumberGuard
+from counterpoise.training.number_guard import GuardedAMPTrainer, GuardedTrainer, NumberGuard
 from counterpoise.training.random_state import set_random_state
 from counterpoise.training.replay import Replay
 from counterpoise.training.step_bundle import NORMALIZERS_KEY, read_step, write_step
@@ -156,6 +156,29 @@ def test_a_skipped_step_in_float16_is_one_that_the_scaler_leaves_out(tmp_path, f
     scaler.scale(layer.weight.sum()).backward()
     scaler.step(optimizer)
     assert torch.allclose(layer.weight, before - 0.1)
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="this torch scales on GPUs alone")
+def test_float16_goes_on_from_a_run_that_had_no_scaler(tmp_path):
+    layer, optimizer, guard = guarded_layer("stop", tmp_path)
+    before = GuardedTrainer(layer, [], optimizer)
+    before.iter, before.guard = 7, guard
+    scalers = [torch.amp.GradScaler("cpu", init_scale=scale) for scale in (32.0, 8.0)]
+    first, second = (
+        GuardedAMPTrainer(layer, [], optimizer, grad_scaler=scaler) for scaler in scalers
+    )
+    first.load_state_dict(before.state_dict())
+    assert (first.iter, scalers[0].get_scale()) == (7, 32.0)
+    second.load_state_dict(first.state_dict())
+    assert scalers[1].get_scale() == 32.0
+
+
+@pytest.mark.parametrize("value, finite", [(1.0, True), (float("nan"), False)])
+def test_a_loss_of_one_number_in_a_vector_is_looked_at_as_any_other(tmp_path, value, finite):
+    layer, optimizer, guard = guarded_layer("skip", tmp_path)
+    losses = {"loss_cls": layer.weight.sum(), "loss_own": torch.tensor([value])}
+    sum(losses.values()).backward()
+    assert guard.check_step(losses, optimizer, False, 0) == finite
 
 
 @pytest.mark.parametrize("scale, stops", [(0.5, True), (1.0, False)])

@@ -95,7 +95,7 @@ class NumberGuard:
         """Check the losses and gradients of a step, and take the gradients of a bad one away.
 
         Args:
-            losses: scalars by name.
+            losses: tensors of one number by name.
             optimizer: whose parameters have their gradients.
             scaled: whether a scaler looks after infinite gradients.
             step: the iteration, from 0.
@@ -112,7 +112,10 @@ class NumberGuard:
             for p in group["params"]
             if p.grad is not None
         ]
-        values = torch.stack([value.detach().float() for value in losses.values()])
+        # A loss of one's own may be a tensor of one number, or on the CPU, as Detectron2 takes it.
+        device = next(iter(losses.values())).device
+        values = [value.detach().float().reshape(()).to(device) for value in losses.values()]
+        values = torch.stack(values)
         bad = (~values.isfinite()).any()
         if gradients and not scaled:
             largest = torch.stack(torch._foreach_norm(gradients, math.inf))
@@ -230,6 +233,10 @@ class GuardedAMPTrainer(_Guarded, AMPTrainer):
             )
             self.guard.reject_step(what, self.optimizer, self.iter)
         super()._write_metrics(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on; the scaler of a run that had none starts with its own factor."""
+        super().load_state_dict({"grad_scaler": self.grad_scaler.state_dict(), **state_dict})
 
 
 def guarded(trainer: SimpleTrainer, guard: NumberGuard) -> SimpleTrainer:
