@@ -2,6 +2,7 @@
 
 import pickle
 import tarfile
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from counterpoise.errors import UserError
 from counterpoise.modeling.safe_loading import check_pickle, load_tensors
 from counterpoise.modeling.training_record import RECORD_KEY, read_training_record
+from counterpoise.training.checkpoints import read_checkpoint
 from counterpoise.training.step_bundle import read_step
 from models import build, quick_config
 from runs import train_net
@@ -72,6 +74,21 @@ def test_a_record_of_another_program_is_taken_for_none(tmp_path, record):
     path = tmp_path / "a.pth"
     torch.save({"model": {}, RECORD_KEY: record}, path)
     assert read_training_record(str(path)) is None
+
+
+@pytest.mark.parametrize("code", [*np.typecodes["AllInteger"], *"?efd"])
+def test_numbers_and_arrays_of_numpy_in_a_checkpoint_are_read(tmp_path, code):
+    state = {"best": np.ones(1, code)[0], "all": np.arange(2).astype(code)}
+    torch.save({"model": {}, "trainer": {"hooks": {"Best": state}}}, tmp_path / "a.pth")
+    found = read_checkpoint(tmp_path / "a.pth")["trainer"]["hooks"]["Best"]
+    assert found["best"] == 1 and found["best"].dtype == code
+    assert found["all"].tolist() == [0, 1] and found["all"].dtype == code
+
+
+def test_what_else_a_checkpoint_holds_is_named(tmp_path):
+    torch.save({"model": {}, "trainer": {"begun": date(2026, 1, 1)}}, tmp_path / "a.pth")
+    said = "it asks for datetime.date, which could run code"
+    assert read_checkpoint(tmp_path / "a.pth") == said
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

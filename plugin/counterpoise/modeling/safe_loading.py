@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 
@@ -22,6 +23,16 @@ ARRAYS = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
 }  # fmt: skip
+
+# The same for torch's own check: a metric that a hook of the user's keeps is a number of numpy.
+torch.serialization.add_safe_globals(
+    [
+        np.ndarray,
+        np.dtype,
+        *(value.__reduce__()[0] for value in (np.empty(0), np.float64(0))),
+        *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efd"},
+    ]
+)
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -72,9 +83,9 @@ def load_tensors(path: str | Path) -> Any:
     """Read a file of ``torch.save`` onto the CPU, on every version of torch without running code.
 
     Raises:
-        pickle.UnpicklingError: it holds anything but tensors, numbers, strings and containers, or
-            is of the tar form of torch before 0.4, in which torch before 2.6 runs code all the same
-            (CVE-2025-32434).
+        pickle.UnpicklingError: it holds anything but tensors, arrays, numbers, strings and
+            containers, or is of the tar form of torch before 0.4, in which torch before 2.6 runs
+            code all the same (CVE-2025-32434).
     """
     if tarfile.is_tarfile(path):
         raise pickle.UnpicklingError("it is of the tar form that torch wrote before 2018")
@@ -97,12 +108,13 @@ def refused_by_name(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # both torch and pickle raise anything from KeyError on
         raise UserError(
-            f"{what} cannot be read as a checkpoint ({_reason(error)}): give a file that "
+            f"{what} cannot be read as a checkpoint ({reason(error)}): give a file that "
             "train_net.py or Detectron2 has saved, which holds numbers alone"
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in a few words."""
     # torch's sentence goes on to recommend reading the file without the check.
     if asked := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it asks for {asked[1]}, which could run code"

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from counterpoise.errors import UserError
 from counterpoise.modeling.checkpoint import BalancedCheckpointer
-from counterpoise.modeling.safe_loading import load_tensors
+from counterpoise.modeling.safe_loading import load_tensors, reason
 from counterpoise.training.run_state import STATE_KEY
 from counterpoise.training.stopping import Stopped, StopRequest
 from counterpoise.utils.files import unfinished_files
@@ -197,7 +197,10 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         if not isinstance(content, str):
             return path, content
         damaged.append(path)
-        logger.warning("%s is torn or corrupt (%s), so the one before it is used", path, content)
+        logger.warning(
+            "%s is torn or corrupt, or holds more than numbers (%s), so the one before it is used",
+            path, content,
+        )  # fmt: skip
     if damaged:
         raise UserError(
             f"none of the {len(damaged)} checkpoints in {folder} can be read: replace the run with "
@@ -219,7 +222,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | str:
             return f"the checksum of {wrong} is wrong"
         content = load_tensors(path)
     except Exception as error:  # a damaged file can fail in any way
-        return str(error).partition("\n")[0] or type(error).__name__
+        return reason(error)
     if not isinstance(content, dict) or "model" not in content:
         return "it holds no weights"
     return content
