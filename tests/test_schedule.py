@@ -73,10 +73,23 @@ def test_an_epoch_of_a_random_subset_has_its_images():
     assert drawn_images(cfg, 101) == len(RandomSubsetTrainingSampler(101, 0.5)._indexes_subset)
 
 
+def test_a_warm_up_that_outlasts_the_full_rate_is_named_before_the_training(tmp_path, capsys):
+    """That of the model zoo, 1000 iterations, beside a few epochs of little data."""
+    data = write_dataset(tmp_path / "shapes")
+    zoo = ("SOLVER.EPOCHS", "1", "SOLVER.STEPS", "(2,)", "SOLVER.WARMUP_ITERS", "1000")
+    assert train_net(data, tmp_path / "out", *zoo, *NO_TEST) == 0
+    said = capsys.readouterr().out
+    assert "SOLVER.WARMUP_ITERS is 1000, but after 2 iterations the rate falls" in said
+    for line in (tmp_path / "out" / "metrics.json").read_text().splitlines():
+        assert json.loads(line)["lr"] < 0.5 * quick_config().SOLVER.BASE_LR
+
+
 def test_a_training_has_the_length_and_more_epochs_continue_it(tmp_path):
     data, out = write_dataset(tmp_path / "shapes"), tmp_path / "out"
     assert train_net(data, out, "SOLVER.EPOCHS", "1", *NO_TEST) == 0
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 2
     assert train_net(data, out, "--resume", "SOLVER.EPOCHS", "2", *NO_TEST) == 0
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 5
-    assert "6 images in batches of 2: SOLVER.MAX_ITER is 6" in (out / "log.txt").read_text()
+    log = (out / "log.txt").read_text()
+    assert "6 images in batches of 2: SOLVER.MAX_ITER is 6" in log
+    assert "SOLVER.WARMUP_ITERS" not in log

@@ -504,3 +504,14 @@ def _log_schedule(cfg: CfgNode, counts: ClassCounts) -> None:
         logger.warning(
             "Fewer than three epochs: each image is seen %.1f times; set SOLVER.EPOCHS", epochs
         )
+    # Detectron2 leads a warm-up straight to the rate that the schedule has at its end.
+    solver = cfg.SOLVER
+    falls = min((*solver.STEPS, solver.MAX_ITER))
+    rises_late = falls < solver.WARMUP_ITERS and not solver.RESCALE_INTERVAL
+    if rises_late and solver.WARMUP_FACTOR < 1:
+        logger.warning(
+            "SOLVER.WARMUP_ITERS is %d, but after %d iterations the rate falls or the training "
+            "ends (SOLVER.STEPS, SOLVER.MAX_ITER), so that it stays below SOLVER.BASE_LR "
+            "throughout: set WARMUP_ITERS to %d",
+            solver.WARMUP_ITERS, falls, falls // 10,
+        )  # fmt: skip
