@@ -1,6 +1,7 @@
 """The moving average of the weights: its formula, and which weights are evaluated and resumed."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_evaluation_reads_the_averaged_weights_and_the_raw_ones_where_they_are_a
 
 
 @pytest.mark.parametrize("resume, read", [(True, "raw"), (False, "averaged")])
-def test_only_a_resumed_run_starts_from_the_raw_weights(tmp_path, resume, read):
+def test_only_a_resumed_run_starts_from_the_raw_weights(tmp_path, caplog, resume, read):
     saved = nn.Linear(1, 1, bias=False)
     average = WeightAverage(saved, 0.9)
     expected = {"averaged": saved.weight.item(), "raw": saved.weight.item() + 1}
@@ -121,8 +122,10 @@ def test_only_a_resumed_run_starts_from_the_raw_weights(tmp_path, resume, read):
     BalancedCheckpointer(saved, str(tmp_path), averaged=average).save("model_final")
     model = nn.Linear(1, 1, bias=False)
     checkpointer = BalancedCheckpointer(model, str(tmp_path))
-    checkpointer.resume_or_load(str(tmp_path / "model_final.pth"), resume=resume)
+    with caplog.at_level(logging.INFO, "counterpoise"):
+        checkpointer.resume_or_load(str(tmp_path / "model_final.pth"), resume=resume)
     assert model.weight.item() == pytest.approx(expected[read])
+    assert ("beside the raw ones: the averaged ones are taken" in caplog.text) == (not resume)
 
 
 def test_a_resumed_run_goes_on_with_the_average_so_far(averaged_run):

@@ -86,7 +86,8 @@ LAUNCHER_SECTIONS = (
                 False,
                 "Keep an exponential moving average of the weights. It is what is evaluated, and "
                 "what later commands read; checkpoints keep the raw weights, too, from which "
-                "`--resume` goes on and which False reads.",
+                "`--resume` goes on and which later commands read with False. A training whose "
+                "`MODEL.WEIGHTS` holds both starts from the average.",
             ),
             Key(
                 "DECAY",

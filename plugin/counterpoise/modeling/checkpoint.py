@@ -153,8 +153,8 @@ class BalancedCheckpointer(DetectionCheckpointer):
             if self.use_average:
                 checkpoint["model"] = average
             logger.info(
-                "%s holds averaged weights, too; MODEL.EMA.ENABLED %s takes the %s ones",
-                self._path, self.use_average, "averaged" if self.use_average else "raw",
+                "%s holds averaged weights (MODEL.EMA) beside the raw ones: the %s are taken",
+                self._path, "averaged ones" if self.use_average else "raw ones",
             )  # fmt: skip
         model = checkpoint["model"]
         own = self.model.state_dict()
