@@ -192,6 +192,16 @@ def test_an_image_is_found_by_its_file_name(root: Path, name: str):
     assert Path(part.dicts[0]["file_name"]).is_file()
 
 
+@pytest.mark.parametrize("end, file", [("sub/b.png", "sub/b.png"), ("train2017/a.jpg", "a.jpg")])
+def test_an_image_of_lvis_is_found_by_its_url_as_it_has_no_file_name(
+    root: Path, end: str, file: str
+):
+    url = f"http://images.cocodataset.org/{end}"
+    part = load(root, [box()], [without(image(coco_url=url), "file_name")])
+    assert part.dicts[0]["file_name"] == str(root / "img" / file)
+    assert part.report.boxes == 1 and not part.report.invalid_annotations
+
+
 def test_missing_annotation_ids_and_sizes_are_valid(root: Path):
     entry = without(without(image(), "width"), "height")
     part = load(root, [without(box(), "id"), without(box(), "id")], [entry])

@@ -502,6 +502,18 @@ def test_keypoints_of_the_same_images_are_no_split_of_their_own(tmp_path):
     assert not any("share" in title for title in titles(inspection))
 
 
+def test_a_folder_of_lvis_is_found_though_its_images_have_no_file_names(tmp_path):
+    for split, box_count in (("train", 8), ("val", 4)):
+        path = write_coco(tmp_path, split, {"a": box_count})
+        content = json.loads(path.read_text())
+        path.unlink()
+        for image in content["images"]:
+            image["coco_url"] = f"http://images.cocodataset.org/{split}/{image.pop('file_name')}"
+        (tmp_path / f"lvis_v1_{split}.json").write_text(json.dumps(content))
+    inspection = inspected(tmp_path)
+    assert [(s.role, s.boxes) for s in inspection.splits] == [("train", 8), ("val", 4)]
+
+
 def test_coco_images_are_found_beside_their_json_though_names_repeat(tmp_path):
     for split in ("train", "valid"):
         path = write_coco(tmp_path, split, {"a": 2, "b": 2}, seed=len(split))

@@ -233,12 +233,25 @@ def _parse_image(
         image = typed(entry)
     except msgspec.DecodeError:  # which field is wrong is found out here
         item = content.plain(entry)
-        image_id, name = get_identifier(item, "id"), get_text(item, "file_name")
+        image_id, name = get_identifier(item, "id"), get_file_name(item)
         return image_id, name, get_size(item.get("width"), item.get("height"))
     name = str(image.file_name).strip()
     if not name:
         raise ValueError("its 'file_name' is empty")
     return image.id, name, get_size(image.width, image.height)
+
+
+def get_file_name(item: Any) -> str:
+    """Return the ``file_name`` of an entry of ``images``.
+
+    LVIS has none: there it is the folder and the name in which ``coco_url`` ends, as in Detectron2.
+
+    Raises:
+        ValueError: it is missing or no text.
+    """
+    if isinstance(item, dict) and "file_name" not in item and "coco_url" in item:
+        return "/".join(get_text(item, "coco_url").split("/")[-2:])
+    return get_text(item, "file_name")
 
 
 def _image_path(root: str, file_name: str) -> str:

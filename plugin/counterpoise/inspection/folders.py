@@ -1,5 +1,6 @@
 """Finding out what a folder of data holds, and writing it down as DATASETS.CUSTOM entries."""
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from counterpoise.datasets import DatasetSpec, parse_specs
+from counterpoise.datasets.coco import get_file_name
 from counterpoise.datasets.files import find_files
 from counterpoise.datasets.split_names import SPLIT_WORDS, split_of
 from counterpoise.datasets.yolo_layout import find_layout
@@ -285,8 +287,11 @@ def _coco_file_names(path: Path) -> list[str] | None:
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
         return None
-    names = [image.get("file_name") for image in content["images"] if isinstance(image, dict)]
-    return [name for name in names if isinstance(name, str)]
+    names = []
+    for image in content["images"]:
+        with contextlib.suppress(ValueError):  # which the reader reports
+            names.append(get_file_name(image))
+    return names
 
 
 def _role(path: Path, folder: Path) -> str | None:
