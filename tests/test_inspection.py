@@ -514,6 +514,21 @@ def test_a_folder_of_lvis_is_found_though_its_images_have_no_file_names(tmp_path
     assert [(s.role, s.boxes) for s in inspection.splits] == [("train", 8), ("val", 4)]
 
 
+def test_coco_images_are_found_though_their_names_are_paths_of_another_machine(tmp_path):
+    for split, box_count in (("train", 8), ("val", 4)):
+        path = write_coco(tmp_path / "images", split, {"a": box_count}, seed=len(split))
+        content = json.loads(path.read_text())
+        path.unlink()
+        for image in content["images"]:
+            file = tmp_path / "images" / split / image["file_name"]
+            file.rename(file.with_name(f"{image['id']}.png"))  # the same in both splits
+            image["file_name"] = f"/home/me/{split}/{image['id']}.png"
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    inspection = inspected(tmp_path)
+    assert [(s.role, s.boxes) for s in inspection.splits] == [("train", 8), ("val", 4)]
+    assert not inspection.duplicate_files.shared and not inspection.notes
+
+
 def test_coco_images_are_found_beside_their_json_though_names_repeat(tmp_path):
     for split in ("train", "valid"):
         path = write_coco(tmp_path, split, {"a": 2, "b": 2}, seed=len(split))

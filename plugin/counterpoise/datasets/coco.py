@@ -206,7 +206,7 @@ def _read_images(
         except ValueError as error:
             records.reject(InvalidKind.UNREADABLE_ENTRY, f"{file}, images[{number}]", error)
             continue
-        path = _image_path(root, name)
+        path = image_path(root, name)
         named = os.path.normpath(os.path.join(root, name.replace("\\", "/")))
         if os.path.normpath(path) not in (named, os.path.normpath(os.path.join(root, name))):
             by_basename[len(records.images)] = named
@@ -254,7 +254,7 @@ def get_file_name(item: Any) -> str:
     return get_text(item, "file_name")
 
 
-def _image_path(root: str, file_name: str) -> str:
+def image_path(root: str, file_name: str) -> str:
     """Return the file as named, else with Windows separators, else with its letters composed or
     decomposed (archives from macOS differ in that), else without its sub folders."""
     named = os.path.join(root, file_name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from counterpoise.datasets import DatasetSpec, parse_specs
-from counterpoise.datasets.coco import get_file_name
+from counterpoise.datasets.coco import get_file_name, image_path
 from counterpoise.datasets.files import find_files
 from counterpoise.datasets.split_names import SPLIT_WORDS, split_of
 from counterpoise.datasets.yolo_layout import find_layout
@@ -301,11 +302,17 @@ def _role(path: Path, folder: Path) -> str | None:
 
 
 def _images_of(path: Path, names: list[str], role: str | None, folders: list[Path]) -> Path | None:
-    """The folder that holds most of these files; of two alike, the one that fits the split."""
+    """The folder that holds most of these files; of two alike, the one that fits the split.
 
-    def fit(place: Path) -> tuple[int, bool, bool]:
-        files = sum((place / name.replace("\\", "/")).is_file() for name in names[:_PROBED])
-        return files, role is not None and role == _role(place, folders[0]), place == path.parent
+    Files under their whole names count before those that the reader finds by a part of them.
+    """
+
+    def fit(place: Path) -> tuple[int, int, bool, bool]:
+        probed = names[:_PROBED]
+        named = sum((place / name.replace("\\", "/")).is_file() for name in probed)
+        read = named or sum(os.path.isfile(image_path(str(place), name)) for name in probed)
+        fits = role is not None and role == _role(place, folders[0])
+        return named, read, fits, place == path.parent
 
     best = max(folders, key=fit)
-    return best if fit(best)[0] else None
+    return best if fit(best)[1] else None
