@@ -3,6 +3,9 @@
 import random
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from itertools import chain
+
+import numpy as np
 
 _BACKGROUND = -1  # stands for "no box": such images are spread over both sides as well
 
@@ -55,6 +58,12 @@ class _Sides:
         self.wanted_images = self._share(len(marks))
         self.held: list[bool] = [False] * len(marks)
         self.have: Counter[int] = Counter()  # held-out images per label
+        # The same as arrays: labels by their places in `members`, those of all images in a row.
+        place = {label: k for k, label in enumerate(self.members)}
+        self.owner = np.repeat(np.arange(len(marks)), list(map(len, marks)))
+        self.label = np.array([place[label] for label in chain.from_iterable(marks)], np.int64)
+        self.sizes = np.array(list(self.size.values()))
+        self.shares = np.array(list(self.wanted.values()))
 
     def _share(self, n: int) -> int:
         return min(max(round(self.fraction * n), 1), n - 1)
@@ -88,35 +97,41 @@ class _Sides:
         for label in sorted(self.members, key=lambda k: (self.size[k], k)):
             if self.size[label] < 2 or 0 < self.have[label] < self.size[label]:
                 continue
-            movable = [i for i in self.members[label] if not self._uncovers(i)]
-            if movable:
-                self._move(min(movable, key=self._excess_after))
+            chosen = self._best_move(np.array(self.members[label]), self.have[label] > 0)
+            if chosen is not None:
+                self._move(chosen)
 
     def balance(self) -> None:
         """Move images until the number held out is as wanted or nothing can be moved."""
         while (surplus := sum(self.held) - self.wanted_images) != 0:
-            candidates = (i for i, held in enumerate(self.held) if held == (surplus > 0))
-            movable = [i for i in candidates if not self._uncovers(i)]
-            if not movable:
+            candidates = np.flatnonzero(np.array(self.held) == (surplus > 0))
+            chosen = self._best_move(candidates, surplus > 0)
+            if chosen is None:
                 return
-            self._move(min(movable, key=self._excess_after))
+            self._move(chosen)
 
-    def _uncovers(self, i: int) -> bool:
-        """Whether a class of image i would vanish from the image's side."""
-        for label in self.marks[i]:
-            here = self.have[label] if self.held[i] else self.size[label] - self.have[label]
-            if here == 1 and self.size[label] > 1:
-                return True
-        return False
+    def _best_move(self, candidates: np.ndarray, held: bool) -> int | None:
+        """Choose the image whose move adds least to the summed relative deviation from `wanted`.
 
-    def _excess_after(self, i: int) -> float:
-        """Change of the summed relative deviation from the wanted counts if image i moves."""
-        step = -1 if self.held[i] else 1
-        excess = 0.0
-        for label in self.marks[i]:
-            off = self.have[label] - self.wanted[label]
-            excess += (abs(off + step) - abs(off)) / self.size[label]
-        return excess
+        All images are looked at together, since there can be a million of them and many moves.
+
+        Args:
+            candidates: indices of images, all of them held out or none.
+            held: whether they are.
+
+        Returns:
+            the first such image; None where a class would vanish from their side by any.
+        """
+        have = np.array([self.have[label] for label in self.members])
+        is_last = ((have if held else self.sizes - have) == 1) & (self.sizes > 1)
+        uncovers = np.bincount(self.owner, is_last[self.label], len(self.marks)) > 0
+        movable = candidates[~uncovers[candidates]]
+        if not len(movable):
+            return None
+        off, step = have - self.shares, -1 if held else 1
+        excess = (np.abs(off + step) - np.abs(off)) / self.sizes
+        added = np.bincount(self.owner, excess[self.label], len(self.marks))
+        return int(movable[added[movable].argmin()])
 
     def _move(self, i: int) -> None:
         self.held[i] = not self.held[i]
