@@ -653,6 +653,32 @@ def test_a_voc_folder_is_split_by_its_lists_and_trainval_is_not_a_fourth(tmp_pat
     assert "trainval.txt is left out" in inspection.notes[0]
 
 
+def test_the_lists_of_a_voc_folder_may_be_called_as_tools_call_them(tmp_path):
+    write_voc(tmp_path / "d", [*"abcd"], Train=["a", "b"], Validation=["c"], testing=["d"])
+    inspection = inspected(tmp_path / "d")
+    assert [(s.name, s.images) for s in inspection.splits] == [
+        ("d_train", 2), ("d_val", 1), ("d_test", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("images_too", [True, False])
+def test_a_voc_folder_is_split_by_the_folders_of_its_xml_files(tmp_path, images_too):
+    write_voc(tmp_path / "d", [*"abcd"])
+    for split, stems in (("train", "abc"), ("valid", "d")):
+        kinds = ("Annotations", "JPEGImages") if images_too else ("Annotations",)
+        for kind in kinds:
+            (tmp_path / "d" / kind / split).mkdir()
+            for path in [p for p in (tmp_path / "d" / kind).glob("*.*") if p.stem in stems]:
+                path.rename(path.parent / split / path.name)
+    inspection = inspected(tmp_path / "d")
+    assert [(s.role, s.images) for s in inspection.splits] == [("train", 3), ("val", 1)]
+    assert datasets_of(inspection) == {"TRAIN": ["d_train"], "TEST": ["d_val"]}
+    (tmp_path / "d" / "Annotations" / "train" / "a.xml").rename(
+        tmp_path / "d" / "Annotations" / "a.xml"
+    )
+    assert [(s.role, s.images) for s in inspected(tmp_path / "d").splits] == [(None, 4)]
+
+
 def test_a_voc_folder_without_lists_is_one_split_and_gets_a_holdout(tmp_path):
     write_voc(tmp_path / "voc", [*"abcdef"])
     inspection = inspected(tmp_path / "voc")

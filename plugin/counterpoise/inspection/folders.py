@@ -186,16 +186,31 @@ def _voc(folder: Path, options: dict[str, Any]) -> FolderDataset:
     if None in (annotations, images) or not find_files(annotations, {".xml"}.__contains__):
         return found
     whole = {"FORMAT": "voc", "IMAGES": str(images), "ANNOTATIONS": str(annotations)} | options
-    lists = {path.stem: path for path in (folder / "ImageSets" / "Main").glob("*.txt")}
-    if "train" not in lists and "trainval" in lists:
-        lists["train"] = lists["trainval"]
-    elif "trainval" in lists:
-        found.notes.append("trainval.txt is left out, being train.txt and val.txt together")
-    for role in (role for role in ROLES if role in lists):
-        found.add(role, role, whole | {"SPLIT_FILE": str(lists[role])})
+    lists = {path.stem.lower(): path for path in (folder / "ImageSets" / "Main").glob("*.txt")}
+    for role, words in SPLIT_WORDS.items():
+        if word := next((word for word in words if word in lists), None):
+            found.add(role, role, whole | {"SPLIT_FILE": str(lists[word])})
+            if word == "train" and "trainval" in lists:
+                found.notes.append("trainval.txt is left out, being train.txt and val.txt together")
+    if not found.entries:
+        _add_voc_splits(found, images, annotations, whole)
     if not found.entries:
         found.add("all", None, whole)
     return found
+
+
+def _add_voc_splits(
+    found: FolderDataset, images: Path, annotations: Path, whole: dict[str, Any]
+) -> None:
+    """Add a part for each folder of XML files, where all lie in folders that are called splits."""
+    xmls = find_files(annotations, {".xml"}.__contains__)
+    inside = {path.relative_to(annotations).parts[0] for path in xmls}
+    if not all(split_of(name) and (annotations / name).is_dir() for name in inside):
+        return
+    for place in (annotations / name for name in sorted(inside)):
+        role, beside = split_of(place.name), images / place.name
+        own = {"IMAGES": str(beside if beside.is_dir() else images), "ANNOTATIONS": str(place)}
+        found.add(role, role, whole | own)
 
 
 def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
