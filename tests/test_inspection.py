@@ -774,6 +774,36 @@ def test_the_yaml_of_a_yolo_dataset_stands_for_its_folder(tmp_path, name, called
     )
 
 
+@pytest.mark.parametrize("listing", ["classes.txt", "labels/classes.txt"])
+@pytest.mark.parametrize("split", [True, False])
+def test_yolo_folders_are_found_by_a_classes_txt_in_place_of_a_data_yaml(tmp_path, listing, split):
+    write_yolo(tmp_path / "d", train=4, val=2)
+    (tmp_path / "d" / "data.yaml").unlink()
+    (tmp_path / "d" / listing).write_text("cat\ndog\n")
+    if not split:
+        for path in [*(tmp_path / "d").glob("*/*/*")]:
+            path.rename(path.parent.parent / f"{path.parent.name}{path.name}")
+    inspection = inspected(tmp_path / "d")
+    found = [("d_train", "train", 4), ("d_val", "val", 2)] if split else [("d", None, 6)]
+    assert [(s.name, s.role, s.boxes) for s in inspection.splits] == found
+    assert inspection.class_names == ("cat", "dog") and not inspection.notes
+    (tmp_path / "mine.yaml").write_text(inspection.config)
+    by_name = inspected("d_train", QUICK, tmp_path / "mine.yaml")
+    assert sum(s.boxes for s in by_name.splits) == 6
+
+
+def test_yolo_labels_beside_their_images_are_found_by_their_classes_txt(tmp_path):
+    """As LabelImg writes them."""
+    for name in "abcd":
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5")
+    with pytest.raises(UserError, match="holds no dataset"):
+        inspected(tmp_path)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    inspection = inspected(tmp_path)
+    assert (inspection.subject.boxes, inspection.invalid_annotations[0].annotations) == (4, ())
+
+
 def test_a_linked_data_yaml_stands_for_the_folder_of_the_link(tmp_path):
     """As the snapshots of model hubs and data version control have it."""
     write_yolo(tmp_path / "d", train=4, val=2)

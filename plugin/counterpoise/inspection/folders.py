@@ -16,7 +16,7 @@ from counterpoise.datasets.coco import get_file_name, image_path
 from counterpoise.datasets.files import find_files
 from counterpoise.datasets.split_names import SPLIT_WORDS, split_of
 from counterpoise.datasets.yolo_layout import find_layout
-from counterpoise.datasets.yolo_yaml import split_places
+from counterpoise.datasets.yolo_yaml import split_places, yolo_class_names
 from counterpoise.errors import UserError
 from counterpoise.utils.images import image_suffixes
 from counterpoise.utils.text import listed
@@ -115,8 +115,8 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
     folder = real_path(folder)
     try:
         options = {"OUTSIDE_FILES": True} if outside_files else {}
-        of_folders = (_voc, _coco, _voc_beside_images) if folder.is_dir() else ()
-        detectors = (_yolo, *of_folders)
+        of_folders = (_voc, _coco, _voc_beside_images, _yolo_without_yaml)
+        detectors = (_yolo, *of_folders) if folder.is_dir() else (_yolo,)
         candidates = (detect(folder, options) for detect in detectors)
         found = next((dataset for dataset in candidates if dataset.entries), None)
     except OSError as error:
@@ -132,9 +132,10 @@ def detect_folder(folder: Path, outside_files: bool = False) -> FolderDataset:
             "dataset, or its name and the --config-file that defines it"
         )
     raise UserError(
-        f"{folder} holds no dataset: looked for a data.yaml with 'names' (YOLO), for a folder "
-        "Annotations of XML files beside JPEGImages or images, or XML files in one folder with "
-        "their images, also by split (Pascal VOC), and for a JSON file with 'images', "
+        f"{folder} holds no dataset: looked for a data.yaml with 'names', or a classes.txt with "
+        "folders images and labels, or with images and their txt in one folder (YOLO), for a "
+        "folder Annotations of XML files beside JPEGImages or images, or XML files in one folder "
+        "with their images, also by split (Pascal VOC), and for a JSON file with 'images', "
         "'annotations' and 'categories' whose images are below the folder (COCO); give the folder "
         "that holds one of these, or a config with --config-file"
     )
@@ -179,11 +180,33 @@ def _require_labelled_images(spec: DatasetSpec) -> None:
         raise UserError(f"there is no image in {listed([*map(str, layout.places)], 3)}")
 
 
+def _yolo_without_yaml(folder: Path, options: dict[str, Any]) -> FolderDataset:
+    """Images and label files in two folders or side by side, with a classes.txt."""
+    found = FolderDataset()
+    images, labels = folder / "images", folder / "labels"
+    if not (images.is_dir() and labels.is_dir()):
+        images = labels = folder
+    if not any((place / "classes.txt").is_file() for place in (labels, folder)):
+        return found
+    whole = {"FORMAT": "yolo", "IMAGES": str(images), "ANNOTATIONS": str(labels)} | options
+    spec = parse_specs({"all": whole})["all"]
+    files = [label for _, label in find_layout(spec).pairs if label is not None]
+    if files:
+        # The reader of a part does not look for the list two folders above.
+        _add_splits(found, images, labels, files, whole | {"CLASSES": [*yolo_class_names(spec)]})
+        if not found.entries:
+            found.add("all", None, whole)
+    return found
+
+
 def _voc(folder: Path, options: dict[str, Any]) -> FolderDataset:
     found = FolderDataset()
     annotations = _first_folder(folder, _VOC_ANNOTATIONS)
     images = _first_folder(folder, _VOC_IMAGES)
-    if None in (annotations, images) or not find_files(annotations, {".xml"}.__contains__):
+    if None in (annotations, images):
+        return found
+    xmls = find_files(annotations, {".xml"}.__contains__)
+    if not xmls:
         return found
     whole = {"FORMAT": "voc", "IMAGES": str(images), "ANNOTATIONS": str(annotations)} | options
     lists = {path.stem.lower(): path for path in (folder / "ImageSets" / "Main").glob("*.txt")}
@@ -193,24 +216,30 @@ def _voc(folder: Path, options: dict[str, Any]) -> FolderDataset:
             if word == "train" and "trainval" in lists:
                 found.notes.append("trainval.txt is left out, being train.txt and val.txt together")
     if not found.entries:
-        _add_voc_splits(found, images, annotations, whole)
+        _add_splits(found, images, annotations, xmls, whole)
     if not found.entries:
         found.add("all", None, whole)
     return found
 
 
-def _add_voc_splits(
-    found: FolderDataset, images: Path, annotations: Path, whole: dict[str, Any]
+def _add_splits(
+    found: FolderDataset, images: Path, labels: Path, files: list[Path], whole: dict[str, Any]
 ) -> None:
-    """Add a part for each folder of XML files, where all lie in folders that are called splits."""
-    xmls = find_files(annotations, {".xml"}.__contains__)
-    inside = {path.relative_to(annotations).parts[0] for path in xmls}
-    if not all(split_of(name) and (annotations / name).is_dir() for name in inside):
+    """Add a part for each folder of label files, where all lie in folders that are called splits.
+
+    Args:
+        found: to add to.
+        images, labels: folders of them; a part has the one of its name in each.
+        files: all label files.
+        whole: the entry of the undivided set.
+    """
+    inside = {path.relative_to(labels).parts[0] for path in files}
+    if not all(split_of(name) and (labels / name).is_dir() for name in inside):
         return
-    for place in (annotations / name for name in sorted(inside)):
-        role, beside = split_of(place.name), images / place.name
-        own = {"IMAGES": str(beside if beside.is_dir() else images), "ANNOTATIONS": str(place)}
-        found.add(role, role, whole | own)
+    for name in sorted(inside):
+        role, beside = split_of(name), images / name
+        own = {"IMAGES": str(beside if beside.is_dir() else images)}
+        found.add(role, role, whole | own | {"ANNOTATIONS": str(labels / name)})
 
 
 def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
