@@ -1,6 +1,7 @@
 """YOLO: where a split is found, what a line means, and every kind of invalid annotation."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -354,6 +355,22 @@ def test_invalid_files_are_reported_and_left_out_or_refused(tmp_path: Path, mode
     add(tmp_path, "images/c.jpg")
     (tmp_path / "labels" / "c.txt").write_bytes(b"\xff\xfe0 \x00")
     check_outcome(tmp_path, mode, Kind.UNREADABLE_FILE, "labels/c.txt", "utf-8", 1, 1)
+
+
+@pytest.mark.parametrize("label, form", [
+    ("labels/a.txt", from_folders),
+    ("labels/sub/a.TXT", from_folders),
+    ("images/labels/a.txt", lambda root: from_yaml(root, "train: images")),
+])  # fmt: skip
+def test_a_label_in_another_place_than_its_image_is_told_where_it_belongs(
+    tmp_path: Path, label: str, form: Callable[[Path], Part]
+):
+    add(tmp_path, "images/sub/a.jpg", label)
+    (tmp_path / "labels").mkdir(exist_ok=True)
+    part = form(tmp_path)
+    (found,) = part.report.invalid_annotations
+    assert found.kind is Kind.LABEL_WITHOUT_IMAGE and found.where == label
+    assert found.reason == "the labels of images/sub/a.jpg are looked for in labels/sub/a.txt"
 
 
 def check_outcome(

@@ -7,7 +7,7 @@ from counterpoise.datasets.files import MAX_ANNOTATION_BYTES, Boundary
 from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
-from counterpoise.datasets.yolo_layout import find_layout
+from counterpoise.datasets.yolo_layout import expected_label, find_layout
 from counterpoise.datasets.yolo_yaml import yolo_class_names, yolo_keypoint_columns
 from counterpoise.utils.files import check_is_file
 
@@ -53,12 +53,16 @@ def read_yolo(spec: DatasetSpec) -> RecordSet:
             record.labels = where
             _add_objects(text, where, names, keypoints, records)
         records.images.append(record)
+    of_stem = {image.stem: image for image, _ in layout.pairs} if layout.orphans else {}
     for label in layout.orphans:
-        records.reject(
-            InvalidKind.LABEL_WITHOUT_IMAGE,
-            os.path.relpath(label, message_root),
-            f"no image has the stem {label.stem!r}",
-        )
+        reason = f"no image has the stem {label.stem!r}"
+        if image := of_stem.get(label.stem):
+            image_name, wanted = (
+                os.path.relpath(path, message_root) for path in (image, expected_label(image, spec))
+            )
+            reason = f"the labels of {image_name} are looked for in {wanted}"
+        where = os.path.relpath(label, message_root)
+        records.reject(InvalidKind.LABEL_WITHOUT_IMAGE, where, reason)
     return records
 
 

@@ -64,6 +64,13 @@ def find_layout(spec: DatasetSpec) -> Layout:
     return layout
 
 
+def expected_label(image: Path, spec: DatasetSpec) -> Path:
+    """Where the label file of an image is looked for first."""
+    if spec.data_yaml is None:
+        return spec.annotations / image.relative_to(spec.images).with_suffix(".txt")
+    return _label_candidates(image)[0]
+
+
 def yolo_files(spec: DatasetSpec) -> Iterator[str]:
     """Name all files on which the reading of a split depends, in an order that depends on them.
 
@@ -106,7 +113,7 @@ def _from_folders(spec: DatasetSpec) -> Layout:
     layout = Layout(images, [images], [images, labels])
     txts = _label_files(labels)
     for image in find_files(images, image_suffixes().__contains__):
-        label = labels / image.relative_to(images).with_suffix(".txt")
+        label = expected_label(image, spec)
         layout.pairs.append((image, label if label in txts else None))
     layout.orphans = _unpaired(txts, layout)
     return layout
