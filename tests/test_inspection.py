@@ -1074,6 +1074,21 @@ def test_a_note_on_several_splits_is_made_once_and_says_what_it_counts_over(tmp_
     )
 
 
+def test_a_set_of_detectron2s_that_the_config_names_and_that_is_not_here_is_noted(
+    tmp_path, monkeypatch
+):
+    """As those of the model zoo's configs."""
+    monkeypatch.setitem(MetadataCatalog.get("coco_2017_val").__dict__, "json_file", "gone.json")
+    write_coco(tmp_path, "labels", SKEWED)
+    config = tmp_path / "config.yaml"
+    entry = {"FORMAT": "coco", "IMAGES": "labels", "ANNOTATIONS": "labels.json"}
+    datasets = {"CUSTOM": {"mine": entry}, "TRAIN": ["mine"], "TEST": ["coco_2017_val"]}
+    config.write_text(yaml.safe_dump({"DATASETS": datasets}))
+    inspection = inspected("mine", config)
+    assert [(split.name, split.role) for split in inspection.splits] == [("mine", "train")]
+    assert "the config names coco_2017_val, too, but gone.json does not exist" in inspection.notes
+
+
 LEAVES = [
     f"{path.parent.name}/{path.stem}"
     for path in sorted(CONFIGS.glob("*/*.yaml"))

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
 
 from counterpoise.config.schedule import drawn_images, set_length
 from counterpoise.config.unread_keys import unread_keys
@@ -24,6 +23,7 @@ from counterpoise.datasets import (
 )
 from counterpoise.datasets.counting import training_records
 from counterpoise.datasets.packed import annotations_of
+from counterpoise.datasets.registration import missing_file
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.modeling.acceleration import choose_speed, trains_in_float16
 from counterpoise.modeling.architectures import head_section
@@ -162,15 +162,12 @@ def _check_files(cfg: CfgNode, specs: dict[str, DatasetSpec], used: tuple[str, .
     custom = dataset_names(specs)
     for split in used:
         for name in (name for name in cfg.DATASETS[split] if name not in custom):
-            metadata = MetadataCatalog.get(name)
-            for key in ("json_file", "dirname", "gt_dir"):
-                path = metadata.get(key)
-                if path and not PathManager.exists(path):
-                    raise UserError(
-                        f"DATASETS.{split} names '{name}', but {path} does not exist: set "
-                        f"DATASETS.{split} to data of your own, or export DETECTRON2_DATASETS as "
-                        "the folder of Detectron2's datasets"
-                    )
+            if path := missing_file(name):
+                raise UserError(
+                    f"DATASETS.{split} names '{name}', but {path} does not exist: set "
+                    f"DATASETS.{split} to data of your own, or export DETECTRON2_DATASETS as "
+                    "the folder of Detectron2's datasets"
+                )
 
 
 def _check_proposal_files(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from counterpoise.datasets.class_names import check_class_names
 from counterpoise.datasets.loading import Source
@@ -18,6 +19,13 @@ BAD_RECORDS = ("skip", "refuse")
 def dataset_names(specs: Mapping[str, DatasetSpec]) -> list[str]:
     """Names that may stand in ``DATASETS.TRAIN`` and ``DATASETS.TEST``."""
     return [part for spec in specs.values() for part in spec.parts]
+
+
+def missing_file(dataset_name: str) -> str | None:
+    """The file of a dataset that Detectron2 knows by name, where it is not here; else None."""
+    metadata = MetadataCatalog.get(dataset_name)
+    files = filter(None, (metadata.get(key) for key in ("json_file", "dirname", "gt_dir")))
+    return next((file for file in files if not PathManager.exists(file)), None)
 
 
 def register_datasets(

@@ -17,7 +17,7 @@ from counterpoise.datasets import (
     parse_specs,
     read_class_names,
 )
-from counterpoise.datasets.registration import CustomLoader
+from counterpoise.datasets.registration import CustomLoader, missing_file
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.inspection.folders import ROLES, detect_folder, real_path
 
@@ -84,6 +84,11 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
         subject = next(iter(parts))
     # The classes are those of training, so that what training would leave out is invalid here.
     own = {part: spec for spec in specs.values() for part in spec.parts}
+    notes = []
+    for other in [role for role in roles if role != subject and role not in own]:
+        if path := missing_file(other):
+            del roles[other]
+            notes.append(f"the config names {other}, too, but {path} does not exist")
     trained = [own[dataset] for dataset in cfg.DATASETS.TRAIN if dataset in own]
     classes = _union(trained) if subject in roles and trained else None
     splits = {subject: roles.get(subject), **{k: v for k, v in roles.items() if k != subject}}
@@ -94,6 +99,7 @@ def _named(name: str, specs: Mapping[str, DatasetSpec], cfg: CfgNode) -> Target:
         specs=dict(specs),
         classes=classes,
         custom={},
+        notes=tuple(notes),
     )
 
 
