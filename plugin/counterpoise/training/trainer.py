@@ -504,11 +504,13 @@ def _log_schedule(cfg: CfgNode, counts: ClassCounts) -> None:
         logger.warning(
             "Fewer than three epochs: each image is seen %.1f times; set SOLVER.EPOCHS", epochs
         )
-    # Detectron2 leads a warm-up straight to the rate that the schedule has at its end.
-    solver = cfg.SOLVER
+    _warn_of_late_warmup(cfg.SOLVER)
+
+
+def _warn_of_late_warmup(solver: CfgNode) -> None:
+    """Warn of a warm-up that Detectron2 leads straight to the rate at the end of the schedule."""
     falls = min((*solver.STEPS, solver.MAX_ITER))
-    rises_late = falls < solver.WARMUP_ITERS and not solver.RESCALE_INTERVAL
-    if rises_late and solver.WARMUP_FACTOR < 1:
+    if falls < solver.WARMUP_ITERS and solver.WARMUP_FACTOR < 1 and not solver.RESCALE_INTERVAL:
         logger.warning(
             "SOLVER.WARMUP_ITERS is %d, but after %d iterations the rate falls or the training "
             "ends (SOLVER.STEPS, SOLVER.MAX_ITER), so that it stays below SOLVER.BASE_LR "
