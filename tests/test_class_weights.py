@@ -82,13 +82,14 @@ def test_a_dominating_background_warns_and_names_the_alternatives():
         class_weights([10] * 80, background="mean_div3")
 
 
-def test_a_class_without_boxes_warns_under_log_and_raises_under_the_others():
+def test_a_class_without_boxes_warns_under_log_and_raises_where_its_weight_is_infinite():
     with pytest.warns(ClassWeightWarning, match=r"\[1\] have no boxes"):
         weights = class_weights([5, 0, 5])
     assert weights[1].item() == pytest.approx(10.492058687257062, rel=1e-6)
-    for rule in set(RULES) - {"log"}:
+    for rule in set(RULES) - {"log", "none"}:
         with pytest.raises(ValueError, match=r"\[1\] have no boxes"):
             class_weights([5, 0, 5], rule=rule)
+    assert_close(class_weights([5, 0, 5], rule="none", background="one"), torch.ones(4))
 
 
 def test_a_function_may_be_the_rule():

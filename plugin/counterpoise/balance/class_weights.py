@@ -249,7 +249,7 @@ def _checked_foreground(foreground: Tensor, counts: Tensor, rule: str | WeightRu
             ClassWeightWarning,
             stacklevel=3,
         )
-    elif empty and (rule in RULES or not foreground.isfinite().all()):
+    elif empty and not foreground.isfinite().all():
         raise ValueError(
             f"classes {empty} have no boxes, and the rule {rule!r} needs at least one of each: "
             "leave them out of the class list or use the rule 'log'"
