@@ -64,6 +64,51 @@ def test_the_counts_are_those_of_a_loop_over_the_records(chosen, block, monkeypa
     assert records.object_counts.tolist() == [len(plain(record)) for record in records]
 
 
+def with_masks(images=b'["x/a.jpg", 30, 40, 1]["x/b.jpg", 30, 40, 2]', **changed) -> PackedRecords:
+    """Two images of one box and of two."""
+    masks, ends = pack_texts([b"[[1, 2, 3]]", b"", b"[[4, 5, 6]]"])
+    columns = {
+        "images": np.frombuffer(images, np.uint8),
+        "image_ends": [images.index(b"]") + 1, len(images)],
+        "box_ends": [1, 3],
+        "boxes": np.arange(12).reshape(3, 4),
+        "category_ids": [0, 1, 0],
+        "crowd": [0, 0, 1],
+        "difficult": [],
+        "areas": [],
+        "segmentations": masks,
+        "segmentation_ends": ends,
+    }
+    return PackedRecords(columns | changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"images": b'["x/c.jpg", 30, 40, 1]["x/b.jpg", 30, 40, 2]'},
+        {"images": b'["x/a.jpg", 30, 41, 1]["x/b.jpg", 30, 40, 2]'},
+        {"box_ends": [2, 3]},
+        {"boxes": np.arange(12).reshape(3, 4) + 0.5},
+        {"category_ids": [0, 1, 1]},
+        {"crowd": [0, 0, 0]},
+        {"segmentations": np.frombuffer(b"[[1, 2, 3]][[4, 5, 7]]", np.uint8)},
+        {"segmentation_ends": [0, 11, 22]},
+    ],
+)
+def test_content_tells_of_every_change_that_a_training_sees(changed):
+    assert b"".join(with_masks(**changed).content()) != b"".join(with_masks().content())
+
+
+@pytest.mark.parametrize("block", [1, 1 << 10])
+def test_content_is_that_of_the_chosen_images_in_their_order_in_whatever_folder(block, monkeypatch):
+    monkeypatch.setattr(packed, "_MASK_BLOCK", block)
+    first, second = (list(with_masks().select([k]).content()) for k in (0, 1))
+    if block == 1:
+        assert list(with_masks().select([1, 0]).content()) == [*second, *first]
+    moved = with_masks(b'["y/a.jpg", 30, 40, 1]["b.jpg", 30, 40, 2]')
+    assert list(moved.content()) == list(with_masks().content())
+
+
 def test_a_record_is_new_at_every_access():
     records = make()
     records[3]["annotations"].append("x")

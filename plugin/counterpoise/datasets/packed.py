@@ -1,6 +1,7 @@
 """Records of a dataset in a few arrays: compact, and shared by the workers of a loader."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,9 @@ from detectron2.data import DatasetFromList
 from detectron2.structures import BoxMode
 from torch.utils.data import ConcatDataset, Dataset
 
-_BLOCK = 1 << 14  # images that are counted at once: the memory does not grow with the dataset
+# Images that are looked at together, without and with their masks, so that the memory does not grow
+# with the dataset.
+_BLOCK, _MASK_BLOCK = 1 << 14, 1 << 10
 
 #: Column -> its type. `ends` columns hold where the part of each image or object ends in another.
 COLUMNS = {
@@ -134,18 +137,32 @@ class PackedRecords(Sequence):
         Yields:
             two int64 (n,), in order: the number of the record that a box is in, and its category.
         """
-        ends = self.columns["box_ends"]
         for start in range(0, len(self), _BLOCK):
             rows = self.rows[start : start + _BLOCK]
-            counts = ends[rows] - self._starts(rows)
-            # the places of all boxes of these records, one record after the other
-            at = np.arange(counts.sum()) + np.repeat(ends[rows] - np.cumsum(counts), counts)
+            counts, at = _inside(self.columns["box_ends"], rows)
             taken = slice(None) if crowds else self.columns["crowd"][at] == 0
             record = np.repeat(np.arange(start, start + len(rows)), counts)
             yield record[taken], self.columns["category_ids"][at[taken]].astype(np.int64)
 
-    def _starts(self, rows: np.ndarray) -> np.ndarray:
-        return np.where(rows > 0, self.columns["box_ends"][rows - 1], 0)
+    def content(self) -> Iterator[bytes]:
+        """Names of the files without their folders, sizes, boxes, classes and masks of all images.
+
+        Yields:
+            bytes of some images at a time, in order; the same for equal content alone.
+        """
+        c = self.columns
+        for start in range(0, len(self), _MASK_BLOCK):
+            rows = self.rows[start : start + _MASK_BLOCK]
+            texts = (self._part("images", "image_ends", row) for row in rows)
+            images = [(os.path.basename(name), *size) for name, *size, _ in map(json.loads, texts)]
+            yield repr(images).encode()
+            counts, at = _inside(c["box_ends"], rows)
+            yield counts.tobytes()
+            yield from (c[name][at].tobytes() for name in ("boxes", "category_ids", "crowd"))
+            if len(c["segmentation_ends"]):
+                lengths, places = _inside(c["segmentation_ends"], at)
+                yield lengths.tobytes()
+                yield c["segmentations"][places].tobytes()
 
     def _part(self, column: str, ends: str, row: int) -> bytes:
         start = self.columns[ends][row - 1] if row else 0
@@ -186,8 +203,8 @@ class PackedRecords(Sequence):
 
     def _per_record(self, counted: np.ndarray) -> np.ndarray:
         up_to = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
-        ends = self.columns["box_ends"][self.rows]
-        return up_to[ends] - up_to[self._starts(self.rows)]
+        ends = self.columns["box_ends"]
+        return up_to[ends[self.rows]] - up_to[_starts(ends, self.rows)]
 
     @cached_property
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -197,6 +214,16 @@ class PackedRecords(Sequence):
 
     def __reduce__(self) -> tuple:
         return _from_tensors, (self._tensors,)
+
+
+def _starts(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.where(rows > 0, ends[rows - 1], 0)
+
+
+def _inside(ends: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of elements (M,) of some rows (M,), and where these are, one row after the other."""
+    counts = ends[rows] - _starts(ends, rows)
+    return counts, np.arange(counts.sum()) + np.repeat(ends[rows] - np.cumsum(counts), counts)
 
 
 def _from_tensors(tensors: dict[str, torch.Tensor]) -> PackedRecords:

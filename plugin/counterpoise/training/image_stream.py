@@ -213,14 +213,28 @@ def _is_wide(record: Record) -> bool:
 
 def _digest(records: Dataset | Sequence[Record]) -> str:
     """Mark of names, sizes, boxes and masks of all images, by which changed data is noticed."""
-    if isinstance(records, TwiceOver):
-        records = records.records
     digest = hashlib.blake2b(digest_size=16)
-    for record in map(records.__getitem__, range(len(records))):
-        boxes = [
-            (a["category_id"], *map(float, a["bbox"]), *filter(None, [a.get("segmentation")]))
-            for a in record.get("annotations", ())
-        ]
-        name = PurePath(record.get("file_name", "")).name
-        digest.update(repr((name, record.get("width"), record.get("height"), boxes)).encode())
+    for part in _content(records):
+        digest.update(part)
     return digest.hexdigest()
+
+
+def _content(records: Dataset | Sequence[Record]) -> Iterator[bytes]:
+    if isinstance(records, TwiceOver):
+        yield from _content(records.records)
+    elif isinstance(records, PackedRecords):
+        yield from records.content()
+    elif isinstance(records, ConcatDataset):
+        for part in records.datasets:
+            yield from _content(part)
+    else:
+        yield from (_content_of(records[index]) for index in range(len(records)))
+
+
+def _content_of(record: Record) -> bytes:
+    boxes = [
+        (a["category_id"], *map(float, a["bbox"]), *filter(None, [a.get("segmentation")]))
+        for a in record.get("annotations", ())
+    ]
+    name = PurePath(record.get("file_name", "")).name
+    return repr((name, record.get("width"), record.get("height"), boxes)).encode()
