@@ -62,6 +62,21 @@ def test_a_prior_that_would_need_biases_is_refused():
 
 
 @pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["BALANCE.CLASSIFIER.NAME", "cosin"], "CLASSIFIER.NAME is 'cosin', did you mean 'cosine'"),
+        (["BALANCE.RPN_LOSS.NAME", "focl"], "RPN_LOSS.NAME is 'focl', did you mean 'focal'"),
+        (["BALANCE.CLASS_WEIGHTS.SOURCE", "datset"], "SOURCE is 'datset', did you mean 'dataset'"),
+        (["BALANCE.CALIBRATION.NAME", "norcall"], "NAME is 'norcall', did you mean 'norcal'"),
+        ([*COSINE, "BALANCE.ROI_LOSS.PRIOR_PROB", "0.1"], "'cosine' has none: set PRIOR_PROB"),
+    ],
+)
+def test_a_model_of_a_script_that_checks_no_config_is_not_built_of_other_parts(overrides, said):
+    with pytest.raises(UserError, match=said):
+        build(quick_config(*overrides))
+
+
+@pytest.mark.parametrize(
     "normalizer, divisor",
     [("batch", lambda labels: 256 * 2), ("num_pos", lambda labels: (labels == 1).sum())],
 )

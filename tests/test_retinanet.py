@@ -364,6 +364,19 @@ def test_unusable_settings_are_refused_with_the_way_out(overrides, said):
         check_config(retinanet_config(*overrides))
 
 
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["BALANCE.DENSE_LOSS.ALPHA_SOURCE", "datset"], "did you mean 'dataset'"),
+        (["BALANCE.DENSE_LOSS.ALPHA_SOURCE", "dataset", "BALANCE.CLASS_WEIGHTS.SOURCE", "none"],
+         r"CLASS_WEIGHTS.SOURCE is 'none': set that to 'dataset'"),
+    ],
+)  # fmt: skip
+def test_a_model_of_a_script_that_checks_no_config_has_no_other_alpha(overrides, said):
+    with pytest.raises(UserError, match=said):
+        build(retinanet_config(*overrides))
+
+
 def test_detectron2s_own_keys_of_the_focal_loss_are_refused():
     with pytest.raises(UserError, match=r"FOCAL_LOSS_GAMMA is 1.0, but .*DENSE_LOSS.GAMMA"):
         build(retinanet_config("MODEL.RETINANET.FOCAL_LOSS_GAMMA", "1.0"))

@@ -41,3 +41,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         nearest = difflib.get_close_matches(str(word), known, n=8, cutoff=0.0)
         listed = f"{', '.join(nearest)} and {len(known) - len(nearest)} more"
     return f"did you mean '{close[0]}'? (known: {listed})" if close else f"known: {listed}"
+
+
+def check_name(key: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that a config key does not take.
+
+    Args:
+        key: of the config.
+        name: its value.
+        known: the names that it takes, at least one.
+
+    Raises:
+        UserError: it takes no such name; the message holds the known and the nearest name.
+    """
+    known = list(known)
+    if name not in known:
+        raise UserError(f"{key} is '{name}', {did_you_mean(name, known)}")

@@ -16,6 +16,7 @@ from counterpoise.config.launcher_keys import LAUNCHER_SECTIONS
 from counterpoise.datasets.cache import AUTO
 from counterpoise.datasets.registration import BAD_RECORDS
 from counterpoise.modeling import (
+    cosine_classifier,
     dense_loss,
     roi_loss,
     rpn,
@@ -334,7 +335,7 @@ SECTIONS = (
                 "linear",
                 "`linear` is Detectron2's. `cosine`: `SCALE` times the cosine between features and "
                 "the weights of a class, without bias.",
-                Choices(("linear", "cosine")),
+                Choices(cosine_classifier.CLASSIFIERS),
                 "`cosine`: arXiv:1804.09458",
             ),
             Key(

@@ -13,9 +13,10 @@ from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
 from counterpoise.config.keys import DECLARED, training_config
 from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.unread_keys import refuse_unread_keys
-from counterpoise.errors import UserError, did_you_mean
+from counterpoise.errors import UserError, check_name
 from counterpoise.modeling import dense_loss
 from counterpoise.modeling.architectures import RETINANETS
+from counterpoise.modeling.roi_heads import refuse_prior_without_bias
 
 #: What a key allows besides the names of its registry.
 WITHOUT_REGISTRY = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",)}
@@ -72,16 +73,15 @@ def check_config(cfg: CfgNode) -> None:
     _check_composed_images(cfg)
     _check_augmented_test(cfg)
     _check_dense_loss(cfg)
-    _check_classifier(cfg)
+    dense_loss.check_alpha_source(cfg)
+    refuse_prior_without_bias(cfg)
     refuse_unread_keys(cfg)
     check_combinations(cfg)
 
 
 def _check_value(key: str, value: object, allowed: Choices | Interval | Numbers | None) -> None:
     if isinstance(allowed, Choices):
-        known = [*allowed.known, *WITHOUT_REGISTRY.get(key, ())]
-        if value not in known:
-            raise UserError(f"{key} is '{value}', {did_you_mean(value, known)}")
+        check_name(key, value, [*allowed.known, *WITHOUT_REGISTRY.get(key, ())])
     elif isinstance(allowed, Numbers):
         if value not in allowed:
             shown = value if len(str(value)) < 80 else f"{str(value)[:77]}..."
@@ -252,31 +252,4 @@ def _check_dense_loss(cfg: CfgNode) -> None:
         raise UserError(
             f"{section}.BATCH_SIZE is {node.BATCH_SIZE}, which has no room for one positive and "
             f"{node.RATIO:g} negatives ({section}.RATIO): raise it, or set 0 for no bound"
-        )
-    if node.ALPHA_SOURCE == "fixed":
-        return
-    if node.NAME in dense_loss.BUILT_IN and node.NAME not in dense_loss.WITH_ALPHA:
-        raise UserError(
-            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but {node.NAME} has no alpha: set "
-            f"{section}.NAME to 'sigmoid_focal' or 'cross_entropy', or ALPHA_SOURCE to 'fixed'"
-        )
-    if not 0 < node.ALPHA < 1:
-        raise UserError(
-            f"{section}.ALPHA is {node.ALPHA}, expected a number in (0, 1), around which "
-            f"ALPHA_SOURCE '{node.ALPHA_SOURCE}' spreads the classes"
-        )
-    if cfg.BALANCE.CLASS_WEIGHTS.SOURCE != "dataset":
-        raise UserError(
-            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but BALANCE.CLASS_WEIGHTS.SOURCE is "
-            f"'{cfg.BALANCE.CLASS_WEIGHTS.SOURCE}': set that to 'dataset' too"
-        )
-
-
-def _check_classifier(cfg: CfgNode) -> None:
-    """Refuse a prior for a classifier without biases."""
-    prior = cfg.BALANCE.ROI_LOSS.PRIOR_PROB
-    if cfg.BALANCE.CLASSIFIER.NAME == "cosine" and prior:
-        raise UserError(
-            f"BALANCE.ROI_LOSS.PRIOR_PROB is {prior}, which sets biases, but "
-            "BALANCE.CLASSIFIER.NAME 'cosine' has none: set PRIOR_PROB to 0, or NAME to 'linear'"
         )

@@ -6,10 +6,10 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from counterpoise.balance.calibration import logit_shift
+from counterpoise.balance.calibration import METHODS, logit_shift
 from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.datasets.counting import count_classes
-from counterpoise.errors import UserError
+from counterpoise.errors import UserError, check_name
 from counterpoise.modeling.training_record import counts_of, read_training_record
 
 
@@ -35,8 +35,13 @@ class Calibration(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "Calibration | None":
-        """Build it from ``BALANCE.CALIBRATION``; None where that is off."""
+        """Build it from ``BALANCE.CALIBRATION``; None where that is off.
+
+        Raises:
+            UserError: there is no such calibration.
+        """
         node = cfg.BALANCE.CALIBRATION
+        check_name("BALANCE.CALIBRATION.NAME", node.NAME, ("none", *METHODS))
         if node.NAME == "none":
             return None
         return cls(node.NAME, float(node.EXPONENT), lambda: training_counts(cfg).boxes)

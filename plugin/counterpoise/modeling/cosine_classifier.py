@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from counterpoise.balance.losses import at_least_float32
 
+#: Last layers of the box head's classification.
+CLASSIFIERS = ("linear", "cosine")
+
 
 class CosineClassifier(nn.Linear):
     """Linear layer ``z_c = s w_c . x / (|w_c| |x|)`` without bias.

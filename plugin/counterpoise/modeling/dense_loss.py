@@ -11,6 +11,7 @@ from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
 from counterpoise.balance.losses import check_gamma, sigmoid_focal_loss
+from counterpoise.errors import UserError, check_name
 from counterpoise.modeling.anchor_sampling import OHEMAnchorSampler
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.interfaces import DenseLoss
@@ -174,7 +175,12 @@ class DenseClassificationLoss(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "DenseClassificationLoss":
-        """Build it from ``BALANCE.DENSE_LOSS``."""
+        """Build it from ``BALANCE.DENSE_LOSS``.
+
+        Raises:
+            UserError: see :func:`check_alpha_source`; or there is no such loss.
+        """
+        check_alpha_source(cfg)
         node = cfg.BALANCE.DENSE_LOSS
         loss = DENSE_LOSS_REGISTRY.get(node.NAME)(cfg)
         table = partial(class_table, cfg) if node.ALPHA_SOURCE == "dataset" else None
@@ -255,6 +261,33 @@ class DenseClassificationLoss(nn.Module):
             log_first_n(logging.INFO, message, key="message", name=__name__)
         self.alpha = self.alpha.to(device)
         return self.alpha
+
+
+def check_alpha_source(cfg: CfgNode) -> None:
+    """Refuse a source of alpha that nothing reads, or that has no weights to spread it by.
+
+    Raises:
+        UserError: the keys, their values and what they have to be.
+    """
+    node, section = cfg.BALANCE.DENSE_LOSS, "BALANCE.DENSE_LOSS"
+    check_name(f"{section}.ALPHA_SOURCE", node.ALPHA_SOURCE, ALPHA_SOURCES)
+    if node.ALPHA_SOURCE == "fixed":
+        return
+    if node.NAME in BUILT_IN and node.NAME not in WITH_ALPHA:
+        raise UserError(
+            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but {node.NAME} has no alpha: set "
+            f"{section}.NAME to 'sigmoid_focal' or 'cross_entropy', or ALPHA_SOURCE to 'fixed'"
+        )
+    if not 0 < node.ALPHA < 1:
+        raise UserError(
+            f"{section}.ALPHA is {node.ALPHA}, expected a number in (0, 1), around which "
+            f"ALPHA_SOURCE '{node.ALPHA_SOURCE}' spreads the classes"
+        )
+    if cfg.BALANCE.CLASS_WEIGHTS.SOURCE != "dataset":
+        raise UserError(
+            f"{section}.ALPHA_SOURCE is '{node.ALPHA_SOURCE}', but BALANCE.CLASS_WEIGHTS.SOURCE is "
+            f"'{cfg.BALANCE.CLASS_WEIGHTS.SOURCE}': set that to 'dataset' too"
+        )
 
 
 def balanced_alpha(weights: Tensor, boxes: Sequence[int], alpha: float) -> Tensor:

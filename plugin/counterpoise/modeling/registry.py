@@ -21,7 +21,7 @@ from typing import Any
 from fvcore.common.registry import Registry as _Registry
 
 from counterpoise.balance.class_weights import RULES
-from counterpoise.errors import UserError, did_you_mean
+from counterpoise.errors import check_name
 
 
 class Registry(_Registry):
@@ -49,9 +49,7 @@ class Registry(_Registry):
         Raises:
             UserError: there is none; the message holds the known and the nearest name.
         """
-        if name not in self:
-            known = [known for known, _ in self]
-            raise UserError(f"{self.config_key} is '{name}', {did_you_mean(name, known)}")
+        check_name(self.config_key, name, [known for known, _ in self])
         return super().get(name)
 
 

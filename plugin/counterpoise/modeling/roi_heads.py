@@ -16,9 +16,9 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from counterpoise.balance.losses import at_least_float32
-from counterpoise.errors import UserError
+from counterpoise.errors import UserError, check_name
 from counterpoise.modeling.calibration import Calibration
-from counterpoise.modeling.cosine_classifier import CosineClassifier
+from counterpoise.modeling.cosine_classifier import CLASSIFIERS, CosineClassifier
 from counterpoise.modeling.interfaces import ROILoss
 from counterpoise.modeling.prime_sample_attention import PrimeSampleAttention
 from counterpoise.modeling.roi_loss import ClassificationLoss
@@ -72,8 +72,14 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
-        """Arguments of :class:`BalancedFastRCNNOutputLayers` from a config."""
+        """Arguments of :class:`BalancedFastRCNNOutputLayers` from a config.
+
+        Raises:
+            UserError: the config names an unknown part, or parts that do not go together.
+        """
         classifier = cfg.BALANCE.CLASSIFIER
+        check_name("BALANCE.CLASSIFIER.NAME", classifier.NAME, CLASSIFIERS)
+        refuse_prior_without_bias(cfg)
         cls_loss = ClassificationLoss.from_config(cfg)
         refuse_calibration_of_sigmoids(cfg, cls_loss)
         return super().from_config(cfg, input_shape) | {
@@ -206,6 +212,20 @@ def refuse_other_losses(cfg: CfgNode) -> None:
                 f"MODEL.ROI_BOX_HEAD.{key} is True, but {cfg.MODEL.ROI_HEADS.NAME} takes its loss "
                 "from BALANCE.ROI_LOSS.NAME: set the key to False or use StandardROIHeads"
             )
+
+
+def refuse_prior_without_bias(cfg: CfgNode) -> None:
+    """Refuse a prior for a classifier without biases.
+
+    Raises:
+        UserError: there is one.
+    """
+    prior = cfg.BALANCE.ROI_LOSS.PRIOR_PROB
+    if cfg.BALANCE.CLASSIFIER.NAME == "cosine" and prior:
+        raise UserError(
+            f"BALANCE.ROI_LOSS.PRIOR_PROB is {prior}, which sets biases, but "
+            "BALANCE.CLASSIFIER.NAME 'cosine' has none: set PRIOR_PROB to 0, or NAME to 'linear'"
+        )
 
 
 def refuse_calibration_of_sigmoids(cfg: CfgNode, cls_loss: ClassificationLoss) -> None:

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from counterpoise.balance.losses import sigmoid_focal_loss
+from counterpoise.errors import check_name
 
 NAMES = ("cross_entropy", "focal")
 
@@ -15,8 +16,13 @@ RPNLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def rpn_loss(cfg: CfgNode) -> RPNLoss | None:
-    """Build the loss that ``BALANCE.RPN_LOSS`` names; None where it is Detectron2's own."""
+    """Build the loss that ``BALANCE.RPN_LOSS`` names; None where it is Detectron2's own.
+
+    Raises:
+        UserError: there is no such loss.
+    """
     node = cfg.BALANCE.RPN_LOSS
+    check_name("BALANCE.RPN_LOSS.NAME", node.NAME, NAMES)
     if node.NAME == "cross_entropy":
         return None
     return partial(

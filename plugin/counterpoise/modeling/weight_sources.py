@@ -20,7 +20,7 @@ from counterpoise.balance.class_weights import (
     class_weights,
 )
 from counterpoise.datasets.counting import count_classes
-from counterpoise.errors import UserError
+from counterpoise.errors import UserError, check_name
 from counterpoise.modeling.architectures import head_section
 from counterpoise.modeling.registry import WEIGHT_RULE_REGISTRY
 from counterpoise.utils.table import Table
@@ -166,8 +166,12 @@ def weight_source(cfg: CfgNode) -> WeightSource:
 
     Args:
         cfg: with the keys of :func:`counterpoise.add_counterpoise_config`.
+
+    Raises:
+        UserError: there is no such source.
     """
     node = cfg.BALANCE.CLASS_WEIGHTS
+    check_name("BALANCE.CLASS_WEIGHTS.SOURCE", node.SOURCE, SOURCES)
     if node.SOURCE == "dataset":
         return DatasetWeights(partial(_weights_of_training_set, cfg))
     if node.SOURCE == "list":
