@@ -1,5 +1,7 @@
 """The cosine classifier, and the RPN's focal loss."""
 
+import pickle
+
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
@@ -12,6 +14,7 @@ from counterpoise.modeling.cosine_classifier import CosineClassifier
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from models import NEUTRAL, batch, build, losses_and_gradients, quick_config
 from test_loss_state import TABLE
+from test_retinanet import retinanet_config
 
 COSINE = ("BALANCE.CLASSIFIER.NAME", "cosine")
 FOCAL = ("BALANCE.RPN_LOSS.NAME", "focal")
@@ -59,6 +62,28 @@ def test_a_cosine_classifier_trains_and_finds_with_every_loss(loss):
 def test_a_prior_that_would_need_biases_is_refused():
     with pytest.raises(UserError, match=r"PRIOR_PROB is 0.1, .*'cosine' has none: set PRIOR_PROB"):
         check_config(quick_config(*COSINE, "BALANCE.ROI_LOSS.PRIOR_PROB", "0.1"))
+
+
+@pytest.mark.parametrize("sampler", ["random", "all", "ohem"])
+def test_a_model_can_be_pickled_and_goes_on_as_it_was(sampler):
+    model = build(
+        quick_config(
+            "BALANCE.ROI_LOSS.NAME", "logit_adjusted",
+            "BALANCE.CALIBRATION.NAME", "norcal",
+            "BALANCE.ANCHOR_SAMPLER.NAME", sampler,
+            "BALANCE.ROI_SAMPLER.NAME", sampler,
+        )
+    )  # fmt: skip
+    model.roi_heads.box_predictor.cls_loss.use_table(TABLE)
+    copied = pickle.loads(pickle.dumps(model))
+    with EventStorage():
+        assert losses_and_gradients(copied, batch())[0] == losses_and_gradients(model, batch())[0]
+
+
+def test_a_one_stage_model_with_an_alpha_per_class_can_be_pickled():
+    model = build(retinanet_config("BALANCE.DENSE_LOSS.ALPHA_SOURCE", "dataset"))
+    model.dense_loss.use_table(TABLE)
+    assert pickle.loads(pickle.dumps(model)).state_dict().keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,13 @@ def build_random_sampler(cfg: CfgNode) -> AnchorSampler:
     num_samples = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
     positive_fraction = cfg.MODEL.RPN.POSITIVE_FRACTION
     bound = float(cfg.BALANCE.ANCHOR_SAMPLER.NEG_POS_UB)
-    return AnchorSampler(
-        lambda labels, logits, anchors: sample_random(
-            labels, num_samples, positive_fraction, bound if bound > 0 else math.inf
-        )
-    )
+    return RandomAnchorSampler(num_samples, positive_fraction, bound if bound > 0 else math.inf)
 
 
 @ANCHOR_SAMPLER_REGISTRY.register(name="all")
 def build_all_sampler(cfg: CfgNode) -> AnchorSampler:
     """Every anchor that has a label."""
-    return AnchorSampler(lambda labels, logits, anchors: labels)
+    return AnchorSampler(_all_labels)
 
 
 @ANCHOR_SAMPLER_REGISTRY.register(name="ohem")
@@ -45,6 +41,33 @@ def build_ohem_sampler(cfg: CfgNode) -> AnchorSampler:
         node.TIE_BREAK,
         float(node.RANDOM_FRACTION),
     )
+
+
+def _all_labels(labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
+    # By a name, since a model with a lambda cannot be pickled.
+    return labels
+
+
+class RandomAnchorSampler(AnchorSampler):
+    """Anchors at random, see :func:`sample_random`."""
+
+    def __init__(
+        self, num_samples: int, positive_fraction: float, max_negatives_per_positive: float
+    ) -> None:
+        """
+        Args:
+            num_samples, positive_fraction, max_negatives_per_positive: see :func:`sample_random`.
+        """
+        super().__init__()
+        self.num_samples = num_samples
+        self.positive_fraction = positive_fraction
+        self.max_negatives_per_positive = max_negatives_per_positive
+
+    def __call__(self, labels: Tensor, logits: Tensor, anchors: list[Boxes]) -> Tensor:
+        """Labels (A,) of the chosen anchors; arguments as for :class:`AnchorSampler`."""
+        return sample_random(
+            labels, self.num_samples, self.positive_fraction, self.max_negatives_per_positive
+        )
 
 
 class OHEMAnchorSampler(AnchorSampler):

@@ -1,6 +1,7 @@
 """Calibration of a box head's logits by the class counts of the training set."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -44,7 +45,7 @@ class Calibration(nn.Module):
         check_name("BALANCE.CALIBRATION.NAME", node.NAME, ("none", *METHODS))
         if node.NAME == "none":
             return None
-        return cls(node.NAME, float(node.EXPONENT), lambda: training_counts(cfg).boxes)
+        return cls(node.NAME, float(node.EXPONENT), partial(_training_boxes, cfg))
 
     def use_counts(self, boxes: Sequence[int]) -> None:
         """Take the boxes per class (K,) that are known already."""
@@ -57,6 +58,10 @@ class Calibration(nn.Module):
         if self._counts is None:
             self.use_counts(self._count())
         return logits + logit_shift(self._counts, self.method, self.exponent).to(logits)
+
+
+def _training_boxes(cfg: CfgNode) -> Sequence[int]:
+    return training_counts(cfg).boxes
 
 
 def training_counts(cfg: CfgNode) -> ClassCounts:

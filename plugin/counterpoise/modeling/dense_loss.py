@@ -16,7 +16,7 @@ from counterpoise.modeling.anchor_sampling import OHEMAnchorSampler
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.interfaces import DenseLoss
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
-from counterpoise.modeling.weight_sources import ClassTable, class_table
+from counterpoise.modeling.weight_sources import ClassTable, class_table, known_table
 
 ALPHA_SOURCES = ("fixed", "dataset")
 #: Losses of this project; one of a user's may read any key.
@@ -195,7 +195,7 @@ class DenseClassificationLoss(nn.Module):
             table: with weights; without effect where alpha is the same for all classes.
         """
         if self._table is not None:
-            self._table, self.alpha = lambda: table, None
+            self._table, self.alpha = partial(known_table, table), None
 
     def forward(self, logits: Tensor, labels: Tensor, anchors: list[Boxes]) -> Tensor:
         """

@@ -28,9 +28,7 @@ def build_random_sampler(cfg: CfgNode) -> None:
 @ROI_SAMPLER_REGISTRY.register(name="all")
 def build_all_sampler(cfg: CfgNode) -> ROISampler:
     """Every proposal that has a label."""
-    return ROISampler(
-        lambda gt_classes, boxes, losses: torch.arange(len(boxes), device=gt_classes.device)
-    )
+    return ROISampler(_all_indices)
 
 
 @ROI_SAMPLER_REGISTRY.register(name="ohem")
@@ -38,6 +36,11 @@ def build_ohem_sampler(cfg: CfgNode) -> ROISampler:
     """The proposals with the largest losses, see :class:`OHEMProposalSampler`."""
     node = cfg.BALANCE.ROI_SAMPLER
     return OHEMProposalSampler(node.BUDGET, float(node.NMS_THRESH))
+
+
+def _all_indices(gt_classes: Tensor, boxes: Boxes, losses: Tensor | None) -> Tensor:
+    # By a name, since a model with a lambda cannot be pickled.
+    return torch.arange(len(boxes), device=gt_classes.device)
 
 
 class OHEMProposalSampler(ROISampler):

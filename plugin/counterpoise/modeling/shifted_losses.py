@@ -11,7 +11,7 @@ from counterpoise.balance.losses import at_least_float32, softmax_focal_with_p_t
 from counterpoise.modeling.distributed import sum_over_processes
 from counterpoise.modeling.interfaces import ROILoss, is_training_step
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
-from counterpoise.modeling.weight_sources import ClassTable, class_table
+from counterpoise.modeling.weight_sources import ClassTable, class_table, known_table
 
 
 class ShiftedCrossEntropy(ROILoss):
@@ -52,7 +52,7 @@ class LogitAdjustedROILoss(ShiftedCrossEntropy):
 
     def use_table(self, table: ClassTable) -> None:
         """Take the boxes per class from a table."""
-        self._table, self.prior = lambda: table, None
+        self._table, self.prior = partial(known_table, table), None
 
     def shift(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Shift (K + 1,), the same for all proposals."""

@@ -88,6 +88,11 @@ def class_table(cfg: CfgNode, weighted: bool = True) -> ClassTable:
     return ClassTable(counts, weights, has_background)
 
 
+def known_table(table: ClassTable) -> ClassTable:
+    """Return a table, in the place of :func:`class_table` where it is known already."""
+    return table
+
+
 class WeightSource:
     """Class weights of a loss; as it stands, none."""
 
