@@ -12,8 +12,11 @@ from detectron2.engine import hooks
 from detectron2.utils.events import EventStorage, JSONWriter
 from torch import nn
 
+from counterpoise.balance.class_counts import ClassCounts
 from counterpoise.errors import RunFailed, UserError
 from counterpoise.modeling.checkpoint import AVERAGE_KEY, BalancedCheckpointer, not_finite
+from counterpoise.modeling.training_record import RECORD_KEY, TrainingRecord
+from counterpoise.modeling.weight_sources import ClassTable
 from counterpoise.training import hooks as training_hooks
 from counterpoise.training import trainer
 from counterpoise.training.checkpoints import (
@@ -26,6 +29,7 @@ from counterpoise.training.checkpoints import (
 from counterpoise.training.stopping import StopRequest
 from counterpoise.training.weight_average import WeightAverage
 from counterpoise.utils.output_dir import FINAL_CHECKPOINT
+from models import build, quick_config
 from runs import NO_TEST, train_net, write_dataset
 
 
@@ -56,6 +60,34 @@ def writer(folder, keep=-1, saver=None):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def record(*class_names):
+    ones = (1,) * len(class_names)
+    return TrainingRecord(ClassTable(ClassCounts(class_names, ones, ones), None))
+
+
+@pytest.mark.parametrize("agnostic", [True, False])
+def test_fine_tuning_for_other_classes_keeps_the_rows_that_all_classes_share(tmp_path, agnostic):
+    cfg = quick_config(
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", str(agnostic),
+        "MODEL.MASK_ON", "True",
+        "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM", "8",
+        "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", str(agnostic),
+    )  # fmt: skip
+    source, tuned, fresh = build(cfg), build(cfg, seed=1), build(cfg, seed=1)
+    parts = {RECORD_KEY: record("a", "b", "c")}
+    BalancedCheckpointer(source, str(tmp_path), **parts).save("model")
+    parts = {RECORD_KEY: record("x", "y", "z")}
+    path = str(tmp_path / "model.pth")
+    BalancedCheckpointer(tuned, **parts).load(path, checkpointables=[])
+    source, tuned, fresh = (model.roi_heads.state_dict() for model in (source, tuned, fresh))
+    for layer in ("box_predictor.bbox_pred", "mask_head.predictor"):
+        expected = source if agnostic else fresh
+        assert torch.equal(tuned[f"{layer}.weight"], expected[f"{layer}.weight"])
+    scores = "box_predictor.cls_score.weight"
+    assert torch.equal(tuned[scores], fresh[scores])
 
 
 def test_a_writer_that_fails_half_way_leaves_the_checkpoint_before(tmp_path):

@@ -29,6 +29,9 @@ AVERAGE_KEY = "averaged"
 #: Parameters whose rows belong to classes, by the end of their module's name.
 CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
 
+#: Those of them that Detectron2 can make for all classes together, and their rows then.
+SHARED_ROWS = {"box_predictor.bbox_pred": 4, "mask_head.predictor": 1}
+
 #: State that a loss keeps over the steps of a training.
 LOSS_STATE = re.compile(r"(^|\.)(cls_loss|dense_loss)\.loss\.")
 
@@ -239,14 +242,23 @@ class BalancedCheckpointer(DetectionCheckpointer):
             return []
         if tuple(record["class_names"]) == own.table.counts.names:
             return []
+        num_classes = len(record["class_names"])
         fresh = [
             key
-            for key in checkpoint["model"]
-            if key.rpartition(".")[0].endswith(CLASS_LAYERS) or LOSS_STATE.search(key)
+            for key, value in checkpoint["model"].items()
+            if _is_by_class(key, value, num_classes) or LOSS_STATE.search(key)
         ]
         for key in fresh:
             del checkpoint["model"][key]
         return fresh
+
+
+def _is_by_class(key: str, value: Tensor, num_classes: int) -> bool:
+    """Whether the rows of a parameter belong to the classes of the model that it comes from."""
+    layer = key.rpartition(".")[0]
+    shared = next((rows for name, rows in SHARED_ROWS.items() if layer.endswith(name)), None)
+    # The rows of a single class look like those for all classes.
+    return layer.endswith(CLASS_LAYERS) and (num_classes == 1 or len(value) != shared)
 
 
 class _Failing(io.RawIOBase):
