@@ -81,6 +81,21 @@ def test_choosing_on_test_images_is_answered_with_a_warning(arguments, tmp_path,
     assert "one common threshold" in said.out and "BALANCE.SCORE_THRESHOLDS" in said.out
 
 
+@pytest.mark.parametrize("command", ["thresholds", "calibrate"])
+def test_images_that_the_run_was_trained_on_are_named_though_a_later_config_holds_them_out(
+    command, arguments, tmp_path, capsys
+):
+    # A test set takes the images of the validation set, which takes some of the training.
+    split = ["DATASETS.CUSTOM.shapes.HOLDOUT_TEST", "0.25", "DATASETS.TEST", "('shapes_test',)"]
+    out = ["--out", str(tmp_path / "t.json")] if command == "thresholds" else []
+    assert main([command, *out, *arguments]) == 0
+    assert "among those of the training" not in capsys.readouterr().err
+    assert main([command, *out, *arguments, *split]) == 0
+    said = capsys.readouterr().err
+    assert "2 of 2 images of DATASETS.VAL are among those of the training" in said
+    assert "DATASETS.TEST too" not in said
+
+
 def test_the_file_goes_beside_the_checkpoint_unless_told_otherwise(arguments, run):
     assert main(["thresholds", *arguments]) == 0
     file = run[1] / "thresholds.json"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from counterpoise.commands.configs import config_of
+from counterpoise.commands.configs import config_of, config_of_training
 from counterpoise.config.preparation import prepare
 from counterpoise.errors import UserError
 from counterpoise.inference.calibration_choice import ExponentResult, evaluate_exponents
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         )
     prepare(cfg, eval_only=True, splits=("VAL",))
     cfg.freeze()
-    warnings = split_overlaps(cfg, "exponents")
+    warnings = split_overlaps(cfg, "exponents", config_of_training(args))
     exponents = [0.0, *sorted(set(args.exponents) - {0.0})]
     results, tail = evaluate_exponents(cfg, exponents, args.aim == "tail")
     best = best_of(results)

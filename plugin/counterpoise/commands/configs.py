@@ -39,6 +39,18 @@ def config_of(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def config_of_training(args: argparse.Namespace) -> CfgNode | None:
+    """Load the config of the run that ``--run`` names, without what the arguments add to it.
+
+    Args:
+        args: of :func:`config_of`, which has looked whether the run is there.
+
+    Returns:
+        None without ``--run``.
+    """
+    return None if args.run_dir is None else load_config([args.run_dir / CONFIG])
+
+
 def beside_checkpoint(cfg: CfgNode, name: str) -> Path:
     """Where what is made of a checkpoint goes unless told otherwise.
 

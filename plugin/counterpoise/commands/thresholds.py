@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
 
-from counterpoise.commands.configs import beside_checkpoint, config_of
+from counterpoise.commands.configs import beside_checkpoint, config_of, config_of_training
 from counterpoise.config.preparation import prepare
 from counterpoise.config.validation import check_config
 from counterpoise.errors import UserError
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     applied.BALANCE.SCORE_THRESHOLDS = str(path)
     check_config(applied)  # refuses a model that could not apply what is chosen for it
     cfg.freeze()
-    warnings = split_overlaps(cfg)
+    warnings = split_overlaps(cfg, trained=config_of_training(args))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     checkpoint = Checkpoint.of(cfg.MODEL.WEIGHTS)

@@ -1,12 +1,14 @@
 """The data of ``DATASETS.VAL``, on which thresholds and exponents are chosen."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from counterpoise.datasets import load_dataset
+from counterpoise.datasets import cache_folder, load_dataset, parse_specs
+from counterpoise.datasets.loading import Source
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth, parse_ground_truth
 
@@ -60,8 +62,10 @@ def parse_validation_truth(cfg: CfgNode, coco: Mapping[str, Any], chosen: str) -
     return truth
 
 
-def split_overlaps(cfg: CfgNode, chosen: str = "thresholds") -> list[str]:
-    """Warn of images of ``DATASETS.VAL`` that are in ``DATASETS.TEST`` or ``TRAIN`` too.
+def split_overlaps(
+    cfg: CfgNode, chosen: str = "thresholds", trained: CfgNode | None = None
+) -> list[str]:
+    """Warn of images of ``DATASETS.VAL`` that are tested on, or that the model has learned from.
 
     A dataset that cannot be read is skipped: thresholds are also chosen where the training images
     are not.
@@ -69,26 +73,58 @@ def split_overlaps(cfg: CfgNode, chosen: str = "thresholds") -> list[str]:
     Args:
         cfg: prepared with the split VAL.
         chosen: what is chosen on these images, for the sentence.
+        trained: of the training itself, as loaded; None where ``DATASETS.TRAIN`` of `cfg` is all
+            that is known of it. A holdout that was changed since, as in adding a validation set,
+            gives away images which the model has seen.
 
     Returns:
         one sentence per split that shares images.
     """
     own = {record["file_name"] for name in cfg.DATASETS.VAL for record in load_dataset(name)[0]}
+    changed = trained is not None and trained.DATASETS.CUSTOM != cfg.DATASETS.CUSTOM
+    learned = _files_before(trained) if changed else _files((trained or cfg).DATASETS.TRAIN)
     warnings = []
-    for split, consequence in (
-        ("TEST", f"{chosen} chosen on test images make the test's results too good"),
-        ("TRAIN", "the model has learned from these images, so its scores there are too high"),
+    for other, where, consequence in (
+        (
+            _files(cfg.DATASETS.TEST),
+            "in DATASETS.TEST too",
+            f"{chosen} chosen on test images make the test's results too good",
+        ),
+        (
+            learned,
+            "among those of the training, whose config splits them otherwise"
+            if changed
+            else "in DATASETS.TRAIN too",
+            "the model has learned from these images, so its scores there are too high",
+        ),
     ):
-        other = set()
-        for name in cfg.DATASETS[split]:
-            if name in DatasetCatalog:
-                try:
-                    other |= {record["file_name"] for record in load_dataset(name)[0]}
-                except UserError:
-                    continue
         if shared := len(own & other):
             warnings.append(
-                f"{shared} of {len(own)} images of DATASETS.VAL are in DATASETS.{split} too: "
-                f"{consequence}"
+                f"{shared} of {len(own)} images of DATASETS.VAL are {where}: {consequence}"
             )
     return warnings
+
+
+def _files(names: Sequence[str]) -> set[str]:
+    """Image files of the datasets in the catalogue that can be read."""
+    files: set[str] = set()
+    for name in names:
+        if name in DatasetCatalog:
+            with suppress(UserError):
+                files |= {record["file_name"] for record in load_dataset(name)[0]}
+    return files
+
+
+def _files_before(trained: CfgNode) -> set[str]:
+    """Image files of ``DATASETS.TRAIN`` of a config whose datasets are not those registered."""
+    data = trained.DATASETS
+    sources = [
+        Source(spec, None, "skip")
+        for spec in parse_specs(data.CUSTOM, cache_folder(data.CACHE)).values()
+    ]
+    custom = {part: source for source in sources for part in source.spec.parts}
+    files = _files([name for name in data.TRAIN if name not in custom])
+    for name in set(data.TRAIN) & set(custom):
+        with suppress(UserError):
+            files |= {record["file_name"] for record in custom[name].parts[name].dicts}
+    return files
