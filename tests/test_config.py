@@ -171,6 +171,9 @@ def test_integers_in_files_are_accepted_where_floats_are_meant(tmp_path):
             "'SOLVER.MAX_ITER=5': write SOLVER.MAX_ITER 5",
         ),
         (["_BASE_", "a.yaml"], "unknown key '_BASE_'"),
+        (["a.yaml"], "the file 'a.yaml': write --config-file a.yaml"),
+        (["quick/a.yaml", "my.yml"], "write --config-file quick/a.yaml"),
+        (["SEED", "1", "a.yaml", "OUTPUT_DIR", "o/x"], "write --config-file a.yaml"),
     ],
 )
 def test_mistakes_on_the_command_line_are_answered(overrides, said):

@@ -83,7 +83,7 @@ def refuse_overruled(cfg: CfgNode, overrides: Sequence[str]) -> None:
 
 
 def _check_pairs(cfg: CfgNode, overrides: Sequence[str]) -> None:
-    """Refuse overrides of which one lacks its value, and name that one.
+    """Refuse overrides of which one lacks its value or is a config file, and name that one.
 
     Raises:
         UserError: they are no pairs.
@@ -94,6 +94,11 @@ def _check_pairs(cfg: CfgNode, overrides: Sequence[str]) -> None:
         if equals and name in known:
             raise UserError(
                 f"overrides come as KEY VALUE pairs, but there is '{key}': write {name} {given}"
+            )
+        if key.endswith((".yaml", ".yml")):
+            raise UserError(
+                f"overrides come as KEY VALUE pairs, but there is the file '{key}': write "
+                f"--config-file {key}"
             )
         # A folder may have the name of a key, such as SEED.
         is_a_key = value in known and ("." in value or len(overrides) % 2 == 1)
