@@ -83,6 +83,13 @@ def test_the_terminal_line_shows_every_stage_of_a_cascade(caplog):
     assert caplog.messages == [line]
 
 
+def test_the_terminal_line_is_not_repeated_after_the_last_evaluation(run):
+    lines = [
+        line for line in (run[1] / "log.txt").read_text().splitlines() if "fg_accuracy:" in line
+    ]
+    assert len(lines) == 1  # for three iterations
+
+
 def test_the_checkpoint_keeps_class_names_counts_and_weights_and_no_foreign_parameter(run):
     content = checkpoint(run[1] / "model_final.pth")
     record = content["counterpoise"]

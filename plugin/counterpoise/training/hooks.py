@@ -36,16 +36,17 @@ BALANCE_METRICS = (
 class BalanceMetricPrinter(EventWriter):
     """Prints this project's metrics to the terminal, beside Detectron2's line."""
 
+    def __init__(self) -> None:
+        self._written = -1  # iteration of the newest value that is logged
+
     def write(self) -> None:
-        """Log their newest values."""
+        """Log their newest values, unless that is done: a training's end has all writers write."""
         latest = get_event_storage().latest()
-        parts = [
-            f"{name}: {latest[name][0]:.3f}"
-            for metric in BALANCE_METRICS
-            for name in scoped_names(metric, latest)
-        ]
-        if parts:
-            logger.info("  ".join(parts))
+        names = [name for metric in BALANCE_METRICS for name in scoped_names(metric, latest)]
+        newest = max((latest[name][1] for name in names), default=-1)
+        if newest > self._written:
+            logger.info("  ".join(f"{name}: {latest[name][0]:.3f}" for name in names))
+        self._written = newest
 
 
 class ProgressPrinter(EventWriter):
