@@ -330,6 +330,11 @@ def test_infinite_boxes_between_the_stages_of_a_cascade_are_met_like_a_loss(
             assert (out / "stopped_at_0.pth").is_file()
 
 
+def test_replay_of_a_folder_asks_for_the_file_in_it(tmp_path, capsys):
+    assert console.main(["replay", str(tmp_path)]) == 2
+    assert "is a folder: give its stopped_at_*.pth" in capsys.readouterr().err
+
+
 def test_replay_names_the_images_and_the_parameters(tmp_path, capsys):
     data = write_dataset(tmp_path / "shapes")
     out = tmp_path / "out"

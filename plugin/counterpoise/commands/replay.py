@@ -18,6 +18,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: the file holds no step, or its config is missing.
     """
+    if args.step.is_dir():
+        raise UserError(f"{args.step} is a folder: give its stopped_at_*.pth, the file of a step")
     files = list(args.config_file) or [args.step.parent / CONFIG]
     if not args.config_file and not files[0].is_file():
         raise UserError(f"{files[0]} does not exist: name the run's config with --config-file")
