@@ -216,6 +216,17 @@ def test_background_is_counted_at_the_recall_that_all_runs_reach(tmp_path):
     assert better.classes[0].matched.recall == 0.8
 
 
+def test_at_equal_recall_a_badly_placed_box_is_not_missed_and_the_table_says_so(tmp_path):
+    truth, at_six = ladder(6, 0)
+    # Half beside the four boxes that are not found: an IoU of 1 / 3.
+    near = [{**at_six[0], "bbox": [20 * i + 5, 0, 10, 10], "score": 0.99} for i in range(6, 10)]
+    runs = {"first": at_six, "near": near + at_six}
+    folders = [write_run(tmp_path / name, truth, own) for name, own in runs.items()]
+    comparison = comparison_of(folders)
+    assert numbers(comparison.matched.missed) == {"first": 4, "near": 0}
+    assert "they differ at equal recall" in " ".join(as_text(comparison).split())
+
+
 def test_a_class_that_a_run_never_finds_has_no_matched_recall(tmp_path):
     truth, detections = scene()
     silent = [d for d in detections if d["category_id"] != 1]

@@ -215,7 +215,9 @@ class RunTables:
             [(name, *cells(matched)) for name, matched in found],
             note="False positives on background per image, and missed boxes. Scores of different "
             "losses do not compare, so each run is cut where it reaches the same recall at IoU "
-            "0.50: for each class the highest of 0.80, 0.75, ... that all runs reach.",
+            "0.50: for each class the highest of 0.80, 0.75, ... that all runs reach. Missed are "
+            "boxes that no detection left finds, not even with another class or a poor fit: they "
+            "differ at equal recall.",
             groups=(("", 2), ("background per image", span), ("missed boxes", runs)),
             totals=1,
             wrap={0: NAME_WIDTH},
