@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.table:
         summaries = summarize(read_results(args.table), baseline=args.baseline)
-        print(_as_json(summaries) if args.json else as_markdown(summaries))
+        print(_as_json(_content(summaries)) if args.json else as_markdown(summaries))
         return
     for path in args.imports:
         import_file(Path(path))  # the configs may name what it registers
@@ -75,15 +75,16 @@ def run(args: argparse.Namespace) -> None:
             )
             raise SystemExit(INTERRUPTED) from None
     summaries = _summaries(plan, file, args.baseline)
+    content = _content(summaries)
     written = [
-        write_json(args.out / "ablation.json", _content(summaries)),
+        write_json(args.out / "ablation.json", content),
         write_atomically(
             args.out / "ablation.html", as_page(f"Ablation {args.out.name}", summaries, args.typed)
         ),
         file,
     ]
     if args.json:
-        print(_as_json(summaries))
+        print(_as_json(content))
     else:
         print(f"\n{as_text(summaries)}\n", *written, sep="\n")
 
@@ -92,8 +93,8 @@ def _content(summaries: Sequence[DatasetSummary]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(summary) for summary in summaries]
 
 
-def _as_json(summaries: Sequence[DatasetSummary]) -> str:
-    return json.dumps(_content(summaries), indent=2, allow_nan=False)
+def _as_json(content: list[dict[str, Any]]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False)
 
 
 def _kept(plan: Plan, file: Path) -> dict[tuple[str, int], RunResult]:

@@ -231,7 +231,7 @@ def _parse_image(
     """Return id, file name and stated size of an entry; ValueError says what is wrong with it."""
     try:
         image = typed(entry)
-    except msgspec.DecodeError:  # which field is wrong is found out here
+    except msgspec.DecodeError:  # of LVIS, or with a wrong field, which is found out here
         item = content.plain(entry)
         image_id, name = get_identifier(item, "id"), get_file_name(item)
         return image_id, name, get_size(item.get("width"), item.get("height"))
@@ -313,7 +313,7 @@ def _parse_annotation(
     """
     try:
         annotation = typed(entry)
-    except msgspec.DecodeError:  # which field is wrong is found out here
+    except msgspec.DecodeError:  # of LVIS, or with a wrong field, which is found out here
         item = content.plain(entry)
         if isinstance(item, dict) and item.get("id") is not None:
             _use_id(get_identifier(item, "id"), number, seen)

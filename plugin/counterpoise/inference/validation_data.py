@@ -81,28 +81,20 @@ def split_overlaps(
         one sentence per split that shares images.
     """
     own = {record["file_name"] for name in cfg.DATASETS.VAL for record in load_dataset(name)[0]}
-    changed = trained is not None and trained.DATASETS.CUSTOM != cfg.DATASETS.CUSTOM
-    learned = _files_before(trained) if changed else _files((trained or cfg).DATASETS.TRAIN)
-    warnings = []
-    for other, where, consequence in (
-        (
-            _files(cfg.DATASETS.TEST),
-            "in DATASETS.TEST too",
-            f"{chosen} chosen on test images make the test's results too good",
-        ),
-        (
-            learned,
-            "among those of the training, whose config splits them otherwise"
-            if changed
-            else "in DATASETS.TRAIN too",
-            "the model has learned from these images, so its scores there are too high",
-        ),
-    ):
-        if shared := len(own & other):
-            warnings.append(
-                f"{shared} of {len(own)} images of DATASETS.VAL are {where}: {consequence}"
-            )
-    return warnings
+    if trained is not None and trained.DATASETS.CUSTOM != cfg.DATASETS.CUSTOM:
+        learned = _files_before(trained)
+        where = "among those of the training, whose config splits them otherwise"
+    else:
+        learned, where = _files((trained or cfg).DATASETS.TRAIN), "in DATASETS.TRAIN too"
+    tested = (
+        f"in DATASETS.TEST too: {chosen} chosen on test images make the test's results too good"
+    )
+    seen = f"{where}: the model has learned from these images, so its scores there are too high"
+    return [
+        f"{shared} of {len(own)} images of DATASETS.VAL are {said}"
+        for other, said in ((_files(cfg.DATASETS.TEST), tested), (learned, seen))
+        if (shared := len(own & other))
+    ]
 
 
 def _files(names: Sequence[str]) -> set[str]:
