@@ -67,6 +67,8 @@ from runs import NO_TEST, SMALL, train_net, write_dataset
         (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.LOAD_PROPOSALS", "True",
           "BALANCE.ANCHOR_SAMPLER.NAME", "ohem"], "'PrecomputedProposals', which does not read it"),
         (["MODEL.BACKBONE.FREEZE_AT", "0"], "which reads MODEL.TORCHVISION.FREEZE_AT: set that"),
+        (["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.TORCHVISION.NAME", "resnet18"],
+         "which does not read it: set that to 'build_torchvision_fpn_backbone'"),
         (["TEST.KEYPOINT_OKS_SIGMAS", "[0.1]"], "boxes alone are evaluated here"),
         (["INPUT.MASK_FORMAT", "bitmsk"], "did you mean 'bitmask'"),
     ],

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY
 
 from counterpoise.config.combinations import check_combinations
 from counterpoise.config.declaration import Choices, Interval, Numbers
@@ -132,12 +133,21 @@ def _check_task(cfg: CfgNode) -> None:
 
 
 def _check_backbone(cfg: CfgNode) -> None:
-    """Refuse a number of frozen stages of a ResNet for a backbone of torchvision."""
+    """Refuse a number of frozen stages of a ResNet for a backbone of torchvision, and the name of
+    one of torchvision for a backbone of Detectron2."""
     name, stages = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT
-    if "torchvision" in name and stages != training_config().MODEL.BACKBONE.FREEZE_AT:
+    network, default = cfg.MODEL.TORCHVISION.NAME, training_config().MODEL
+    if "torchvision" in name and stages != default.BACKBONE.FREEZE_AT:
         raise UserError(
             f"MODEL.BACKBONE.FREEZE_AT is {stages}, but MODEL.BACKBONE.NAME is '{name}', which "
             "reads MODEL.TORCHVISION.FREEZE_AT: set that key instead"
+        )
+    of_detectron2 = BACKBONE_REGISTRY.get(name).__module__.startswith("detectron2.")
+    if of_detectron2 and network != default.TORCHVISION.NAME:
+        kind = "retinanet_fpn" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "fpn"
+        raise UserError(
+            f"MODEL.TORCHVISION.NAME is '{network}', but MODEL.BACKBONE.NAME is '{name}', which "
+            f"does not read it: set that to 'build_torchvision_{kind}_backbone'"
         )
 
 
