@@ -396,4 +396,4 @@ def test_the_number_of_classes_follows_the_data(catalog):
 
 def test_fine_tuning_to_other_classes_drops_the_scores_and_keeps_the_class_agnostic_boxes(pair):
     layers = {key.rpartition(".")[0] for key in pair[1].state_dict()}
-    assert {name for name in layers if name.endswith(CLASS_LAYERS)} == {"head.cls_score"}
+    assert {name for name in layers if name.endswith(tuple(CLASS_LAYERS))} == {"head.cls_score"}

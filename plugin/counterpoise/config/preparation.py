@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 FIXES = {
     "TRAIN": "add a file of configs/datasets with --config-file, or name a dataset",
     "TEST": "name a dataset, whose images are looked at",
-    "VAL": "name a dataset to choose on, whose images are not in DATASETS.TRAIN or DATASETS.TEST",
+    "VAL": "name a dataset to choose on, whose images are not in DATASETS.TRAIN or DATASETS.TEST "
+    "(HOLDOUT and HOLDOUT_TEST of a dataset of your own split one folder into all three)",
 }
 
 

@@ -26,11 +26,9 @@ from counterpoise.utils.text import counted
 #: Key under which a checkpoint keeps averaged weights (``MODEL.EMA``) beside the raw ones.
 AVERAGE_KEY = "averaged"
 
-#: Parameters whose rows belong to classes, by the end of their module's name.
-CLASS_LAYERS = ("cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
-
-#: Those of them that Detectron2 can make for all classes together, and their rows then.
-SHARED_ROWS = {"box_predictor.bbox_pred": 4, "mask_head.predictor": 1}
+#: Layers whose rows belong to classes, by the end of their module's name, and how many rows they
+#: have where Detectron2 makes them for all classes together.
+CLASS_LAYERS = {"cls_score": None, "box_predictor.bbox_pred": 4, "mask_head.predictor": 1}
 
 #: State that a loss keeps over the steps of a training.
 LOSS_STATE = re.compile(r"(^|\.)(cls_loss|dense_loss)\.loss\.")
@@ -256,9 +254,11 @@ class BalancedCheckpointer(DetectionCheckpointer):
 def _is_by_class(key: str, value: Tensor, num_classes: int) -> bool:
     """Whether the rows of a parameter belong to the classes of the model that it comes from."""
     layer = key.rpartition(".")[0]
-    shared = next((rows for name, rows in SHARED_ROWS.items() if layer.endswith(name)), None)
     # The rows of a single class look like those for all classes.
-    return layer.endswith(CLASS_LAYERS) and (num_classes == 1 or len(value) != shared)
+    return any(
+        layer.endswith(name) and (num_classes == 1 or len(value) != shared)
+        for name, shared in CLASS_LAYERS.items()
+    )
 
 
 class _Failing(io.RawIOBase):
