@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import counterpoise
+from counterpoise import ROI_LOSS_REGISTRY
 from counterpoise.commands.arguments import argument_parser, train_parser
 from counterpoise.commands.console import main, train_net
 from counterpoise.errors import UserError
@@ -105,6 +106,54 @@ def test_a_run_records_and_says_the_program_that_was_typed(tmp_path, capsys):
         capsys.readouterr()
         assert program(arguments) == 2
         assert capsys.readouterr().err.startswith(f"{start}: error: OUTPUT_DIR ")
+
+
+OWN_LOSS = """
+import torch.nn.functional as F
+from counterpoise import ROI_LOSS_REGISTRY
+
+@ROI_LOSS_REGISTRY.register(name="own_for_test")
+def build_own(cfg):
+    return lambda logits, gt_classes: F.cross_entropy(
+        logits, gt_classes, ignore_index=-1, reduction="none"
+    )
+"""
+
+
+def test_a_run_with_a_loss_of_the_users_own_is_usable_by_every_command(
+    tmp_path, capsys, monkeypatch
+):
+    data, out, own = write_dataset(tmp_path / "shapes"), tmp_path / "run", tmp_path / "own.py"
+    own.write_text(OWN_LOSS)
+    known = ROI_LOSS_REGISTRY._obj_map
+
+    def typed(*arguments):
+        """Exit code and errors of a process of its own, which knows what it imports."""
+        monkeypatch.setattr(ROI_LOSS_REGISTRY, "_obj_map", dict(known))
+        return main([str(argument) for argument in arguments]), capsys.readouterr().err
+
+    config = ["--config-file", "quick/baseline.yaml", "--config-file", data]
+    loss = ["BALANCE.ROI_LOSS.NAME", "own_for_test"]
+    settings = [*SMALL, "OUTPUT_DIR", out, "DATASETS.VAL", "('shapes_val',)", *loss]
+    imported = ["--import", own]
+    assert typed("train", *imported, *config, *settings)[0] == 0
+    weights = ["--config-file", out / "config.yaml", "MODEL.WEIGHTS", out / "model_final.pth"]
+    for command in (
+        ["batches", *config, *SMALL, *loss, "--out", tmp_path / "batches"],
+        ["calibrate", "--run", out, "--exponents", "1"],
+        ["curves", *weights, "--images", "1", "--out", tmp_path / "curves"],
+        ["export", "--run", out, "--format", "torchscript"],
+        ["inspect", "shapes_train", *config, *loss, "--out", tmp_path / "inspect"],
+        ["predict", tmp_path / "shapes" / "images", "--run", out, "--out", tmp_path / "found"],
+        ["review", out, "--dataset", "shapes_train"],
+        ["thresholds", "--run", out],
+    ):
+        code, said = typed(*command)
+        assert code == 2 and "BALANCE.ROI_LOSS.NAME is 'own_for_test'" in said
+        assert typed(*command, *imported)[0] == 0, command
+    for flags, said in (([], "BALANCE.ROI_LOSS.NAME is"), (imported, "no_step.pth")):
+        found = typed("replay", out / "no_step.pth", *flags)
+        assert found[0] == 2 and said in found[1]
 
 
 def test_overrides_may_stand_on_both_sides_of_options(capsys):

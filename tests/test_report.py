@@ -479,6 +479,9 @@ def test_config_differs_from_the_defaults_in_what_was_set():
         ("counterpoise train --overwrite SEED 1", "counterpoise train SEED 1",
          "counterpoise train --config"),
         ("python mine.py", "python mine.py", "counterpoise train --config-file"),
+        ("counterpoise train --import a.py --import=b.py SEED 1",
+         "counterpoise train --import a.py --import=b.py SEED 1",
+         "counterpoise train --import a.py --import=b.py --config-file"),
     ],
 )  # fmt: skip
 def test_commands_that_repeat_a_run_begin_it_anew_by_the_same_program(

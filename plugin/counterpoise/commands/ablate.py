@@ -23,7 +23,7 @@ from counterpoise.ablation.running import Ended, run_trials
 from counterpoise.ablation.sections import as_markdown, as_page, as_text
 from counterpoise.ablation.summary import DatasetSummary, summarize
 from counterpoise.ablation.variants import config_path, variants_of
-from counterpoise.commands.imports import import_file
+from counterpoise.commands.imports import import_files
 from counterpoise.errors import UserError, did_you_mean
 from counterpoise.utils.files import write_atomically, write_json
 from counterpoise.utils.output_dir import CHECKPOINTS, LAST_CHECKPOINT
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> None:
         summaries = summarize(read_results(args.table), baseline=args.baseline)
         print(_as_json(_content(summaries)) if args.json else as_markdown(summaries))
         return
-    for path in args.imports:
-        import_file(Path(path))  # the configs may name what it registers
+    import_files(args.imports)  # the configs may name what they register
     variants = variants_of(args.variants, args.variants_file, args.grid)
     datasets = [str(config_path(file, "--datasets")) for file in args.datasets]
     names = [variant.name for variant in variants]

@@ -250,6 +250,7 @@ def _inspect(commands: Any) -> None:
         help="for inspect.json and inspect.html (default output/inspect/<name>)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "INPUT.MIN_SIZE_TEST 480")
 
@@ -283,6 +284,7 @@ def _calibrate(commands: Any) -> None:
         "classes (default AP)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "DATASETS.VAL mine_val")
 
@@ -310,6 +312,7 @@ def _batches(commands: Any) -> None:
         "--out", type=Path, default=Path("output/batches"), metavar="DIR",
         help="for batches.html (default output/batches)",
     )  # fmt: skip
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "INPUT.MOSAIC.PROB 0.5")
 
@@ -344,6 +347,7 @@ def _thresholds(commands: Any) -> None:
         "at an address)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "DATASETS.VAL mine_val")
 
@@ -377,6 +381,7 @@ def _predict(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--no-images", action="store_true", help="write predictions.json only")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of a summary")
+    _add_import(parser)
     _add_config_file(parser)
     # The images take all positional arguments.
     parser.add_argument(
@@ -407,6 +412,7 @@ def _export(commands: Any) -> None:
         help="file to write (default: model.onnx or model.ts beside the checkpoint, or here where "
         "that is at an address)",
     )  # fmt: skip
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.5")
 
@@ -465,6 +471,7 @@ def _review(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="for the folders (default RUN/review)"
     )
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "MODEL.DEVICE cpu")
 
@@ -526,6 +533,7 @@ def _curves(commands: Any) -> None:
         help="for the pictures (default output/curves)",
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=50, help="of the test set (default 50)")
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "MODEL.WEIGHTS output/mine/model_final.pth")
 
@@ -540,6 +548,7 @@ def _replay(commands: Any) -> None:
         "counterpoise replay output/mine/stopped_at_341.pth\n",
     )
     parser.add_argument("step", type=Path, metavar="FILE", help="stopped_at_*.pth of a run")
+    _add_import(parser)
     _add_config_file(parser)
     _add_overrides(parser, "SOLVER.AMP.ENABLED False")
 

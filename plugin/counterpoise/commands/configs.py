@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from counterpoise.commands.imports import import_files
 from counterpoise.config.loading import load_config
 from counterpoise.errors import UserError
 from counterpoise.utils.output_dir import CONFIG, FINAL_CHECKPOINT
@@ -14,12 +15,14 @@ def config_of(args: argparse.Namespace) -> CfgNode:
     """Load the config that the arguments name; not prepared yet.
 
     Args:
-        args: with ``config_file``, ``opts`` and, where the command has it, ``run_dir``.
+        args: with ``config_file``, ``opts`` and, where the command has it, ``run_dir``, and
+            ``imports``, which are run.
 
     Raises:
         UserError: a file, key or value is not usable, ``--run`` names no finished training, or
             neither it nor ``MODEL.WEIGHTS`` says which model.
     """
+    import_files(getattr(args, "imports", ()))  # the config may name what they register
     files, overrides = list(args.config_file), list(args.opts)
     folder = getattr(args, "run_dir", None)
     if folder is not None:

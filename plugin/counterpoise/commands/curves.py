@@ -36,9 +36,10 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--alphas has {wrong[0]:g}, expected numbers in [0, 1]")
     if args.images < 1:
         raise UserError(f"--images is {args.images}, expected a number >= 1")
-    if args.opts and not args.config_file:
+    unread = args.opts or args.imports
+    if unread and not args.config_file:
         raise UserError(
-            f"{args.opts[0]} is not read without a model: name its config with --config-file"
+            f"{unread[0]} is not read without a model: name its config with --config-file"
         )
     written = save(draw_loss_curves(args.gammas, args.alphas), args.out, "loss")
     if args.config_file:

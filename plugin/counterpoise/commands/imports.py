@@ -2,12 +2,23 @@
 
 import importlib.util
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from counterpoise.errors import UserError
 
 
-def import_file(path: Path) -> None:
+def import_files(paths: Iterable[str | Path]) -> None:
+    """Run files of a user for the components that they register.
+
+    Raises:
+        UserError: one is missing or raises.
+    """
+    for path in paths:
+        _import_file(Path(path))
+
+
+def _import_file(path: Path) -> None:
     """Run a user's file for the components that it registers.
 
     Raises:

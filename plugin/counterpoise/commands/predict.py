@@ -97,7 +97,7 @@ def _of_file(
 ) -> tuple[Sequence[str], Iterable[Predictions]]:
     """Class names and predictions of an exported model."""
     given = {"--run": args.run_dir, "--config-file": args.config_file, "--opts": args.opts}
-    given["--thresholds"] = args.thresholds
+    given |= {"--thresholds": args.thresholds, "--import": args.imports}
     for flag, value in given.items():
         if value:
             raise UserError(

@@ -3,6 +3,7 @@
 import argparse
 import math
 
+from counterpoise.commands.imports import import_files
 from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import use_a_device_that_is_here
 from counterpoise.config.validation import check_config
@@ -23,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
     files = list(args.config_file) or [args.step.parent / CONFIG]
     if not args.config_file and not files[0].is_file():
         raise UserError(f"{files[0]} does not exist: name the run's config with --config-file")
+    import_files(args.imports)  # the config may name what they register
     cfg = load_config(files, args.opts)
     check_config(cfg)
     use_a_device_that_is_here(cfg)

@@ -29,8 +29,9 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 < args.min_score <= 1:
         raise UserError(f"--min-score is {args.min_score:g}, expected a number in (0, 1]")
-    if args.dataset is None and (args.opts or args.config_file):
-        given = (args.opts or args.config_file)[0]
+    unread = args.opts or args.config_file or args.imports
+    if args.dataset is None and unread:
+        given = unread[0]
         raise UserError(f"{given} is not read without --dataset: name a dataset, or leave it out")
     if args.through_training and args.dataset is None:
         raise UserError(

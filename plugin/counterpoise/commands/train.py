@@ -22,7 +22,7 @@ from counterpoise.commands.earlier_run import (
     refuse_earlier_run,
     remove_run,
 )
-from counterpoise.commands.imports import import_file
+from counterpoise.commands.imports import import_files
 from counterpoise.commands.processes import (
     Launch,
     Place,
@@ -156,8 +156,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     Raises:
         UserError: bad input or config.
     """
-    for file in args.imports:
-        import_file(Path(file))
+    import_files(args.imports)
     if args.force and not args.resume:
         raise UserError("--force is about a run that goes on: give it together with --resume")
     cfg = load_config(args.config_file, args.opts)

@@ -1,5 +1,6 @@
 """The report of a run as one page."""
 
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -229,11 +230,16 @@ def _anew(command: str) -> list[str]:
 
 
 def _program(command: str) -> list[str]:
-    """Program that trains, as the command of a run has it."""
+    """Program that trains, as the command of a run has it, with the files that it imports."""
     words = shlex.split(command)
-    if len(words) > 1 and Path(words[1]).name == "train_net.py":
-        return words[:2]
-    return ["counterpoise", "train"]
+    is_script = len(words) > 1 and Path(words[1]).name == "train_net.py"
+    program = words[:2] if is_script else ["counterpoise", "train"]
+    for word, following in itertools.pairwise([*words, ""]):
+        if word == "--import":
+            program += [word, following]
+        elif word.startswith("--import="):
+            program.append(word)
+    return program
 
 
 def _config(run: Run) -> Iterator[Part]:
