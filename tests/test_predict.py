@@ -1,6 +1,7 @@
 """``counterpoise predict``: images in, drawn images and a COCO dataset with scores out."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.font_manager import findfont, get_font
 from PIL import Image, ImageFont
 
 from counterpoise.commands.console import main
+from counterpoise.errors import UserError
 from counterpoise.pages.drawing import draw_boxes, font_file
 from counterpoise.pages.figures import COLOURS
 from counterpoise.runtime.images import find_images
@@ -66,6 +68,27 @@ def test_images_to_look_at_are_never_drawn_over(run, images, tmp_path, capsys):
 def test_hidden_files_are_not_looked_at(images):
     (images / "._a.png").write_bytes(b"not an image")
     assert len(find_images([images])) == 3
+
+
+def test_a_folder_behind_a_link_is_searched_and_one_that_cannot_be_read_is_named(
+    images, tmp_path, monkeypatch
+):
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    (folder / "cameras").symlink_to(images)
+    found = find_images([folder])
+    assert [str(each.name) for each in found] == ["cameras/a", "cameras/b", "cameras/deeper/a"]
+
+    scan = os.scandir
+
+    def refused(path):
+        if str(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)  # root may read any folder
+    with pytest.raises(UserError, match=r"deeper cannot be read: Permission denied"):
+        find_images([folder])
 
 
 def test_no_dataset_is_needed(run, images, tmp_path, capsys):

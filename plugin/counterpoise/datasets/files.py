@@ -3,12 +3,13 @@
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 from counterpoise.errors import UserError
 from counterpoise.utils.files import check_is_file
 from counterpoise.utils.images import image_suffixes
+from counterpoise.utils.walking import find_files
 
 #: Bytes of a file with the annotations of one image.
 MAX_ANNOTATION_BYTES = 100_000_000
@@ -50,32 +51,6 @@ def read_text(path: Path, what: str) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} cannot be read as UTF-8 text: {error}") from error
-
-
-def find_files(root: Path, wanted: Callable[[str], bool]) -> list[Path]:
-    """List the files under ``root`` whose lower-case suffix is wanted, sorted.
-
-    Links to folders are followed, each folder once. Hidden names are left out: ``._a.jpg`` of
-    macOS and ``.ipynb_checkpoints`` hold copies, not data.
-    """
-    return sorted(Path(p) for p in walk(root) if wanted(os.path.splitext(p)[1].lower()))
-
-
-def walk(root: str | Path) -> Iterator[str]:
-    """Name the files under ``root`` as :func:`find_files` does, of all suffixes and unsorted."""
-
-    def fail(error: OSError) -> None:
-        raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}")
-
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=fail):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
-        yield from (os.path.join(folder, f) for f in files if not f.startswith("."))
 
 
 def is_found_by_a_walk(path: str, root: str) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import PIL
 
-from counterpoise.datasets.files import walk
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_layout import yolo_files
+from counterpoise.utils.walking import walk
 
 #: File systems count time in steps of up to two seconds (FAT).
 SETTLING_NS = 2_000_000_000

@@ -15,7 +15,6 @@ from counterpoise.datasets.files import (
     MAX_ANNOTATION_BYTES,
     Boundary,
     ImageIndex,
-    find_files,
     read_text,
     require_folder,
 )
@@ -23,6 +22,7 @@ from counterpoise.datasets.invalid_annotations import InvalidKind
 from counterpoise.datasets.records import Box, Coordinates, ImageRecord, RecordSet
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.utils.files import check_is_file
+from counterpoise.utils.walking import find_files
 
 # An XML declaration that names no encoding, or one that has ASCII in the places of ASCII.
 _ENCODING = re.compile(

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from counterpoise.datasets.files import (
     find_by_trailing_part,
-    find_files,
     path_parts,
     read_text,
     require_folder,
-    walk,
 )
 from counterpoise.datasets.spec import DatasetSpec
 from counterpoise.datasets.yolo_yaml import split_places
 from counterpoise.errors import UserError
 from counterpoise.utils.images import image_suffixes
+from counterpoise.utils.walking import find_files, walk
 
 
 @dataclass

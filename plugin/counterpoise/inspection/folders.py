@@ -13,13 +13,13 @@ import yaml
 
 from counterpoise.datasets import DatasetSpec, parse_specs
 from counterpoise.datasets.coco import get_file_name, image_path
-from counterpoise.datasets.files import find_files
 from counterpoise.datasets.split_names import SPLIT_WORDS, split_of
 from counterpoise.datasets.yolo_layout import find_layout
 from counterpoise.datasets.yolo_yaml import split_places, yolo_class_names
 from counterpoise.errors import UserError
 from counterpoise.utils.images import image_suffixes
 from counterpoise.utils.text import listed
+from counterpoise.utils.walking import find_files
 from counterpoise.utils.yaml_files import load_yaml
 
 ROLES = tuple(SPLIT_WORDS)

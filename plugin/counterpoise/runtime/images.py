@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from counterpoise.errors import UserError
 from counterpoise.utils.images import UnreadableImageError, image_suffixes
 from counterpoise.utils.pixels import to_8_bits
+from counterpoise.utils.walking import find_files
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,15 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
     """List image files; folders are searched with their sub-folders, in order of path.
 
     Raises:
-        UserError: an input does not exist or is not an image, or a folder holds none.
+        UserError: an input does not exist or is not an image, or a folder holds none or cannot be
+            read.
     """
     suffixes = image_suffixes()
     found: dict[Path, InputImage] = {}
     taken: set[Path] = set()
     for given in inputs:
         if os.path.isdir(given):  # pathlib's raises for paths that the system refuses
-            files = sorted(
-                path
-                for path in given.rglob("*")
-                if path.suffix.lower() in suffixes
-                and not _is_hidden(path.relative_to(given))
-                and path.is_file()
-            )
+            files = [p for p in find_files(given, suffixes.__contains__) if os.path.isfile(p)]
             if not files:
                 raise UserError(f"{given} holds no image: give image files or a folder of them")
             names = [file.relative_to(given) for file in files]
@@ -68,10 +64,6 @@ def find_images(inputs: Sequence[Path]) -> list[InputImage]:
             taken.add(unique)
             found[file.resolve()] = InputImage(file, unique)
     return list(found.values())
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def read_pixels(path: Path) -> np.ndarray:
