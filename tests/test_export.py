@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -259,6 +260,15 @@ def test_min_score_leaves_detections_out(exported, run, tmp_path):
     limit = sorted(scores)[len(scores) // 2]
     kept = predicted(tmp_path / "b", images, "--model", exported, "--min-score", limit)
     assert len(kept["annotations"]) == sum(score >= limit for score in scores)
+
+
+def test_the_command_that_uses_the_file_can_be_copied_whatever_the_folder_is_called(
+    run, tmp_path, capsys
+):
+    file = tmp_path / "my runs" / "detector.onnx"
+    assert main(["export", "--run", str(run[1]), "--out", str(file)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(last) == ["counterpoise", "predict", "IMAGES", "--model", str(file)]
 
 
 def test_torchscript_goes_beside_the_checkpoint_and_has_the_description_too(run, capsys):

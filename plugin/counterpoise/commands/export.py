@@ -1,6 +1,7 @@
 """``counterpoise export``: a trained model as one file that runs without Detectron2."""
 
 import argparse
+import shlex
 
 from counterpoise.commands.configs import beside_checkpoint, config_of
 from counterpoise.config.preparation import prepare
@@ -34,4 +35,4 @@ def run(args: argparse.Namespace) -> None:
     print(Table(("class", "score at least"), rows).as_text())
     print(f"\n{description.architecture}, {path.stat().st_size / 1e6:.1f} MB: {path}")
     if args.format == "onnx":
-        print(f"counterpoise predict IMAGES --model {path}")
+        print(f"counterpoise predict IMAGES --model {shlex.quote(str(path))}")
