@@ -470,6 +470,12 @@ def test_config_differs_from_the_defaults_in_what_was_set():
     assert found == {"SEED": ["3", "-1"], "OUTPUT_DIR": ["there", "./output"]}
 
 
+def test_a_config_that_was_written_and_read_differs_in_no_more_than_before(tmp_path):
+    cfg = load_config([], ["SEED", "3"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())  # of a tuple in a tuple it makes a list
+    assert from_defaults(load_config([tmp_path / "config.yaml"])) == from_defaults(cfg)
+
+
 @pytest.mark.parametrize(
     "command, shown, again",
     [

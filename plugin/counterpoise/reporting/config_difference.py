@@ -77,5 +77,10 @@ def shown_values(cfg: CfgNode) -> dict[str, str]:
 
 
 def shown(value: object) -> str:
-    """Text as it stands, but an empty one so that it can be seen; everything else as in Python."""
+    """Text as it stands, but an empty one so that it can be seen; everything else as in Python.
+
+    Tuples in a sequence are shown as the lists that YAML makes of them.
+    """
+    if isinstance(value, (list, tuple)):
+        value = type(value)(list(own) if isinstance(own, tuple) else own for own in value)
     return value if isinstance(value, str) and value else repr(value)
