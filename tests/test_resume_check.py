@@ -216,6 +216,15 @@ def test_a_run_that_is_further_than_its_last_iteration_is_refused(stopped, capsy
     assert "has 2 iterations behind it: raise it" in capsys.readouterr().err
 
 
+def test_a_resume_that_finds_no_checkpoint_says_that_it_starts_anew(stopped, tmp_path, capsys):
+    data, _ = stopped
+    said = "misspelt has no checkpoint to go on from: the training starts at its beginning"
+    assert train_net(data, tmp_path / "misspelt", "--resume", *SHORT) == 0
+    assert said in capsys.readouterr().out
+    assert train_net(data, tmp_path / "misspelt", "--resume", *SHORT, "SOLVER.MAX_ITER", "3") == 0
+    assert said not in capsys.readouterr().out
+
+
 def test_force_alone_is_refused(stopped, tmp_path, capsys):
     assert train_net(stopped[0], tmp_path / "out", "--force", *SHORT) == 2
     assert "give it together with --resume" in capsys.readouterr().err

@@ -320,6 +320,10 @@ class BalancedTrainer(DefaultTrainer):
         found = newest_checkpoint(out) if resume and comm.is_main_process() else None
         chosen = comm.all_gather(str(found[0]) if found else "")[0]
         if not chosen:
+            if resume:  # a folder whose name is misspelt looks like that of a run that died early
+                logger.warning(
+                    "%s has no checkpoint to go on from: the training starts at its beginning", out
+                )
             super().resume_or_load(resume=False)
             saved = numbered_checkpoints(out) or (out / FINAL_CHECKPOINT).is_file()
             if comm.is_main_process() and not saved:
