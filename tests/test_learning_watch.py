@@ -15,13 +15,13 @@ def optimizer_of(kind=torch.optim.SGD):
     return kind([torch.zeros(1, requires_grad=True)], lr=0.01)
 
 
-def warnings_of(caplog, metrics, max_iter=400, done=400, optimizer=None, warmup=0):
+def warnings_of(caplog, metrics, max_iter=400, done=400, optimizer=None, **of_watch):
     """What the hook says after `done` steps of a training with constant metrics."""
     with EventStorage() as storage, caplog.at_level(logging.WARNING):
         for iteration in range(19, done, 20):
             storage.iter = iteration
             storage.put_scalars(**metrics)
-        watch = LearningWatch(warmup)
+        watch = LearningWatch(**of_watch)
         watch.trainer = SimpleNamespace(
             storage=storage, iter=done - 1, max_iter=max_iter, optimizer=optimizer or optimizer_of()
         )
@@ -44,8 +44,14 @@ def test_a_part_that_has_not_learned_is_named_halfway_and_at_the_end(caplog, don
 
 def test_nothing_is_said_of_iterations_whose_rate_is_still_rising(caplog):
     unlearned = {"rpn/fg_accuracy": 0.01}
-    assert not warnings_of(caplog, unlearned, done=200, warmup=150)
-    assert warnings_of(caplog, unlearned, done=400, warmup=150)
+    assert not warnings_of(caplog, unlearned, done=200, warmup_iters=150)
+    assert warnings_of(caplog, unlearned, done=400, warmup_iters=150)
+
+
+def test_nothing_is_said_of_an_rpn_that_is_not_to_learn(caplog):
+    unlearned = {"rpn/fg_accuracy": 0.01, "roi/p_t_fg": 0.01}
+    (message,) = warnings_of(caplog, unlearned, classifier_alone=True)
+    assert "roi/p_t_fg" in message
 
 
 def test_the_optimizer_that_is_in_use_is_not_advised(caplog):

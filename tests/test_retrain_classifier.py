@@ -10,6 +10,7 @@ from torch import nn
 from counterpoise.commands.console import main
 from counterpoise.commands.retrain_classifier import _overrides
 from counterpoise.training.freezing import freeze_all_but_classifier
+from counterpoise.training.learning_watch import SIGNS
 from models import build, quick_config
 from runs import NO_TEST, SMALL, train_net, write_dataset
 
@@ -52,6 +53,16 @@ def test_an_averaged_run_goes_on_from_the_averaged_weights_which_then_stay(tmp_p
         assert {name.rpartition(".")[0] for name in changed} == {
             "roi_heads.box_predictor.cls_score"
         }
+
+
+def test_it_is_not_told_to_train_longer(run, tmp_path, capsys, monkeypatch):
+    _, *advice = SIGNS["rpn/fg_accuracy"]
+    monkeypatch.setitem(SIGNS, "rpn/fg_accuracy", (2.0, *advice))  # which no RPN reaches
+    arguments = ["--run", str(run[1]), "--out", str(tmp_path / "out"), *SHORT, *NO_TEST]
+    assert main(["retrain-classifier", *arguments, "SOLVER.MAX_ITER", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "Starting training" in said
+    assert "train longer" not in said and "Fewer than three epochs" not in said
 
 
 @pytest.mark.parametrize("period, tenth", [(0, "0"), (3, "1"), (50, "5")])

@@ -44,12 +44,14 @@ def kept_values(max_iter: int) -> int:
 class LearningWatch(HookBase):
     """Looks at the logged metrics after half of the training and at its end."""
 
-    def __init__(self, warmup_iters: int = 0) -> None:
+    def __init__(self, warmup_iters: int = 0, classifier_alone: bool = False) -> None:
         """
         Args:
             warmup_iters: iterations with a rate that is still rising, which are not judged.
+            classifier_alone: whether the RPN stays as it is, so that no training of it would help.
         """
         self.warmup_iters = warmup_iters
+        self.classifier_alone = classifier_alone
 
     def after_step(self) -> None:
         """Warn of every part that has not learned over the last quarter of the training."""
@@ -69,6 +71,8 @@ class LearningWatch(HookBase):
         if not isinstance(self.trainer.optimizer, torch.optim.AdamW):
             optimizer = ", or with SOLVER.OPTIMIZER AdamW and SOLVER.BASE_LR 0.00025"
         for metric, (low, meaning, advice) in SIGNS.items():
+            if self.classifier_alone and metric.startswith("rpn/"):
+                continue
             for name in scoped_names(metric, histories):
                 values = [value for value, at in histories[name].values() if at >= since]
                 mean = sum(values) / len(values) if values else low

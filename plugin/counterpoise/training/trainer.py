@@ -177,16 +177,17 @@ class BalancedTrainer(DefaultTrainer):
         before, after = self._stock_hooks()
         out, names = Path(self.cfg.OUTPUT_DIR), self.table.counts.names
         class_period = record_period(self.max_iter, CLASS_BYTES * (len(names) + 1))
+        classifier_alone = self.cfg.SOLVER.TRAINABLE == "classifier"
         return [
             FolderGuard(out) if comm.is_main_process() else None,
             RunRecordWriter(out / run_record.FILE_NAME, self.record),
-            FrozenStatistics() if self.cfg.SOLVER.TRAINABLE == "classifier" else None,
+            FrozenStatistics() if classifier_alone else None,
             *before,
             # After the precise statistics of batch norms, which it takes over.
             WeightAveraging(self.average) if self.average else None,
             self.checkpoints,
             *self._evaluation_hooks(),
-            LearningWatch(self.cfg.SOLVER.WARMUP_ITERS),
+            LearningWatch(self.cfg.SOLVER.WARMUP_ITERS, classifier_alone),
             ClassLossWriter(out / class_loss_file.FILE_NAME, names, class_period),
             LogRotation(out / log_file(comm.get_rank())),
             *after,
@@ -504,7 +505,7 @@ def _log_schedule(cfg: CfgNode, counts: ClassCounts) -> None:
         "Training on %d images with %d boxes for %d iterations of %d images: %.1f epochs",
         images, sum(counts.boxes), cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs,
     )  # fmt: skip
-    if epochs < 3:
+    if epochs < 3 and cfg.SOLVER.TRAINABLE == "all":  # a classifier has been trained before
         logger.warning(
             "Fewer than three epochs: each image is seen %.1f times; set SOLVER.EPOCHS", epochs
         )
