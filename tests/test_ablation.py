@@ -76,12 +76,21 @@ def test_several_grids_are_listed_one_after_the_other_under_names_that_tell_them
     ]
 
 
+def test_a_key_of_a_grid_may_have_no_section():
+    points = parse_grids(["CUDNN_BENCHMARK=True,False SOLVER.BASE_LR=1"])
+    assert [point.name for point in points] == [
+        "CUDNN_BENCHMARK=True BASE_LR=1",
+        "CUDNN_BENCHMARK=False BASE_LR=1",
+    ]
+
+
 @pytest.mark.parametrize(
     "grid, said",
     [
         ("", "not of the form"),
         ("SOLVER.BASE_LR", "not of the form"),
         ("0.1 SOLVER.BASE_LR=1", "not of the form"),
+        ("0.1 SEED=1", "not of the form"),
         ("SOLVER.BASE_LR=", "expected YAML"),
         ("SOLVER.STEPS=[1", "expected YAML"),
         ("SOLVER.BASE_LR=1 SOLVER.BASE_LR=2", "twice"),
@@ -215,6 +224,14 @@ def test_plans_that_cannot_work_are_refused_before_anything_is_trained(
     datasets = [str(tmp_path / name) for name in datasets]
     with pytest.raises(UserError, match=said):
         make_plan(tmp_path / "out", [file], datasets, [Variant("x")], [1], overrides)
+
+
+@pytest.mark.parametrize("key, option", [("SEED", "--seeds"), ("OUTPUT_DIR", "--out")])
+def test_what_an_option_sets_for_every_training_is_no_key_of_a_variant(tmp_path, key, option):
+    file = write_config(tmp_path)
+    for variants in (parse_grids([f"{key}=1,2"]), [Variant("x", (), ((key, "3"),))]):
+        with pytest.raises(UserError, match=f"{key} is set by {option} for every training"):
+            make_plan(tmp_path / "out", [file], [], variants, [1], [])
 
 
 # Results

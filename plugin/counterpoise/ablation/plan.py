@@ -117,8 +117,9 @@ def make_plan(
     Raises:
         UserError: a config cannot be loaded or holds a value out of range.
     """
+    given_keys = {*overrides[::2], *(key for own in variants for key, _ in own.settings)}
     for key, option in OWN_KEYS.items():
-        if key in overrides[::2]:
+        if key in given_keys:
             raise UserError(f"{key} is set by {option} for every training: leave {key} out")
     stems = [Path(dataset).stem for dataset in datasets]
     if twice := next((stem for stem in stems if stems.count(stem) > 1), None):

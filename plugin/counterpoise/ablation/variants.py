@@ -16,7 +16,7 @@ from counterpoise.config.tree import deep_merge, flat_leaves, nested
 from counterpoise.errors import UserError
 from counterpoise.utils.text import unique_ends
 
-_KEY = re.compile(r"(?:^|\s)([A-Za-z_]\w*(?:\.\w+)+)=")
+_KEY = re.compile(r"(?:^|\s)([A-Za-z_]\w*(?:\.\w+)*)=")
 _EXAMPLE = "SOLVER.OPTIMIZER=AdamW SOLVER.BASE_LR=0.0001,0.00025"
 
 
