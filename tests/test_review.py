@@ -221,6 +221,11 @@ def test_the_page_shows_each_kind_up_to_a_bound_and_says_which_images_are_gone(k
     text = path.read_text()
     assert "Left out: 1 image that cannot be read" in text and "of 3, the others" in text
     assert "The first 1 of 1. Labels are blue" in text
+    overlooked, badly_placed, swapped = (
+        text[text.index(title) :].partition("</section>")[0]
+        for title in ("Overlooked objects:", "Badly placed boxes:", "Swapped classes:")
+    )
+    assert "green" in badly_placed and "green" in swapped and "green" not in overlooked
     assert "<i>cat" not in text and "&lt;i&gt;cat" in text
 
 

@@ -106,9 +106,11 @@ def _pictures(
         return
     shown, unreadable = label_issues(test_set, own[:limit])
     others = ", the others being in `review.json`" if len(shown) < len(own) else ""
+    # Of an overlooked object there is no label.
+    asked = "" if kind == IssueKind.OVERLOOKED else " the one in question is green,"
     yield Text(
-        f"The first {len(shown)} of {len(own)}{others}. Labels are blue, the one in question is "
-        "green, and the detection is orange.",
+        f"The first {len(shown)} of {len(own)}{others}. Labels are blue,{asked} and the detection "
+        "is orange.",
         "note",
     )
     if shown:
