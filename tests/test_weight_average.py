@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
 
 from counterpoise.modeling.checkpoint import BalancedCheckpointer
+from counterpoise.training.hooks import UntracedPreciseBN
 from counterpoise.training.weight_average import WeightAverage
 from runs import NO_TEST, train_net, write_dataset
 
@@ -154,6 +156,15 @@ def test_precise_batch_norms_are_averaged_and_leave_no_trace_in_the_records(tmp_
         lines = [(tmp_path / run / file).read_text().splitlines() for run in ("stock", "precise")]
         before, after = ([untimed(json.loads(line)) for line in each] for each in lines)
         assert before == after
+
+
+def test_precise_batch_norms_leave_the_random_numbers_of_a_training_alone():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout())  # a pass that draws random numbers
+    hook = UntracedPreciseBN(1, model, DataLoader(torch.randn(6, 4), batch_size=3), num_iter=2)
+    before = torch.get_rng_state()
+    hook.update_stats()
+    assert model[0].num_batches_tracked == 2
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def untimed(record):

@@ -19,6 +19,7 @@ from counterpoise.modeling.distributed import sum_over_processes, unwrapped
 from counterpoise.modeling.metric_log import PERIOD, scoped_names
 from counterpoise.modeling.training_state import training_state_kept
 from counterpoise.training.class_loss_file import append_class_losses
+from counterpoise.training.random_state import random_state_kept
 from counterpoise.training.run_record import RunRecord, now
 from counterpoise.utils.text import counted, duration
 
@@ -196,7 +197,11 @@ class FullDisk:
 
 
 class UntracedPreciseBN(hooks.PreciseBN):
-    """Detectron2's precise batch norms, whose passes count neither in losses nor in metrics."""
+    """Detectron2's precise batch norms, of whose passes a training keeps the statistics alone.
+
+    They count neither in losses nor in metrics, and the training draws the same random numbers
+    afterwards as without them.
+    """
 
     @classmethod
     def like(cls, stock: hooks.PreciseBN) -> "UntracedPreciseBN":
@@ -205,7 +210,7 @@ class UntracedPreciseBN(hooks.PreciseBN):
 
     def update_stats(self) -> None:
         """Update the statistics."""
-        with training_state_kept(unwrapped(self._model)):
+        with training_state_kept(unwrapped(self._model)), random_state_kept():
             super().update_stats()
 
 
