@@ -19,7 +19,7 @@ from counterpoise.config.loading import load_config
 from counterpoise.config.preparation import prepare
 from counterpoise.datasets import count_classes, load_dataset, packed
 from counterpoise.datasets.counting import loader_dataset
-from counterpoise.datasets.packed import PackedRecords, pack_texts
+from counterpoise.datasets.packed import PackedRecords, files_of, pack_texts
 from counterpoise.inference.evaluation import loader_of as loader_of_test_set
 from counterpoise.training.trainer import BalancedTrainer
 from runs import SMALL, write_dataset
@@ -236,6 +236,13 @@ def test_other_datasets_stay_with_detectron2(cfg):
     finally:
         DatasetCatalog.remove("other")
         MetadataCatalog.remove("other")
+
+
+def test_the_files_are_those_of_the_records_of_any_kind_and_packed_ones_are_not_made(monkeypatch):
+    records = make().select(np.arange(50)[::-1])
+    made = list(records)
+    monkeypatch.setattr(PackedRecords, "__getitem__", lambda self, index: pytest.fail("was made"))
+    assert list(files_of(records)) == list(files_of(made)) == [f"{i}.jpg" for i in range(50)][::-1]
 
 
 def test_sizes_are_those_of_the_records():

@@ -33,6 +33,7 @@ from counterpoise.commands.processes import (
 from counterpoise.config.loading import load_config, refuse_overruled
 from counterpoise.config.preparation import prepare
 from counterpoise.datasets import load_dataset
+from counterpoise.datasets.packed import files_of
 from counterpoise.errors import UserError
 from counterpoise.evaluation import Evaluation
 from counterpoise.inference.evaluation import evaluate, load_for_evaluation
@@ -226,7 +227,7 @@ def _write_report(cfg: CfgNode, evaluations: Mapping[str, Evaluation]) -> None:
 
 def _warn_of_trained_test_images(cfg: CfgNode) -> None:
     files = {
-        name: [record["file_name"] for record in load_dataset(name)[0]]
+        name: list(files_of(load_dataset(name)[0]))
         for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     }
     training = [file for name in cfg.DATASETS.TRAIN for file in files[name]]

@@ -236,6 +236,13 @@ def annotations_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
 
 
+def files_of(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The image files of any records, in order; of packed ones no record is made."""
+    if isinstance(records, PackedRecords):
+        return records.files()
+    return (record["file_name"] for record in records)
+
+
 def labels(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Go through the boxes of any records but for crowd regions, those of some records at a time.
 

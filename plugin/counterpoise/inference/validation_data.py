@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog
 
 from counterpoise.datasets import cache_folder, load_dataset, parse_specs
 from counterpoise.datasets.loading import Source
+from counterpoise.datasets.packed import files_of
 from counterpoise.errors import UserError
 from counterpoise.evaluation import GroundTruth, parse_ground_truth
 
@@ -80,7 +81,7 @@ def split_overlaps(
     Returns:
         one sentence per split that shares images.
     """
-    own = {record["file_name"] for name in cfg.DATASETS.VAL for record in load_dataset(name)[0]}
+    own = {file for name in cfg.DATASETS.VAL for file in files_of(load_dataset(name)[0])}
     if trained is not None and trained.DATASETS.CUSTOM != cfg.DATASETS.CUSTOM:
         learned = _files_before(trained)
         where = "among those of the training, whose config splits them otherwise"
@@ -103,7 +104,7 @@ def _files(names: Sequence[str]) -> set[str]:
     for name in names:
         if name in DatasetCatalog:
             with suppress(UserError):
-                files |= {record["file_name"] for record in load_dataset(name)[0]}
+                files.update(files_of(load_dataset(name)[0]))
     return files
 
 
@@ -118,5 +119,5 @@ def _files_before(trained: CfgNode) -> set[str]:
     files = _files([name for name in data.TRAIN if name not in custom])
     for name in set(data.TRAIN) & set(custom):
         with suppress(UserError):
-            files |= {record["file_name"] for record in custom[name].parts[name].dicts}
+            files.update(custom[name].parts[name].dicts.files())
     return files
