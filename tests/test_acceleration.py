@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from counterpoise.config.preparation import prepare
 from counterpoise.modeling.acceleration import (
     accelerate,
     choose_speed,
+    infer_in_bfloat16,
     multiplies_bfloat16,
     train_in_bfloat16,
 )
@@ -164,6 +166,20 @@ def test_autocast_ends_with_a_forward_pass_that_fails():
     train_in_bfloat16(model, CPU)
     with pytest.raises(RuntimeError, match="no memory"):
         model([])
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_model_in_bfloat16_can_be_pickled_and_computes_as_it_did():
+    model = build(quick_config(*NEUTRAL))
+    train_in_bfloat16(model, CPU)
+    infer_in_bfloat16(model, CPU)
+    copied = pickle.loads(pickle.dumps(model))
+    with EventStorage():
+        expected, _ = losses_and_gradients(model, batch())
+        assert losses_and_gradients(copied, batch())[0] == expected
+    with torch.no_grad():
+        found = [each.eval()(batch())[0]["instances"].scores for each in (model, copied)]
+    assert len(found[0]) and torch.equal(*found)
     assert not torch.is_autocast_enabled("cpu")
 
 

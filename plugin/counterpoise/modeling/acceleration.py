@@ -10,7 +10,7 @@ otherwise.
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +158,12 @@ def train_in_bfloat16(model: nn.Module, device: torch.device) -> None:
         model: possibly wrapped for several processes.
         device: that it is on.
     """
-    _autocast_where(model, device, training=True)
+    _Autocast(device, training=True).around(model)
     if device.type == "cpu":
         for module in model.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride != (1, 1):
                 # oneDNN has but its reference code for the gradient, which takes ten times as long.
-                _keep_in_float32(module, device, training=True)
+                _NoAutocast(device, training=True).around(module)
 
 
 def infer_in_bfloat16(model: nn.Module, device: torch.device) -> None:
@@ -176,28 +176,13 @@ def infer_in_bfloat16(model: nn.Module, device: torch.device) -> None:
         model: of ``build_model``.
         device: that it is on.
     """
-    _autocast_where(model, device, training=False)
+    _Autocast(device, training=False).around(model)
     for module in model.modules():
         if isinstance(module, FastRCNNOutputLayers):
             # Rounded scores tie: all of the good detections would have the score 1.
-            _keep_in_float32(module, device, training=False)
+            _NoAutocast(device, training=False).around(module)
         elif isinstance(module, DenseDetector):
             module.head.register_forward_hook(_outputs_in_float32)
-
-
-def _keep_in_float32(module: nn.Module, device: torch.device, training: bool) -> None:
-    """Exempt a module of one input from autocast, while it trains or while it does not."""
-
-    def context(module: nn.Module) -> contextlib.AbstractContextManager:
-        if module.training == training:
-            return torch.autocast(device.type, enabled=False)
-        return contextlib.nullcontext()
-
-    def cast(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        return (inputs[0].float(),) if module.training == training else None
-
-    _run_within(module, context)
-    module.register_forward_pre_hook(cast)
 
 
 def _outputs_in_float32(module: nn.Module, inputs: Any, outputs: Sequence[Sequence[Tensor]]) -> Any:
@@ -205,28 +190,45 @@ def _outputs_in_float32(module: nn.Module, inputs: Any, outputs: Sequence[Sequen
     return outputs if module.training else [[map.float() for map in part] for part in outputs]
 
 
-def _autocast_where(model: nn.Module, device: torch.device, training: bool) -> None:
-    def context(module: nn.Module) -> contextlib.AbstractContextManager:
-        if module.training == training:
-            return torch.autocast(device.type, torch.bfloat16)
-        return contextlib.nullcontext()
+class _Autocast:
+    """Runs the forward passes of a module under autocast, while it trains or while it does not.
 
-    _run_within(model, context)
+    An object in place of functions within a function: a model with those cannot be pickled.
+    """
+
+    def __init__(self, device: torch.device, training: bool) -> None:
+        self.device = device
+        self.training = training
+        self._entered: list[contextlib.AbstractContextManager] = []
+
+    def around(self, module: nn.Module) -> None:
+        """Let a module run its forward passes within the context, also one that fails."""
+        module.register_forward_pre_hook(self._enter)
+        module.register_forward_hook(self._leave, always_call=True)
+
+    def _context(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        applies = module.training == self.training
+        self._entered.append(self._context() if applies else contextlib.nullcontext())
+        self._entered[-1].__enter__()
+
+    def _leave(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if self._entered:
+            self._entered.pop().__exit__(None, None, None)
 
 
-def _run_within(
-    module: nn.Module, context: Callable[[nn.Module], contextlib.AbstractContextManager]
-) -> None:
-    """Let a module run its forward passes within a context that is made of it each time."""
-    entered: list[contextlib.AbstractContextManager] = []
+class _NoAutocast(_Autocast):
+    """Exempts the forward passes of a module of one input from autocast."""
 
-    def enter(module: nn.Module, inputs: Any) -> None:
-        entered.append(context(module))
-        entered[-1].__enter__()
+    def around(self, module: nn.Module) -> None:
+        """Let a module run its forward passes in float32, also one that fails."""
+        super().around(module)
+        module.register_forward_pre_hook(self._cast)
 
-    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
-        if entered:
-            entered.pop().__exit__(None, None, None)
+    def _context(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, enabled=False)
 
-    module.register_forward_pre_hook(enter)
-    module.register_forward_hook(leave, always_call=True)
+    def _cast(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        return (inputs[0].float(),) if module.training == self.training else None
