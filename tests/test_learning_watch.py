@@ -8,6 +8,8 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from counterpoise.training.learning_watch import LearningWatch, kept_values
+from counterpoise.training.run_state import restore_run_state, run_state
+from models import quick_config
 from runs import train_net, write_dataset
 
 
@@ -75,6 +77,30 @@ def test_what_it_looks_at_is_kept(max_iter):
     done = max_iter
     since = done - max_iter // 4
     assert len([at for at in range(19, done, 20) if at >= since]) <= kept_values(max_iter)
+
+
+def test_a_resumed_run_is_judged_by_all_of_the_quarter_as_one_that_never_stopped(caplog, tmp_path):
+    cfg = quick_config("OUTPUT_DIR", str(tmp_path))
+
+    def trainer(storage):
+        return SimpleNamespace(
+            cfg=cfg, model=torch.nn.Linear(1, 1), data_loader=(), storage=storage, _hooks=[],
+            _trainer=SimpleNamespace(_data_loader_iter=None), iter=399, max_iter=400,
+            optimizer=optimizer_of(),
+        )  # fmt: skip
+
+    with EventStorage() as storage:
+        for iteration in range(19, 360, 20):
+            storage.put_scalar("rpn/fg_accuracy", 0.0, cur_iter=iteration)
+        state = run_state(trainer(storage), [])
+    with EventStorage() as storage, caplog.at_level(logging.WARNING):
+        restore_run_state(trainer(storage), [], state)
+        for iteration in (379, 399):
+            storage.put_scalar("rpn/fg_accuracy", 0.2, cur_iter=iteration)
+        watch = LearningWatch()
+        watch.trainer = trainer(storage)
+        watch.after_step()
+    assert "recognises only 8% of" in caplog.text
 
 
 def test_only_the_last_quarter_counts(caplog):

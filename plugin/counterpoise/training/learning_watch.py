@@ -1,6 +1,7 @@
 """Warns while a training runs that a part of the model does not learn, and says what to change."""
 
 import logging
+from collections.abc import Iterable
 
 import torch
 from detectron2.engine import HookBase
@@ -39,6 +40,11 @@ def kept_values(max_iter: int) -> int:
         max_iter: iterations of the training.
     """
     return max(1000, max_iter // (4 * PERIOD) + 1)
+
+
+def watched_names(names: Iterable[str]) -> set[str]:
+    """Of the names of all logged metrics, those of which the last quarter is looked at."""
+    return {name for metric in SIGNS for name in scoped_names(metric, names)}
 
 
 class LearningWatch(HookBase):
