@@ -230,6 +230,15 @@ def test_processes_of_a_cpu_are_asked_for_by_their_own_flag(tmp_path, capsys):
     assert "--num-processes for several processes on the CPU" in capsys.readouterr().err
 
 
+def test_gpus_that_a_training_on_the_cpu_would_leave_idle_are_refused(
+    tmp_path, monkeypatch, capsys
+):
+    data = write_dataset(tmp_path / "shapes")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert train_net(data, tmp_path / "out", "--num-gpus=2") == 2
+    assert "--num-gpus is 2, but MODEL.DEVICE is no GPU" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("started_by", ["torchrun", "--num-gpus"])
 def test_a_gpu_by_its_number_is_refused_for_several_processes(
     tmp_path, monkeypatch, capsys, started_by

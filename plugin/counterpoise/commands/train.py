@@ -126,6 +126,11 @@ def _launch(args: argparse.Namespace, on_gpu: bool) -> Launch:
             f"--num-gpus is {args.num_gpus}, but this machine has {gpus} GPUs: give at most "
             f"{max(gpus, 1)}, or --num-processes for several processes on the CPU"
         )
+    if (args.num_gpus or 1) > 1 and not on_gpu:
+        raise UserError(
+            f"--num-gpus is {args.num_gpus}, but MODEL.DEVICE is no GPU: give --num-processes, or "
+            "set MODEL.DEVICE cuda"
+        )
     for flag, number in (
         ("--num-gpus", args.num_gpus),
         ("--num-processes", args.num_processes),
