@@ -121,7 +121,8 @@ def softmax_focal_with_p_t(
     Args:
         logits, class_ids, gamma: see :func:`softmax_focal_reference`.
         factors: the shape of `class_ids`, float32, or float64 for float64 logits, without gradient:
-            factor of each loss, 0 to ignore it whatever its logits; None means 1.
+            factor of each loss; None means 1. A factor of 0 makes the loss 0 whatever its logits;
+            the gradient of logits that are not finite stays NaN, as torch's own is.
 
     Returns:
         - losses times factors, of the shape and dtype of the reference's

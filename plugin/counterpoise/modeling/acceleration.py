@@ -162,7 +162,7 @@ def train_in_bfloat16(model: nn.Module, device: torch.device) -> None:
     if device.type == "cpu":
         for module in model.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride != (1, 1):
-                # oneDNN has but its reference code for the gradient, which takes ten times as long.
+                # For this gradient oneDNN has only its reference code, ten times as slow.
                 _NoAutocast(device, training=True).around(module)
 
 
