@@ -377,6 +377,7 @@ def test_a_run_that_another_process_trains_is_waited_for_and_not_started_twice(t
         ("Traceback\n  File x\nKeyError: 'a'\n", 1, "failed", "KeyError: 'a'"),
         ("", 3, "failed", "exit code 3"),
         ("x\n", -9, "failed", "ended by SIGKILL, as where memory runs out"),
+        ("x\n", -40, "failed", "ended by signal 40"),
         (
             "counterpoise train: error: In iteration 3 loss_cls is nan (learning rate 0.02, "
             "images /a/b.jpg): lower it\n",

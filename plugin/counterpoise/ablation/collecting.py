@@ -73,7 +73,8 @@ def result_of(trial: Trial, ended: Ended) -> RunResult:
 def _failure(text: str, code: int) -> tuple[str, str]:
     """Outcome and reason of a process that left some text and an exit code other than 0."""
     if code < 0:
-        name = signal.Signals(-code).name
+        # Those for real time have no name.
+        name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
         hint = ", as where memory runs out" if name == "SIGKILL" else ""
         return "failed", f"ended by {name}{hint}"
     if said := _DIVERGED.search(text):
