@@ -834,6 +834,13 @@ def test_without_any_interval_nothing_is_claimed():
     assert "there is no interval by which" in as_page("Ablation", summarize(runs), "")
 
 
+def test_of_many_variants_it_is_said_how_many_differ_by_chance():
+    runs = [result(f"v{i}", scores=some_scores()) for i in range(41)]
+    said = "of 40 variants expect 2 to do so in each column"
+    assert said in as_markdown(summarize(runs))
+    assert "by chance" not in as_markdown(summarize(runs[:5]))
+
+
 def test_a_name_with_a_bar_does_not_break_a_markdown_table():
     scored = result(variant="x|y", outcome="finished", scores=some_scores())
     text = as_markdown(summarize([scored]))

@@ -152,7 +152,7 @@ def check_class_list(name: str, training: ClassCounts | None) -> None:
     classes = tuple(load_dataset(name)[1])
     if training is not None and classes != training.names:
         raise UserError(
-            f"test set {name} has the classes [{', '.join(classes)}], but the model was trained on "
+            f"dataset {name} has the classes [{', '.join(classes)}], but the model was trained on "
             f"[{', '.join(training.names)}]: give both the same list"
         )
 
