@@ -71,7 +71,7 @@ def _train_help(program: str) -> dict[str, Any]:
 
 
 def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    _add_config_file(parser)
+    _add_configs(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR"
@@ -86,7 +86,6 @@ def _with_train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
         "--force", action="store_true",
         help="with --resume: continue also with another config, data or number of processes",
     )  # fmt: skip
-    _add_import(parser)
     parser.add_argument("--num-gpus", type=int, help="GPUs per machine (default 1)")
     parser.add_argument(
         "--num-processes", type=int, help="processes per machine on a CPU (default 1)"
@@ -131,8 +130,7 @@ def _retrain_classifier(commands: Any) -> None:
         "--resume", action="store_true", help="continue from the last checkpoint in --out"
     )
     group.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "SOLVER.BASE_LR 0.001")
 
 
@@ -201,8 +199,7 @@ def _ablate(commands: Any) -> None:
         "--table", nargs="+", type=Path, metavar="FILE",
         help="train nothing, but print Markdown tables of files of results, or JSON with --json",
     )  # fmt: skip
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "SOLVER.MAX_ITER 600")
 
 
@@ -250,8 +247,7 @@ def _inspect(commands: Any) -> None:
         help="for inspect.json and inspect.html (default output/inspect/<name>)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the tables")
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "INPUT.MIN_SIZE_TEST 480")
 
 
@@ -284,8 +280,7 @@ def _calibrate(commands: Any) -> None:
         "classes (default AP)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "DATASETS.VAL mine_val")
 
 
@@ -312,8 +307,7 @@ def _batches(commands: Any) -> None:
         "--out", type=Path, default=Path("output/batches"), metavar="DIR",
         help="for batches.html (default output/batches)",
     )  # fmt: skip
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "INPUT.MOSAIC.PROB 0.5")
 
 
@@ -347,8 +341,7 @@ def _thresholds(commands: Any) -> None:
         "at an address)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "DATASETS.VAL mine_val")
 
 
@@ -381,8 +374,7 @@ def _predict(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--no-images", action="store_true", help="write predictions.json only")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of a summary")
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     # The images take all positional arguments.
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY VALUE",
@@ -412,8 +404,7 @@ def _export(commands: Any) -> None:
         help="file to write (default: model.onnx or model.ts beside the checkpoint, or here where "
         "that is at an address)",
     )  # fmt: skip
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.5")
 
 
@@ -471,8 +462,7 @@ def _review(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="for the folders (default RUN/review)"
     )
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "MODEL.DEVICE cpu")
 
 
@@ -533,8 +523,7 @@ def _curves(commands: Any) -> None:
         help="for the pictures (default output/curves)",
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=50, help="of the test set (default 50)")
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "MODEL.WEIGHTS output/mine/model_final.pth")
 
 
@@ -548,8 +537,7 @@ def _replay(commands: Any) -> None:
         "counterpoise replay output/mine/stopped_at_341.pth\n",
     )
     parser.add_argument("step", type=Path, metavar="FILE", help="stopped_at_*.pth of a run")
-    _add_import(parser)
-    _add_config_file(parser)
+    _add_configs(parser)
     _add_overrides(parser, "SOLVER.AMP.ENABLED False")
 
 
@@ -569,15 +557,13 @@ def _help(description: str, examples: str, more: str = "") -> dict[str, Any]:
     }
 
 
-def _add_config_file(parser: argparse.ArgumentParser) -> None:
+def _add_configs(parser: argparse.ArgumentParser) -> None:
+    """Add what a config is made of, and the files with the components that it may name."""
     parser.add_argument(
         "--config-file", action="append", default=[], metavar="FILE",
         help="config file of yours or of Counterpoise; may be given more than once, later files "
         "override earlier ones",
     )  # fmt: skip
-
-
-def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--import", action="append", default=[], dest="imports", metavar="FILE",
         help="Python file that registers components of your own; may be given more than once",

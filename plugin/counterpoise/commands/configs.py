@@ -15,14 +15,14 @@ def config_of(args: argparse.Namespace) -> CfgNode:
     """Load the config that the arguments name; not prepared yet.
 
     Args:
-        args: with ``config_file``, ``opts`` and, where the command has it, ``run_dir``, and
-            ``imports``, which are run.
+        args: with ``config_file``, ``opts``, ``imports``, which are run, and, where the command has
+            it, ``run_dir``.
 
     Raises:
         UserError: a file, key or value is not usable, ``--run`` names no finished training, or
             neither it nor ``MODEL.WEIGHTS`` says which model.
     """
-    import_files(getattr(args, "imports", ()))  # the config may name what they register
+    import_files(args.imports)  # the config may name what they register
     files, overrides = list(args.config_file), list(args.opts)
     folder = getattr(args, "run_dir", None)
     if folder is not None:

@@ -27,7 +27,9 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or source.absolute().with_name(f"{source.absolute().name}_classifier")
     if out.resolve() == source.resolve():
         raise UserError(f"--out {out} is the folder of --run: give another one")
-    cfg = config_of(argparse.Namespace(config_file=args.config_file, opts=[], run_dir=source))
+    # The training imports what is to be imported, once.
+    of_run = argparse.Namespace(config_file=args.config_file, opts=[], imports=[], run_dir=source)
+    cfg = config_of(of_run)
     training = {
         "config_file": [str(source / CONFIG), *args.config_file],
         "opts": [*_overrides(cfg, source, out), *_balance(cfg, args.balance), *args.opts],
