@@ -30,20 +30,25 @@ SIGNS = {
 }
 
 
+def judged_iterations(max_iter: int) -> int:
+    """How many iterations :class:`LearningWatch` looks at each time: a quarter of the training."""
+    return max_iter // 4
+
+
 def kept_values(max_iter: int) -> int:
     """How many values of each scalar have to be kept in a training.
 
-    They are those of the last quarter, which :class:`LearningWatch` looks at, of a metric that
-    comes every 20 iterations, and the 1,000 of Detectron2's estimate of the time left.
+    They are those of :func:`judged_iterations`, of a metric that comes every 20 iterations, and the
+    1,000 of Detectron2's estimate of the time left.
 
     Args:
         max_iter: iterations of the training.
     """
-    return max(1000, max_iter // (4 * PERIOD) + 1)
+    return max(1000, judged_iterations(max_iter) // PERIOD + 1)
 
 
 def watched_names(names: Iterable[str]) -> set[str]:
-    """Of the names of all logged metrics, those of which the last quarter is looked at."""
+    """Of the names of all logged metrics, those that :class:`LearningWatch` looks at."""
     return {name for metric in SIGNS for name in scoped_names(metric, names)}
 
 
@@ -64,14 +69,14 @@ class LearningWatch(HookBase):
         done = self.trainer.iter + 1
         if done not in (self.trainer.max_iter // 2, self.trainer.max_iter):
             return
-        if done - self.trainer.max_iter // 4 < self.warmup_iters:
+        if done - judged_iterations(self.trainer.max_iter) < self.warmup_iters:
             return
         if comm.is_main_process():
             for message in self._findings(done):
                 logger.warning(message)
 
     def _findings(self, done: int) -> list[str]:
-        since = done - self.trainer.max_iter // 4
+        since = done - judged_iterations(self.trainer.max_iter)
         histories = self.trainer.storage.histories()
         found, optimizer = [], ""
         if not isinstance(self.trainer.optimizer, torch.optim.AdamW):

@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage, EventWriter
 from counterpoise.modeling.distributed import unwrapped
 from counterpoise.modeling.training_state import load_training_state, training_state
 from counterpoise.training.image_stream import ResumableLoader
-from counterpoise.training.learning_watch import watched_names
+from counterpoise.training.learning_watch import judged_iterations, watched_names
 from counterpoise.training.log_files import log_sizes
 from counterpoise.training.random_state import random_state, set_random_state
 
@@ -46,7 +46,7 @@ def run_state(trainer: DefaultTrainer, writers: Sequence[EventWriter]) -> dict[s
     return {
         "config": trainer.cfg.dump(),
         "processes": processes,
-        "events": _events(trainer.storage, trainer.max_iter // 4),
+        "events": _events(trainer.storage, judged_iterations(trainer.max_iter)),
         "writers": [_last_write(writer) for writer in writers],
         "logs": log_sizes(Path(trainer.cfg.OUTPUT_DIR)),
     }
@@ -104,16 +104,19 @@ def _precise_bns(trainer: DefaultTrainer) -> list[hooks.PreciseBN]:
     ]
 
 
-def _events(storage: EventStorage, quarter: int) -> dict[str, Any]:
+def _events(storage: EventStorage, judged: int) -> dict[str, Any]:
     """What can still be asked for, in the order of the names.
 
-    The writers ask for the newest values, and :class:`LearningWatch` for those of a quarter of the
-    training.
+    The writers ask for the newest values, and :class:`LearningWatch` for those of more iterations.
+
+    Args:
+        storage: of the training.
+        judged: how many those are.
     """
     hints, watched = storage.smoothing_hints(), watched_names(storage.histories())
 
     def newest(name: str) -> int:
-        return storage.count_samples(name, max(quarter, _WINDOW) if name in watched else _WINDOW)
+        return storage.count_samples(name, max(judged, _WINDOW) if name in watched else _WINDOW)
 
     return {
         name: {
