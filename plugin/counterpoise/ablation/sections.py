@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from counterpoise.ablation import figures
 from counterpoise.ablation.summary import DatasetSummary, Estimate
+from counterpoise.evaluation.variance import differing_by_chance
 from counterpoise.pages.differences import difference_cell, tone
 from counterpoise.pages.rendering import render
 from counterpoise.pages.sections import Figure, Fold, Items, Part, Section, Text, sections_as_text
@@ -13,8 +14,6 @@ from counterpoise.utils.text import number
 
 #: Classes that the terminal and Markdown have columns for, the rarest ones.
 CLASSES = 8
-#: From as many variants on, some intervals are to be expected to exclude 0 by chance.
-MANY_VARIANTS = 20
 _NAME_WIDTH = 34
 
 
@@ -244,10 +243,10 @@ def _note(summary: DatasetSummary) -> str:
         if not any(variant.AP.interval for variant in summary.variants):
             said += " A single seed without detections has none."
     others = len(summary.variants) - 1
-    if others >= MANY_VARIANTS:
+    if expected := differing_by_chance(others):
         said += (
-            f" About 1 in 20 excludes 0 by chance: of {others} variants expect "
-            f"{others / 20:.0f} to do so in each column even if none changes anything."
+            f" About 1 in 20 excludes 0 by chance: of {others} variants expect {expected} to do so "
+            "in each column even if none changes anything."
         )
     for group, classes in list(summary.groups.items())[-1:]:
         said += f" {text.sentence(f'{group}: {text.listed(classes, 10)}')}"

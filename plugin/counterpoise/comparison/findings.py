@@ -1,14 +1,13 @@
 """What a comparison finds, in sentences."""
 
 from counterpoise.comparison.results import Comparison, ErrorComparison, RunCost, Value, Values
+from counterpoise.evaluation.variance import differing_by_chance
 from counterpoise.utils.text import duration, listed, number, sentence, signed, signed_interval
 
 #: Names that a sentence lists before it says how many more there are.
 LISTED = 5
 #: Smallest change of AP50 lost to an error type that is worth a sentence.
 WORTH_SAYING = 0.1
-#: From as many classes on, some intervals are to be expected to exclude 0 by chance.
-MANY_CLASSES = 20
 
 
 def findings(comparison: Comparison) -> dict[str, tuple[str, ...]]:
@@ -40,11 +39,10 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
             "what a method does."
         )
     classes = comparison.classes
-    if len(classes) >= MANY_CLASSES:
+    if expected := differing_by_chance(len(classes)):
         said.append(
             "About 1 in 20 intervals excludes 0 by chance: among these "
-            f"{len(classes)} classes expect {len(classes) / 20:.0f} to do so even if nothing has "
-            "changed."
+            f"{len(classes)} classes expect {expected} to do so even if nothing has changed."
         )
     if absent := [c.name for c in classes if not c.test_boxes]:
         said.append(

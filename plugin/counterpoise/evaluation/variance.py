@@ -41,6 +41,15 @@ def half_width(variance: Variance) -> float:
     return student_t(variance.freedom) * math.sqrt(variance.value)
 
 
+def differing_by_chance(intervals: int) -> int:
+    """How many of some 95 % intervals to expect to exclude 0 though nothing differs.
+
+    Args:
+        intervals: their number; fewer than 20, of which less than one is to be expected, give 0.
+    """
+    return round(intervals / 20) if intervals >= 20 else 0
+
+
 @lru_cache(maxsize=4096)
 def student_t(freedom: float) -> float:
     """97.5 % quantile of Student's t, from its density.
