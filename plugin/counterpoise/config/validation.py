@@ -136,14 +136,14 @@ def _check_backbone(cfg: CfgNode) -> None:
     """Refuse a number of frozen stages of a ResNet for a backbone of torchvision, and the name of
     one of torchvision for a backbone of Detectron2."""
     name, stages = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT
-    network, default = cfg.MODEL.TORCHVISION.NAME, training_config().MODEL
-    if "torchvision" in name and stages != default.BACKBONE.FREEZE_AT:
+    if "torchvision" in name and stages != training_config().MODEL.BACKBONE.FREEZE_AT:
         raise UserError(
             f"MODEL.BACKBONE.FREEZE_AT is {stages}, but MODEL.BACKBONE.NAME is '{name}', which "
             "reads MODEL.TORCHVISION.FREEZE_AT: set that key instead"
         )
+    network = cfg.MODEL.TORCHVISION.NAME
     of_detectron2 = BACKBONE_REGISTRY.get(name).__module__.startswith("detectron2.")
-    if of_detectron2 and network != default.TORCHVISION.NAME:
+    if of_detectron2 and network != DECLARED["MODEL.TORCHVISION.NAME"].default:
         kind = "retinanet_fpn" if cfg.MODEL.META_ARCHITECTURE in RETINANETS else "fpn"
         raise UserError(
             f"MODEL.TORCHVISION.NAME is '{network}', but MODEL.BACKBONE.NAME is '{name}', which "
