@@ -275,6 +275,18 @@ def test_the_running_normalizer_of_a_one_stage_model_is_kept_with_its_step(tmp_p
     assert again.loss_normalizer == 17.5
 
 
+def test_a_skipped_step_leaves_no_trace_in_the_running_normalizer(tmp_path):
+    model = build(retinanet_config())
+    cfg = quick_config("SOLVER.NON_FINITE", "skip", "OUTPUT_DIR", str(tmp_path))
+    guard = NumberGuard(cfg, model, {})
+    model.loss_normalizer = 17.5
+    with EventStorage():
+        model(batch())
+    assert model.loss_normalizer != 17.5
+    guard.reject_step("a loss is nan", torch.optim.SGD([torch.zeros(1)], 0.1), 1)
+    assert model.loss_normalizer == 17.5
+
+
 def test_an_infinite_loss_is_named_though_its_gradient_is_finite():
     said = as_text(Replay(losses={"loss_rpn_loc": float("inf")}))
     assert "Losses that are not finite: loss_rpn_loc" in said and "All numbers" not in said

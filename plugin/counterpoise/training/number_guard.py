@@ -22,7 +22,11 @@ from counterpoise.errors import RunFailed
 from counterpoise.modeling.checkpoint import LOSS_STATE
 from counterpoise.modeling.distributed import sum_over_processes, unwrapped
 from counterpoise.modeling.training_record import RECORD_KEY
-from counterpoise.modeling.training_state import loss_normalizers, modules_with_normalizer
+from counterpoise.modeling.training_state import (
+    load_training_state,
+    loss_normalizers,
+    modules_with_normalizer,
+)
 from counterpoise.training.random_state import random_state
 from counterpoise.training.step_bundle import NORMALIZERS_KEY, step_file, write_step
 from counterpoise.utils.output_dir import LAST_CHECKPOINT
@@ -170,6 +174,7 @@ class NumberGuard:
                 self.skipped += 1
                 for name, value in self._state.items():
                     self.model.get_buffer(name).copy_(value)
+                load_training_state(self.model, self._normalizers)
                 logger.warning("%s; the step is left out, %d so far", sentence, self.skipped)
                 return
             sentence += "; SOLVER.NON_FINITE skip needs every process to reach the end of the step"
