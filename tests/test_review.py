@@ -252,9 +252,8 @@ def test_the_earlier_checkpoints_of_a_run_are_asked_too(tmp_path, capsys):
     assert names == ["model_0000001.pth", "model_0000003.pth"]  # the second is the final one
     arguments = ["review", str(out), "--dataset", "shapes_train", "--min-score", "0.01"]
     assert main([*arguments, "--through-training"]) == 0
-    assert "there the earlier checkpoints (1) disagree, too" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the earlier checkpoints of the training (1) disagree, too" in said
     coco = json.loads((out / "review" / "shapes_train" / "review.json").read_text())
     counts = [a["earlier_models"] for a in coco["annotations"]]
     assert set(counts) <= {0, 1} and counts == sorted(counts, reverse=True)

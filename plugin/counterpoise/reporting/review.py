@@ -87,8 +87,8 @@ def _lead(
     if earlier:
         throughout = sum(issue.earlier == earlier for issue in issues)
         yield Text(
-            f"{throughout} of them stay hard over the training and come first: there the earlier "
-            f"checkpoints ({earlier}) disagree, too."
+            f"At {throughout} of them the earlier checkpoints of the training ({earlier}) "
+            f"disagree, too{', and they come first' if throughout else ''}."
         )
     yield Text(
         f"{'Then the' if earlier else 'The'} highest score comes first. It ranks: how many of the "
