@@ -65,6 +65,18 @@ def test_images_to_look_at_are_never_drawn_over(run, images, tmp_path, capsys):
     assert predict(run, folder, "--out", tmp_path / "data", "--no-images") == 0
 
 
+def test_drawn_images_of_an_earlier_prediction_are_pointed_out(run, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    for given, said in (
+        (images, False),
+        (images, False),
+        (images / "a.png", "also holds 2 drawn images of an earlier prediction"),
+    ):
+        assert predict(run, given, "--out", out) == 0
+        err = capsys.readouterr().err
+        assert said in err if said else "earlier" not in err
+
+
 def test_hidden_files_are_not_looked_at(images):
     (images / "._a.png").write_bytes(b"not an image")
     assert len(find_images([images])) == 3

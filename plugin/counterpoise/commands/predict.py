@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> None:
     class_names, found = detect(args, images)
     readable: list[Predictions] = []
     unreadable: list[str] = []
+    drawn: set[Path] = set()
     for each in found:
         if each.error:
             path = printable(str(each.image.path), lines=False)
@@ -39,10 +40,18 @@ def run(args: argparse.Namespace) -> None:
             continue
         readable.append(each)
         if not args.no_images:
-            save_drawn(each, class_names, args.out / "images")
+            drawn.add(save_drawn(each, class_names, args.out / "images"))
     if not readable:
         raise UserError(
             f"none of the {len(images)} images could be read, the first: {unreadable[0]}"
+        )
+    if older := sum(p not in drawn for p in (args.out / "images").rglob("*.jpg")):
+        print(
+            printable(
+                f"warning: {args.out / 'images'} also holds {counted(older, 'drawn image')} of an "
+                "earlier prediction, of which predictions.json says nothing"
+            ),
+            file=sys.stderr,
         )
     coco = as_coco(readable, class_names)
     path = write_json(args.out / "predictions.json", coco)
