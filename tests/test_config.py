@@ -258,6 +258,20 @@ def test_unusable_values_are_refused_with_the_valid_ones(overrides, said):
         check_config(quick_config(*overrides))
 
 
+@pytest.mark.parametrize(
+    "key, taken_from_files",
+    [
+        ("BALANCE.ROI_LOSS.NAME", True),
+        ("MODEL.BACKBONE.NAME", True),
+        ("BALANCE.ANCHOR_SAMPLER.TIE_BREAK", False),
+    ],
+)
+def test_a_name_that_a_file_may_register_is_refused_with_the_option_for_it(key, taken_from_files):
+    with pytest.raises(UserError, match=f"{key} is 'mine'") as error:
+        check_config(quick_config(key, "mine"))
+    assert ("--import" in str(error.value)) == taken_from_files
+
+
 @pytest.mark.parametrize("family", ["quick", "r50_fpn"])
 @pytest.mark.parametrize("leaf", LEAVES)
 @pytest.mark.parametrize("dataset", ["bccd", "aquarium", "dental"])

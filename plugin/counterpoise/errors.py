@@ -43,17 +43,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'? (known: {listed})" if close else f"known: {listed}"
 
 
-def check_name(key: str, name: str, known: Iterable[str]) -> None:
+#: End of a message about a name that a file of the user's may register.
+OF_ONES_OWN = "; one of your own needs --import with the Python file that registers it"
+
+
+def check_name(key: str, name: str, known: Iterable[str], more: str = "") -> None:
     """Refuse a name that a config key does not take.
 
     Args:
         key: of the config.
         name: its value.
         known: the names that it takes, at least one.
+        more: end of the message.
 
     Raises:
         UserError: it takes no such name; the message holds the known and the nearest name.
     """
     known = list(known)
     if name not in known:
-        raise UserError(f"{key} is '{name}', {did_you_mean(name, known)}")
+        raise UserError(f"{key} is '{name}', {did_you_mean(name, known)}{more}")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
+from fvcore.common.registry import Registry
 
 from counterpoise.config.combinations import check_combinations
 from counterpoise.config.declaration import Choices, Interval, Numbers
@@ -14,7 +15,7 @@ from counterpoise.config.detectron2_keys import DETECTRON2_KEYS
 from counterpoise.config.keys import DECLARED, training_config
 from counterpoise.config.tree import flat_leaves, value_at
 from counterpoise.config.unread_keys import refuse_unread_keys
-from counterpoise.errors import UserError, check_name
+from counterpoise.errors import OF_ONES_OWN, UserError, check_name
 from counterpoise.modeling import dense_loss
 from counterpoise.modeling.architectures import RETINANETS
 from counterpoise.modeling.roi_heads import refuse_prior_without_bias
@@ -82,7 +83,8 @@ def check_config(cfg: CfgNode) -> None:
 
 def _check_value(key: str, value: object, allowed: Choices | Interval | Numbers | None) -> None:
     if isinstance(allowed, Choices):
-        check_name(key, value, [*allowed.known, *WITHOUT_REGISTRY.get(key, ())])
+        more = OF_ONES_OWN if isinstance(allowed.names, Registry) else ""
+        check_name(key, value, [*allowed.known, *WITHOUT_REGISTRY.get(key, ())], more)
     elif isinstance(allowed, Numbers):
         if value not in allowed:
             shown = value if len(str(value)) < 80 else f"{str(value)[:77]}..."

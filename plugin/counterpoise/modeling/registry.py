@@ -21,7 +21,7 @@ from typing import Any
 from fvcore.common.registry import Registry as _Registry
 
 from counterpoise.balance.class_weights import RULES
-from counterpoise.errors import check_name
+from counterpoise.errors import OF_ONES_OWN, check_name
 
 
 class Registry(_Registry):
@@ -49,7 +49,7 @@ class Registry(_Registry):
         Raises:
             UserError: there is none; the message holds the known and the nearest name.
         """
-        check_name(self.config_key, name, [known for known, _ in self])
+        check_name(self.config_key, name, [known for known, _ in self], OF_ONES_OWN)
         return super().get(name)
 
 
