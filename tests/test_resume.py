@@ -123,6 +123,26 @@ def test_a_run_that_is_stopped_in_its_evaluation_time_and_again_keeps_its_state(
     assert different(whole, results(tmp_path / "out")) == []
 
 
+def test_ctrl_c_that_the_workers_of_an_evaluation_hear_too_stops_it_like_any_other(data, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import multiprocessing, os, signal\n"
+        "from detectron2.modeling import GeneralizedRCNN\n"
+        "def inference(self, *_, **__):\n"
+        "    for worker in multiprocessing.active_children():\n"  # as in a terminal
+        "        os.kill(worker.pid, signal.SIGINT)\n"
+        "        worker.join(1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "GeneralizedRCNN.inference = inference\n"
+    )
+    workers = ["DATALOADER.NUM_WORKERS", "1"]
+    arguments = command(data, tmp_path / "out", f"--import={own}", *SHORT, *workers)
+    ended = train_until(arguments, tmp_path / "log")
+    assert ended.code == 130, ended.output
+    assert "Stopped by Ctrl-C after 3 iterations, saved in " in ended.output
+    assert "Traceback" not in ended.output
+
+
 def test_a_second_ctrl_c_stops_at_once(data, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from counterpoise.datasets.packed import shared
 from counterpoise.modeling.distributed import unwrapped
+from counterpoise.utils.workers import leave_signals_to_parent
 
 
 class EqualSizeBatches(Sampler[list[int]]):
@@ -73,6 +74,7 @@ def batched_loader(
         batch_sampler=EqualSizeBatches(sizes, cfg.TEST.IMS_PER_BATCH, keep_order),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
+        worker_init_fn=leave_signals_to_parent,
     )
 
 

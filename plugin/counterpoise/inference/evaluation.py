@@ -29,6 +29,7 @@ from counterpoise.modeling.checkpoint import BalancedCheckpointer, not_finite
 from counterpoise.modeling.features import feature_errors_explained
 from counterpoise.modeling.score_thresholds import ScoreThresholds, without_score_thresholds
 from counterpoise.modeling.training_record import RECORD_KEY, counts_of
+from counterpoise.utils.workers import leave_signals_to_parent
 
 #: Average recall, 0-100, below which a warning says that proposals fail: a trained RPN reaches 25
 #: to 60.
@@ -100,7 +101,8 @@ def _warn_of_proposals(name: str, proposals: ProposalResult | None) -> None:
 
 
 def loader_of(cfg: CfgNode, name: str, model: nn.Module) -> Any:
-    """Detectron2's loader of a test set, with :class:`CheckedMapper`.
+    """Detectron2's loader of a test set, with :class:`CheckedMapper`, and workers that live on
+    where a signal is for all processes.
 
     Args:
         cfg: prepared by :func:`prepare`.
@@ -110,6 +112,12 @@ def loader_of(cfg: CfgNode, name: str, model: nn.Module) -> Any:
     Raises:
         UserError: the dataset cannot be read.
     """
+    loader = _loader(cfg, name, model)
+    loader.worker_init_fn = leave_signals_to_parent
+    return loader
+
+
+def _loader(cfg: CfgNode, name: str, model: nn.Module) -> Any:
     mapper, records = CheckedMapper(cfg, is_train=False), loader_dataset([name], filter_empty=False)
     mapper.skip_unusable = cfg.DATASETS.BAD_RECORDS == "skip"
     if records is None and cfg.TEST.IMS_PER_BATCH == 1:

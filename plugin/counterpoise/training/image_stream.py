@@ -22,7 +22,7 @@ from counterpoise.datasets.last_phase import TwiceOver
 from counterpoise.datasets.packed import PackedRecords, shared
 from counterpoise.errors import UserError
 from counterpoise.training.random_state import seeded
-from counterpoise.training.stopping import leave_signals_to_parent
+from counterpoise.utils.workers import leave_signals_to_parent
 
 Record = dict[str, Any]
 

@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
 from types import FrameType
 
 from detectron2.utils import comm
@@ -83,20 +82,3 @@ class StopRequest:
             yield
         finally:
             self._at_once = False
-
-
-def leave_signals_to_parent() -> None:
-    """Let a worker live on where a signal is for all processes of a run, as Ctrl-C in a terminal.
-
-    The main process needs it to finish the step, and ends it with a SIGTERM of its own.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on every system
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_by_parent, args=(parent_process().pid,), daemon=True).start()
-
-
-def _end_by_parent(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
