@@ -567,6 +567,25 @@ def test_seeds_that_a_difference_leaves_out_are_pointed_out(tmp_path):
     assert not any(note.startswith(said) for note in comparison.notes)
 
 
+def test_runs_that_started_from_runs_of_several_seeds_are_one_side(tmp_path):
+    _, detections = scene()
+    folders, sources = [], {}
+    for name, settings in (("base", {}), ("other", GAMMA)):
+        for seed in (1, 2):
+            source = tmp_path / f"{name}-seed{seed}"
+            folders.append(seeded(source, worse(detections, seed), seed, **settings))
+            sources[source] = seed
+    for source, seed in sources.items():
+        # As after `counterpoise retrain-classifier`, whose keys may be all that two runs differ in.
+        weights = {"MODEL.WEIGHTS": str(source / "model_final.pth")}
+        folders.append(seeded(Path(f"{source}_classifier"), detections, seed, **weights))
+    comparison, sides = over_seeds(folders)
+    assert [side.name for side in sides] == [
+        "base", "other", "base_classifier", "other_classifier"
+    ]  # fmt: skip
+    assert [run.seeds for run in comparison.runs] == [(1, 2)] * 4
+
+
 @pytest.mark.parametrize(
     "seeds, settings, said",
     [

@@ -2,10 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
 
 from counterpoise.comparison.scoring import ScoredRun
 from counterpoise.errors import UserError
+from counterpoise.reporting import Run
 from counterpoise.reporting.config_difference import shown_values
 
 #: Config keys in which the runs of one side may differ.
@@ -51,8 +56,7 @@ def sides_over_seeds(runs: Sequence[ScoredRun]) -> tuple[Side, ...]:
                 f"{run.files.path} has kept no config.yaml, so it is not known which runs differ "
                 "in SEED alone: leave --over-seeds out"
             )
-        content = tuple((k, v) for k, v in shown_values(config).items() if k not in OWN_KEYS)
-        own = grouped.setdefault(content, {})
+        own = grouped.setdefault(_content(config), {})
         if config.SEED in own:
             raise UserError(
                 f"{own[config.SEED].files.path} and {run.files.path} have the same config with the "
@@ -72,9 +76,28 @@ def sides_over_seeds(runs: Sequence[ScoredRun]) -> tuple[Side, ...]:
     )
 
 
+def _content(config: CfgNode) -> tuple[tuple[str, object], ...]:
+    """What runs of one side have in common.
+
+    Weights that another run has left, as for ``counterpoise retrain-classifier``, are of its seed
+    too: they are known by its config in place of their path.
+    """
+    content: dict[str, object] = _without_own_keys(config)
+    if config.MODEL.WEIGHTS:
+        weights = Path(config.MODEL.WEIGHTS)
+        with suppress(UserError):  # not in the folder of a run
+            if source := Run(weights.parent).config:
+                content["MODEL.WEIGHTS"] = weights.name, *_without_own_keys(source).items()
+    return tuple(content.items())
+
+
+def _without_own_keys(config: CfgNode) -> dict[str, str]:
+    return {key: value for key, value in shown_values(config).items() if key not in OWN_KEYS}
+
+
 def _common_name(names: Sequence[str]) -> str:
-    """What names have in common before the seed, such as ``focal`` of ``focal-seed1``."""
+    """What names have in common besides the seed, such as ``focal`` of ``focal-seed1``."""
     if len(names) == 1:
         return names[0]
-    common = {re.sub(r"[-_./ ]*(seed)?[-_ ]*\d+$", "", name) for name in names} - {""}
+    common = {re.sub(r"[-_./ ]*(seed[-_ ]*\d+|\d+$)", "", name) for name in names} - {""}
     return common.pop() if len(common) == 1 else names[0]
