@@ -176,9 +176,9 @@ def test_thresholds_say_where_they_come_from_as_far_as_their_file_does(criterion
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
-    for checkpoint in (None, Checkpoint("model_final.pth", "0a1b")):
+    for origin in ((None, None), (Checkpoint("model_final.pth", "0a1b"), "norcal 0.6")):
         thresholds = ScoreThresholds(
-            NAMES, (0.1, 1 / 3, 1.0), "recall >= 0.9", "shapes_val", checkpoint
+            NAMES, (0.1, 1 / 3, 1.0), "recall >= 0.9", "shapes_val", *origin
         )
         assert ScoreThresholds.read(thresholds.write(tmp_path / "t.json")) == thresholds
     content = json.loads((tmp_path / "t.json").read_text())
@@ -282,6 +282,36 @@ def test_thresholds_of_another_checkpoint_are_refused_by_name(checkpoints, tmp_p
     prepared.MODEL.WEIGHTS = str(other)
     with pytest.raises(UserError, match=said):
         build_model(prepared)
+
+
+def test_thresholds_of_scores_that_are_calibrated_otherwise_are_refused(checkpoints, tmp_path):
+    data, checkpoint, *_ = checkpoints
+    path, identity = tmp_path / "t.json", Checkpoint.of(str(checkpoint))
+    common = [*SMALL, *key(path), "MODEL.WEIGHTS", str(checkpoint)]
+    norcal = ["BALANCE.CALIBRATION.NAME", "norcal", "BALANCE.CALIBRATION.EXPONENT"]
+
+    def config(*calibration):
+        return load_config([CONFIGS / "quick" / "baseline.yaml", data], [*common, *calibration])
+
+    def choose(calibration):
+        scores = (0.5, 0.6)
+        ScoreThresholds(("disc", "bar"), scores, "F1", "v", identity, calibration).write(path)
+
+    for chosen, other, same in (
+        ("none", [*norcal, "0.6"], [*norcal, "0.0"]),
+        ("norcal 0.6", [*norcal, "0.5"], [*norcal, "0.6"]),
+    ):
+        choose(chosen)
+        with pytest.raises(UserError, match=f"chosen with BALANCE.CALIBRATION '{chosen}', but it"):
+            prepare(config(*other), eval_only=True)
+        prepared = config(*same)
+        prepare(prepared, eval_only=True)
+        # A script of the user's may build a model without prepare().
+        prepared.BALANCE.CALIBRATION.EXPONENT = 0.7
+        with pytest.raises(UserError, match=r"it is 'norcal 0\.7', which gives"):
+            build_model(prepared)
+    choose(None)  # as of a file written by hand, or by an earlier version
+    prepare(config(*norcal, "0.6"), eval_only=True)
 
 
 def test_a_checkpoint_that_a_new_training_has_replaced_is_another_one(checkpoints, tmp_path):

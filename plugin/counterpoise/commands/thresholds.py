@@ -19,7 +19,12 @@ from counterpoise.inference.threshold_choice import (
 )
 from counterpoise.inference.validation_data import NOTHING_FOUND, split_overlaps
 from counterpoise.modeling.architectures import default_score_threshold
-from counterpoise.modeling.score_thresholds import FILE_NAME, Checkpoint, ScoreThresholds
+from counterpoise.modeling.score_thresholds import (
+    FILE_NAME,
+    Checkpoint,
+    ScoreThresholds,
+    calibration_of,
+)
 from counterpoise.utils.table import Table
 from counterpoise.utils.text import number
 
@@ -71,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
         criterion=criterion,
         dataset=", ".join(cfg.DATASETS.VAL),
         checkpoint=checkpoint,
+        calibration=calibration_of(cfg),
     )
     thresholds.write(path)
     if args.json:

@@ -302,7 +302,7 @@ def _catalog_class_names(cfg: CfgNode, used: tuple[str, ...]) -> list[str]:
 
 
 def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str], eval_only: bool) -> None:
-    """Refuse thresholds of other classes or of another checkpoint before a model is built."""
+    """Refuse thresholds of other classes, checkpoint or calibration before a model is built."""
     path = cfg.BALANCE.SCORE_THRESHOLDS
     if not path:
         return
@@ -323,3 +323,4 @@ def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str], eval_only: boo
         )
     if eval_only and cfg.MODEL.WEIGHTS:
         thresholds.check_checkpoint(cfg.MODEL.WEIGHTS, source)
+        thresholds.check_calibration(cfg, source)

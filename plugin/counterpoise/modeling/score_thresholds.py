@@ -67,6 +67,8 @@ class ScoreThresholds:
     """Name of the dataset that they were chosen on."""
     checkpoint: Checkpoint | None = None
     """The one that they were chosen on; None in a file written by hand."""
+    calibration: str | None = None
+    """Of :func:`calibration_of`, under which they were chosen; None where it is not known."""
 
     @property
     def origin(self) -> str:
@@ -77,7 +79,7 @@ class ScoreThresholds:
         """Write a JSON file.
 
         Its keys are ``criterion``, ``dataset``, ``checkpoint`` with ``path`` and ``sha256`` or
-        null, and ``thresholds`` with a score per class name.
+        null, ``calibration`` or null, and ``thresholds`` with a score per class name.
 
         Raises:
             UserError: the file cannot be written.
@@ -87,6 +89,7 @@ class ScoreThresholds:
             "criterion": self.criterion,
             "dataset": self.dataset,
             "checkpoint": self.checkpoint and asdict(self.checkpoint),
+            "calibration": self.calibration,
             "thresholds": thresholds,
         }
         return write_json(path, content)
@@ -116,6 +119,7 @@ class ScoreThresholds:
             criterion=str(content.get("criterion", "")),
             dataset=str(content.get("dataset", "")),
             checkpoint=_checkpoint(content.get("checkpoint"), path),
+            calibration=content.get("calibration") and str(content["calibration"]),
         )
 
     def check_checkpoint(self, weights: str, source: str) -> None:
@@ -145,6 +149,25 @@ class ScoreThresholds:
                 "`counterpoise thresholds`"
             )
 
+    def check_calibration(self, cfg: CfgNode, source: str) -> None:
+        """Refuse to be applied to scores that are shifted otherwise than those they were chosen on.
+
+        Args:
+            cfg: of the model.
+            source: where the thresholds come from, for the message.
+
+        Raises:
+            UserError: ``BALANCE.CALIBRATION`` is another one.
+        """
+        own = calibration_of(cfg)
+        if self.calibration not in (None, own):
+            raise UserError(
+                f"the thresholds of {source} were chosen with BALANCE.CALIBRATION "
+                f"'{self.calibration}', but it is '{own}', which gives other scores: choose "
+                "thresholds for these with `counterpoise thresholds` and the same "
+                "BALANCE.CALIBRATION"
+            )
+
     def for_classes(self, class_names: Sequence[str], source: str) -> tuple[float, ...]:
         """Scores in the order of a model's classes.
 
@@ -172,6 +195,12 @@ class ScoreThresholds:
         return tuple(by_name[name] for name in class_names)
 
 
+def calibration_of(cfg: CfgNode) -> str:
+    """What ``BALANCE.CALIBRATION`` does to scores, such as ``"norcal 0.6"``; ``"none"``."""
+    node = cfg.BALANCE.CALIBRATION
+    return f"{node.NAME} {node.EXPONENT:g}" if node.NAME != "none" and node.EXPONENT else "none"
+
+
 def use_score_thresholds(module: nn.Module, thresholds: Tensor) -> None:
     """Let a part of Detectron2 compare its scores with one threshold per class.
 
@@ -195,8 +224,8 @@ def inference_thresholds(cfg: CfgNode, num_classes: int) -> Tensor | None:
         ``score > number`` means ``score >= threshold``; None where the key is empty.
 
     Raises:
-        UserError: the file cannot be used, or is of other classes than the model or of another
-            checkpoint than ``MODEL.WEIGHTS``, where that is set.
+        UserError: the file cannot be used, or is of other classes than the model, or where
+            ``MODEL.WEIGHTS`` is set of another checkpoint or calibration.
     """
     source = cfg.BALANCE.SCORE_THRESHOLDS
     if not source:
@@ -204,6 +233,7 @@ def inference_thresholds(cfg: CfgNode, num_classes: int) -> Tensor | None:
     thresholds = ScoreThresholds.read(Path(source))
     if cfg.MODEL.WEIGHTS:
         thresholds.check_checkpoint(cfg.MODEL.WEIGHTS, f"BALANCE.SCORE_THRESHOLDS {source}")
+        thresholds.check_calibration(cfg, f"BALANCE.SCORE_THRESHOLDS {source}")
     class_names = known_class_names(cfg)
     if class_names is not None:
         scores = thresholds.for_classes(class_names, f"BALANCE.SCORE_THRESHOLDS {source}")
