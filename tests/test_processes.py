@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from counterpoise.commands import processes, train
+from counterpoise.commands import console, processes, train
 from counterpoise.commands.processes import TORCHRUN, Place, place_by_launcher
 from counterpoise.errors import RunFailed, UserError
 from interruptions import different, results
@@ -330,6 +331,23 @@ def test_sigterm_reaches_the_others_where_a_process_is_done(tmp_path, monkeypatc
             processes.start_processes(one_is_done, tmp_path, False, processes.Launch(2))
     finally:
         over.set()  # a signal from now on would be for the tests
+
+
+def test_the_command_that_continues_a_training_of_torchrun_starts_torchrun(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "train_or_evaluate", lambda args: seen.append(args.typed))
+    monkeypatch.setattr(train, "joined", lambda *_: contextlib.nullcontext())
+    arguments = ["--config-file", str(write_dataset(tmp_path / "shapes"))]
+    for machines, size in (("", "2"), ("--nnodes 2 ", "4")):
+        for name, value in (SECOND | {"WORLD_SIZE": size}).items():
+            monkeypatch.setenv(name, value)
+        common = f"torchrun {machines}--nproc-per-node 2"
+        for program, typed in (
+            (console.train_net, "train_net.py"),
+            (lambda own: console.main(["train", *own]), "-m counterpoise train"),
+        ):
+            assert program(arguments) == 0
+            assert seen.pop() == shlex.join([*f"{common} {typed}".split(), *arguments])
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         if place is not None:
             _check_launched(args, place)
+            args.typed = _given_to_torchrun(args.typed, place)
             _check_gpu_is_left_open(device, place.size)
             with joined(place, on_gpu):
                 train_or_evaluate(args)
@@ -99,6 +101,20 @@ def _check_launched(args: argparse.Namespace, place: Place) -> None:
             raise UserError(
                 f"{flag} is {value}, but torchrun has started {place.size} processes: leave it out"
             )
+
+
+def _given_to_torchrun(typed: str, place: Place) -> str:
+    """Command that starts as many processes as there are, as far as one of them knows it.
+
+    Args:
+        typed: of this process alone.
+        place: of this process.
+    """
+    words = shlex.split(typed)
+    machines = place.size // place.local_size
+    several = ["--nnodes", str(machines)] if machines > 1 else []
+    program = words[1:] if words[0] == "python" else ["-m", *words]
+    return shlex.join(["torchrun", *several, "--nproc-per-node", str(place.local_size), *program])
 
 
 def _check_gpu_is_left_open(device: str, processes: int) -> None:

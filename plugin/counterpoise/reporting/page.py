@@ -232,8 +232,12 @@ def _anew(command: str) -> list[str]:
 def _program(command: str) -> list[str]:
     """Program that trains, as the command of a run has it, with the files that it imports."""
     words = shlex.split(command)
-    is_script = len(words) > 1 and Path(words[1]).name == "train_net.py"
-    program = words[:2] if is_script else ["counterpoise", "train"]
+    names = [Path(word).name for word in words]
+    if "train_net.py" in names:
+        program = words[: names.index("train_net.py") + 1]
+    else:
+        launcher = words[: words.index("counterpoise")] if words[:1] == ["torchrun"] else []
+        program = [*launcher, "counterpoise", "train"]
     for word, following in itertools.pairwise([*words, ""]):
         if word == "--import":
             program += [word, following]
