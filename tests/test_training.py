@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import yaml
 from detectron2.utils.events import EventStorage
 
+from counterpoise.commands import train
 from counterpoise.config.loading import load_config
 from counterpoise.datasets.mapper import RandomSaturationBGR, training_mapper
 from counterpoise.training.hooks import BalanceMetricPrinter
@@ -184,6 +186,20 @@ def test_evaluation_reproduces_the_figures_of_the_run(run, tmp_path):
     assert train_net(data, tmp_path / "out", "--eval-only", *weights) == 0
     again = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert again == json.loads((out / "evaluation.json").read_text())
+
+
+def test_evaluating_other_weights_in_the_folder_of_a_run_says_that_its_results_are_replaced(
+    run, tmp_path, capsys, monkeypatch
+):
+    data, out = run
+    monkeypatch.setattr(train, "_write_report", lambda *_: None)  # which takes long
+    said = "holds a run, whose evaluation and report will be of MODEL.WEIGHTS"
+    copied = tmp_path / "copied"
+    shutil.copytree(out, copied)
+    for weights, replaced in (("model_final.pth", False), ("model_0000001.pth", True)):
+        arguments = ["MODEL.WEIGHTS", str(copied / weights)]
+        assert train_net(data, copied, "--eval-only", *arguments) == 0
+        assert (said in capsys.readouterr().out) == replaced
 
 
 @pytest.mark.parametrize(

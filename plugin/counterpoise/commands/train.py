@@ -47,7 +47,7 @@ from counterpoise.training.reference_size import scaled_to_processes
 from counterpoise.training.run_lock import RunLock
 from counterpoise.training.run_record import RunRecord
 from counterpoise.training.trainer import BalancedTrainer, training_table
-from counterpoise.utils.output_dir import log_file
+from counterpoise.utils.output_dir import FINAL_CHECKPOINT, log_file
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +197,8 @@ def _evaluate(cfg: CfgNode) -> None:
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="counterpoise")
     prepare(cfg, eval_only=True)
     cfg.freeze()
+    if comm.is_main_process() and cfg.DATASETS.TEST:
+        _warn_of_replaced_results(cfg)
     with earlier_config_kept(Path(cfg.OUTPUT_DIR), always=True), _quiet_terminal(cfg.OUTPUT_DIR):
         default_setup(cfg, argparse.Namespace(config_file="", eval_only=True))
         model, training = load_for_evaluation(cfg)
@@ -204,6 +206,17 @@ def _evaluate(cfg: CfgNode) -> None:
     if comm.is_main_process() and cfg.DATASETS.TEST:
         _write_report(cfg, evaluations)
         verify_results(cfg, results)
+
+
+def _warn_of_replaced_results(cfg: CfgNode) -> None:
+    """Say where the results of a run make way for those of other weights than its last ones."""
+    last, weights = Path(cfg.OUTPUT_DIR, FINAL_CHECKPOINT), cfg.MODEL.WEIGHTS.split("?")[0]
+    if last.is_file() and last.resolve() != Path(weights).resolve():
+        logger.warning(
+            "OUTPUT_DIR %s holds a run, whose evaluation and report will be of MODEL.WEIGHTS %s "
+            "from now on: set another OUTPUT_DIR to keep both",
+            cfg.OUTPUT_DIR, weights,
+        )  # fmt: skip
 
 
 def _train(cfg: CfgNode, args: argparse.Namespace) -> None:
