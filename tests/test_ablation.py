@@ -707,6 +707,26 @@ def test_a_variant_that_was_trained_again_is_told_of_by_its_newest_config():
     assert "Left out: 1 line of another config" in summary.notes[0]
 
 
+def test_variants_that_are_still_to_follow_a_change_of_the_common_config_are_named():
+    def line(variant, config, **fields):
+        fields |= {"settings": {"KEY": variant} if variant != "a" else {}}
+        return result(variant, config=config, scores=some_scores(), outcome="finished", **fields)
+
+    def said(lines):
+        (summary,) = summarize(lines)
+        return [note for note in summary.notes if note.startswith("The config of a has changed")]
+
+    before = [line(v, f"{v} old", seed=s) for s in (1, 2) for v in "abc"]
+    assert said(before) == []
+    (note,) = said([*before, line("a", "a new")])
+    assert note.startswith("The config of a has changed since b, c were trained, so that other")
+    (note,) = said([*before, line("b", "b new"), line("a", "a new")])  # side by side
+    assert " since c was trained" in note
+    assert said([*before, *(line(v, f"{v} new") for v in "abc")]) == []
+    # A variant alone may change, and be new.
+    assert said([*before, line("b", "b new"), line("d", "d")]) == []
+
+
 def test_intervals_of_one_seed_are_said_to_cover_the_images_alone():
     drawn = {("a", 1): np.full((5, 1), 10.0)}
     resamples = Resamples(("a|b",), np.array([2]), drawn, drawn)

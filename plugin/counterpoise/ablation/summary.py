@@ -188,7 +188,10 @@ def _dataset(
         groups=groups,
         covers=covers if resamples else "seeds alone",
         machines=tuple(dict.fromkeys(run.machine for run in finished if run.machine)),
-        notes=tuple(_notes(measure, finished, seeds, left_out, baseline)),
+        notes=(
+            *_notes(measure, finished, seeds, left_out, baseline),
+            *_note_of_earlier(results, variants),
+        ),
     )
 
 
@@ -212,6 +215,33 @@ def _by_variant(
         left_out += len(runs) - len(newest)
         variants[variant] = sorted(newest, key=lambda run: run.seed)
     return variants, left_out
+
+
+def _note_of_earlier(
+    results: Sequence[RunResult], variants: Mapping[str, Sequence[RunResult]]
+) -> Iterator[str]:
+    """Name the variants that are still to be trained with the config that the baseline has now.
+
+    Args:
+        results: on one dataset, in the order of their lines.
+        variants: of :func:`_by_variant`.
+    """
+    known: dict[str, dict[str, int]] = {name: {} for name in variants}
+    for line, run in enumerate(results):
+        known[run.variant].setdefault(run.config, line)
+    (first, newest), *_ = ((name, runs[0].config) for name, runs in variants.items())
+    start = known[first][newest]
+    earlier = [
+        name
+        for name, runs in variants.items()
+        if len(known[name]) < len(known[first]) and all(results.index(r) < start for r in runs)
+    ]
+    if earlier:
+        yield (
+            f"The config of {first} has changed since {listed(earlier, LISTED)} "
+            f"{'was' if len(earlier) == 1 else 'were'} trained, so that other settings may differ "
+            "too: run the ablation to its end."
+        )
 
 
 def _notes(
