@@ -506,6 +506,13 @@ def test_commands_that_repeat_a_run_begin_it_anew_by_the_same_program(
     assert f">{shown}<" in page and f">{again}" in page
 
 
+def test_an_evaluation_alone_is_repeated_without_training_its_config(run, tmp_path):
+    folder, alone = tmp_path / "run", ("*.pth", "run.json", "metrics.json")
+    shutil.copytree(run[1], folder, ignore=shutil.ignore_patterns(*alone))
+    again = f"counterpoise train --eval-only --config-file {folder / 'config.yaml'} OUTPUT_DIR "
+    assert f">{again}" in write_report(folder).read_text()
+
+
 def test_command_writes_the_page_and_prints_its_path(shapes, tmp_path, capsys):
     out = tmp_path / "deep" / "page.html"
     assert main(["report", str(shapes), "--out", str(out)]) == 0

@@ -205,7 +205,9 @@ def _command(run: Run) -> Iterator[Part]:
         yield _left_out(f"{run.path} has no run.json, so its command, seed and time are not known")
     if run.config:
         config = str(run.path / CONFIG)
-        again = ["--config-file", config, "OUTPUT_DIR", f"{run.path}-again"]
+        # An evaluation alone has trained nothing, and a training of its config would.
+        kind = [] if record or run.metrics else ["--eval-only"]
+        again = [*kind, "--config-file", config, "OUTPUT_DIR", f"{run.path}-again"]
         yield Text(
             "From the config that the run has kept, with everything that the command line has set:"
         )
