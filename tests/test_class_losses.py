@@ -158,6 +158,15 @@ def test_a_loss_of_the_users_own_is_recorded_by_its_losses_per_anchor():
     assert_close(total, expected.sum())
 
 
+def test_a_registered_loss_that_is_not_one_per_anchor_is_refused():
+    class Unsummed(DenseLoss):
+        def per_anchor(self, logits, labels, anchors, alpha=-1.0):
+            return logits.square()
+
+    with pytest.raises(UserError, match=r"DENSE_LOSS.NAME .*\(2, 6, 2\), expected \(2, 6\)"):
+        DenseClassificationLoss(Unsummed())(logits(12, 2).view(2, 6, 2), LABELS, ANCHORS)
+
+
 def test_a_registered_loss_that_gives_a_sum_alone_records_nothing():
     module = DenseClassificationLoss(lambda z, labels, anchors, alpha: z.sum())
     module(logits(12, 2).view(2, 6, 2), LABELS, ANCHORS)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
@@ -228,6 +229,16 @@ def test_a_loss_registered_outside_is_chosen_by_name():
         predictor("BALANCE.ROI_LOSS.NAME", "constant_for_test", *UNWEIGHTED), [[0, 3]]
     )
     assert losses["loss_cls"].item() == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("reduced", [F.cross_entropy, lambda z, t: z.square()])
+def test_a_registered_loss_that_is_not_one_per_proposal_is_refused(reduced):
+    """A mean times weights over their sum would be the mean: the weights would do nothing."""
+    loss = ClassificationLoss(reduced, FixedWeights(lambda: torch.tensor([1.0, 5])))
+    classes = torch.tensor([0, 1, 1])
+    for compute in (loss, loss.per_proposal):
+        with EventStorage(), pytest.raises(UserError, match=r"ROI_LOSS.NAME .*expected \(3,\)"):
+            compute(torch.zeros(3, 2), classes)
 
 
 @ROI_LOSS_REGISTRY.register(name="shifted_for_test")

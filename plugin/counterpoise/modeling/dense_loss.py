@@ -14,7 +14,7 @@ from counterpoise.balance.losses import check_gamma, sigmoid_focal_loss
 from counterpoise.errors import UserError, check_name
 from counterpoise.modeling.anchor_sampling import OHEMAnchorSampler
 from counterpoise.modeling.class_loss_log import PerClassLoss
-from counterpoise.modeling.interfaces import DenseLoss
+from counterpoise.modeling.interfaces import DenseLoss, check_one_each
 from counterpoise.modeling.registry import DENSE_LOSS_REGISTRY
 from counterpoise.modeling.weight_sources import ClassTable, class_table, known_table
 
@@ -206,11 +206,15 @@ class DenseClassificationLoss(nn.Module):
 
         Returns:
             scalar, summed and not normalised.
+
+        Raises:
+            UserError: the registered loss gives anything but a loss of each anchor.
         """
         alpha = self._alpha(logits.device)
         losses = self.loss.per_anchor(logits, labels, anchors, alpha)
         if losses is None:
             return self.loss(logits, labels, anchors, alpha)
+        check_one_each(losses, labels, DENSE_LOSS_REGISTRY.config_key)
         self.per_class_loss.add(labels.flatten(), losses.flatten(), logits.shape[-1])
         return losses.sum()
 

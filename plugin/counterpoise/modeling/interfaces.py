@@ -12,6 +12,7 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from counterpoise.errors import UserError
 from counterpoise.modeling.weight_sources import ClassTable
 
 _Part = TypeVar("_Part")
@@ -32,6 +33,27 @@ def is_training_step(loss: nn.Module) -> bool:
     OHEM asks for losses without gradient, to choose the proposals of the step that then trains.
     """
     return loss.training and torch.is_grad_enabled()
+
+
+def check_one_each(losses: Tensor, classes: Tensor, key: str) -> None:
+    """Refuse losses that are not one for each sample.
+
+    The mean that torch's functions return by default would take class weights without an effect.
+
+    Args:
+        losses: of a registered loss.
+        classes: of the samples, any shape.
+        key: that names the loss.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    if losses.shape != classes.shape:
+        raise UserError(
+            f"the loss that {key} names returns the shape {tuple(losses.shape)}, expected "
+            f"{tuple(classes.shape)}, a loss of each sample: call torch's functions with "
+            "reduction='none', and sum over the classes"
+        )
 
 
 class ROILoss(_OrFunction, nn.Module):

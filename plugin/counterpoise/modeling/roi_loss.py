@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from counterpoise.modeling.class_loss_log import PerClassLoss
 from counterpoise.modeling.distributed import mean_over_processes, sum_over_processes
-from counterpoise.modeling.interfaces import ROILoss
+from counterpoise.modeling.interfaces import ROILoss, check_one_each
 from counterpoise.modeling.metric_log import MetricLog
 from counterpoise.modeling.registry import ROI_LOSS_REGISTRY
 from counterpoise.modeling.weight_sources import ClassTable, WeightSource, weight_source
@@ -81,8 +81,12 @@ class ClassificationLoss(nn.Module):
 
         Returns:
             scalar, with a graph also where there is nothing to learn from.
+
+        Raises:
+            UserError: the registered loss gives anything but a loss of each proposal.
         """
         losses, p_t = self.loss.with_p_t(logits, gt_classes)
+        check_one_each(losses, gt_classes, ROI_LOSS_REGISTRY.config_key)
         weights = self._sample_weights(logits, gt_classes)
         weighted = losses * weights
         background = gt_classes == logits.shape[1] - 1
@@ -102,11 +106,17 @@ class ClassificationLoss(nn.Module):
 
     @torch.no_grad()
     def per_proposal(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
-        """Split :meth:`forward` up into what each proposal (R,) adds to it; logs nothing."""
+        """Split :meth:`forward` up into what each proposal (R,) adds to it; logs nothing.
+
+        Raises:
+            UserError: as there.
+        """
         weights = self._sample_weights(logits, gt_classes)
         background = gt_classes == logits.shape[1] - 1
         divisor = self._divisor(weights, gt_classes, background)
-        return self.loss(logits, gt_classes) * weights / divisor
+        losses = self.loss(logits, gt_classes)
+        check_one_each(losses, gt_classes, ROI_LOSS_REGISTRY.config_key)
+        return losses * weights / divisor
 
     def _sample_weights(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Weight of every proposal, 0 where it is ignored."""
