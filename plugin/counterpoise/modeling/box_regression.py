@@ -49,7 +49,7 @@ class Foreground:
         chosen = ((gt_classes >= 0) & (gt_classes < predictor.num_classes)).nonzero().flatten()
         classes = gt_classes[chosen]
         columns = classes.new_zeros(len(classes)) if deltas.shape[1] == 4 else classes
-        deltas = deltas.float().unflatten(1, (-1, 4))[chosen, columns]
+        deltas = deltas.unflatten(1, (-1, 4))[chosen, columns].float()
         return cls(chosen, classes, boxes[chosen], gt_boxes[chosen], deltas)
 
 
