@@ -1,5 +1,6 @@
 """A kept training step once more: which losses, layers and gradients are not finite."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,21 +71,7 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         )
     device = torch.device(cfg.MODEL.DEVICE)
     use_numbered_gpu(device)
-    model = build_model(cfg)
-    if cfg.SOLVER.TRAINABLE == "classifier":
-        freeze_all_but_classifier(model)
-    try:
-        model.load_state_dict(step["model"])
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} is a step of another model ({str(error).splitlines()[0]}): give the "
-            "config.yaml of its run with --config-file"
-        ) from error
-    load_training_state(model, step.get(NORMALIZERS_KEY, {}))
-    _use_record(model, step[RECORD_KEY])
-    accelerate(model, cfg)
-    if trains_in_bfloat16(cfg):
-        train_in_bfloat16(model, device)
+    model = _model_of(cfg, step, path)
     batch = step["batch"]
     result = Replay(
         images=[(image["file_name"], len(image["instances"])) for image in batch],
@@ -93,9 +80,6 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
     for name, module in model.named_modules():
         if not any(module.children()):
             module.register_forward_hook(_recorder(name, result.layers))
-    model.train()
-    if cfg.SOLVER.TRAINABLE == "classifier":
-        freeze_statistics(model)
     set_random_state(step["random_state"])
     # bfloat16 is a part of the model; float16 is around it, as in Detectron2's trainer.
     float16 = torch.autocast(device.type, torch.float16, enabled=trains_in_float16(cfg))
@@ -115,6 +99,29 @@ def replay(cfg: CfgNode, path: Path) -> Replay:
         if parameter.grad is not None and not parameter.grad.isfinite().all()
     ]
     return result
+
+
+def _model_of(cfg: CfgNode, step: Mapping[str, Any], path: Path) -> nn.Module:
+    """The model as it was at the start of the step of a file, in training mode."""
+    model = build_model(cfg)
+    if cfg.SOLVER.TRAINABLE == "classifier":
+        freeze_all_but_classifier(model)
+    try:
+        model.load_state_dict(step["model"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is a step of another model ({str(error).splitlines()[0]}): give the "
+            "config.yaml of its run with --config-file"
+        ) from error
+    load_training_state(model, step.get(NORMALIZERS_KEY, {}))
+    _use_record(model, step[RECORD_KEY])
+    accelerate(model, cfg)
+    if trains_in_bfloat16(cfg):
+        train_in_bfloat16(model, torch.device(cfg.MODEL.DEVICE))
+    model.train()
+    if cfg.SOLVER.TRAINABLE == "classifier":
+        freeze_statistics(model)
+    return model
 
 
 def _recorder(name: str, found: list[str]) -> Any:
