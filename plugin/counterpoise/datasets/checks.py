@@ -82,23 +82,30 @@ def check_records(records: RecordSet, classes: Sequence[str], report: Report) ->
     )
     again = repeated(objects.image, category_ids, boxes)
     if len(again):
-        where = os.path.basename(records.images[objects.image[again[0]]].path)
-        verb = "repeats" if len(again) == 1 else "repeat"
-        report.notes.append(
-            f"{counted(len(again), 'box')} {verb} another of the same class and place, first in "
-            f"{where}: each counts, and in an evaluation can only be missed"
-        )
+        report.notes.append(_of_repeated(len(again), records.images[objects.image[again[0]]]))
     report.clipped = int(clipped.outside[valid].sum())
     report.images = len(packed)
     report.boxes = len(objects.image)
     if difficult := int(np.count_nonzero(objects.difficult)):
-        verb = "is" if difficult == 1 else "are"
-        report.notes.append(
-            f"{counted(difficult, 'box')} {verb} marked difficult: training uses them, an "
-            "evaluation counts them neither as found nor as missed"
-        )
+        report.notes.append(_of_difficult(difficult))
     report.empty_images = int((packed.box_counts == 0).sum())
     return packed
+
+
+def _of_repeated(count: int, first: ImageRecord) -> str:
+    verb = "repeats" if count == 1 else "repeat"
+    return (
+        f"{counted(count, 'box')} {verb} another of the same class and place, first in "
+        f"{os.path.basename(first.path)}: each counts, and in an evaluation can only be missed"
+    )
+
+
+def _of_difficult(count: int) -> str:
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{counted(count, 'box')} {verb} marked difficult: training uses them, an evaluation "
+        "counts them neither as found nor as missed"
+    )
 
 
 @dataclass

@@ -98,12 +98,19 @@ def inspect(target: Target, cfg: CfgNode, track: Track = iter) -> Inspection:
         samples=rare_samples(truth),
         notes=tuple(notes),
     )
-    own = [spec for spec in target.specs.values() if not {*datasets}.isdisjoint(spec.parts)]
+    return _with_advice(inspection, target, cfg)
+
+
+def _with_advice(inspection: Inspection, target: Target, cfg: CfgNode) -> Inspection:
+    """Add what follows from the measurements, and the config that it makes."""
+    used = {name for names in target.members.values() for name in names}
+    own = [spec for spec in target.specs.values() if not used.isdisjoint(spec.parts)]
     # The numbers of plain YOLO labels count the classes of the list itself.
     named = [spec.name for spec in own if spec.format != "yolo" or spec.data_yaml is not None]
     relistable = named if len(named) == len(own) else []
     advice = recommend(inspection, cfg, [spec.name for spec in own], relistable)
-    config = combined_config(target.custom, splits, advice) if has_boxes else ""
+    has_boxes = inspection.all_sizes.boxes > 0
+    config = combined_config(target.custom, inspection.splits, advice) if has_boxes else ""
     return replace(inspection, recommendations=advice, config=config)
 
 

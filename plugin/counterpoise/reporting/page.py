@@ -8,8 +8,14 @@ from pathlib import Path
 
 from counterpoise.evaluation import Evaluation
 from counterpoise.evaluation.error_types import ErrorCount, classify_errors
-from counterpoise.evaluation.matching import match
-from counterpoise.evaluation.results import error_table, metric_table, proposal_table, score_table
+from counterpoise.evaluation.matching import ClassMatches, match
+from counterpoise.evaluation.results import (
+    ClassResult,
+    error_table,
+    metric_table,
+    proposal_table,
+    score_table,
+)
 from counterpoise.evaluation.stored import TestSet
 from counterpoise.pages.plots import MOST_NAMES
 from counterpoise.pages.rendering import render
@@ -74,14 +80,21 @@ def write_report(
 def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part]:
     classes = result.per_class
     matches = match(test_set.ground_truth, test_set.detections)
-    errors = classify_errors(test_set.ground_truth, test_set.detections, matches)
-    many = len(classes)
     yield score_table(result)
     yield Fold(
         "Other metrics: AP75, AP by size, average recall, Pascal VOC, time of inference",
         [metric_table(result), Text(_other_metrics(result, test_set.seconds_per_image))],
     )
+    yield from _against_training_count(classes)
+    yield from _precision_and_recall(classes, matches)
+    yield from _confusion(result)
+    yield from _error_types(result)
+    yield Text("Proposals and background" if result.proposals else "Background", "heading")
+    yield proposal_table(result)
+    yield from _examples(test_set, result, matches, limit)
 
+
+def _against_training_count(classes: Sequence[ClassResult]) -> Iterator[Part]:
     yield Text("AP against training count", "heading")
     if against_count := result_figures.ap_against_training_boxes(classes):
         uri, unnamed = against_count
@@ -92,9 +105,14 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     else:
         yield _left_out("the evaluation does not know the training set")
 
+
+def _precision_and_recall(
+    classes: Sequence[ClassResult], matches: Sequence[ClassMatches]
+) -> Iterator[Part]:
     yield Text("Precision and recall", "heading")
     caption = "At IoU 0.50. Dots: at the scores of the table."
-    if many > result_figures.MAX_CURVES:
+    if len(classes) > result_figures.MAX_CURVES:
+        many = len(classes)
         caption += f" Of {many} classes, the rarest in training that are found, and the mean."
     yield Figure(
         result_figures.precision_recall_curves(classes, matches),
@@ -102,18 +120,22 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
         caption,
     )
 
+
+def _confusion(result: Evaluation) -> Iterator[Part]:
     yield Text("Confusion matrix", "heading")
     caption = (
         "Detections of at least the score of their class, matched one to one with boxes of any "
         "class at IoU 0.50. Last column: boxes without a detection. Last row: detections without a "
         "box."
     )
-    if many >= MOST_NAMES:
+    names = [c.name for c in result.per_class]
+    if len(names) >= MOST_NAMES:
         caption += " The axes number the classes in the order of the data."
-    names = [c.name for c in classes]
     heatmap = result_figures.confusion_heatmap(names, result.confusion.counts)
     yield Figure(heatmap, "Confusion matrix", caption)
 
+
+def _error_types(result: Evaluation) -> Iterator[Part]:
     yield Text("Error types", "heading")
     lost = {c.name: _lost(c.errors) for c in result.most_frequent_first if c.test_boxes}
     yield Figure(
@@ -125,9 +147,11 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     )
     yield error_table(result)
 
-    yield Text("Proposals and background" if result.proposals else "Background", "heading")
-    yield proposal_table(result)
 
+def _examples(
+    test_set: TestSet, result: Evaluation, matches: Sequence[ClassMatches], limit: int
+) -> Iterator[Part]:
+    errors = classify_errors(test_set.ground_truth, test_set.detections, matches)
     yield Text(
         "In the pictures, ground truth is blue and detections are orange; the box in question lies "
         "on top.",
@@ -137,7 +161,7 @@ def _results(test_set: TestSet, result: Evaluation, limit: int) -> Iterator[Part
     yield from _pictures(gallery.false_positives(test_set, errors, limit), "There are none.")
     yield Text("Missed boxes, the rarest class first", "heading")
     yield from _pictures(
-        gallery.missed_boxes(test_set, matches, classes, limit),
+        gallery.missed_boxes(test_set, matches, result.per_class, limit),
         "There are none: at these scores every box is found.",
     )
 
