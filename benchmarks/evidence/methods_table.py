@@ -1,4 +1,4 @@
-"""The table of single methods in docs/results.md, from the raw results.
+"""The tables of single methods in docs/results.md, from the raw results.
 
     python benchmarks/evidence/methods_table.py
 
@@ -63,23 +63,35 @@ METHODS = {
     "retrained_images": "cRT: the classifier again, images drawn by class",
     "pisa_eqlv2": "prime sample attention and EQL v2",
     "pisa_logit_adjusted_class_aware": "`recommended.yaml`: these three together",
+    "cosine_one_to_one_copy_paste": "cosine classifier, true 1:1 and copy-paste together",
+    "recommended_cosine_one_to_one_copy_paste": "these and `recommended.yaml`",
 }
 #: Of the same trainings as the baseline.
 AFTERWARDS = {"averaged", "norcal", "retrained_weights", "retrained_images"}
-
+#: Of the one-stage model, on Aquarium; the first is what the others are compared with.
+ONE_STAGE_FILE = "retinanet_methods.jsonl"
+ONE_STAGE = {
+    "focal": "`focal`: sigmoid focal loss, one alpha",
+    "focal_frequency": "`focal_frequency`: an alpha per class by its boxes",
+    "cross_entropy": "`cross_entropy`: alpha-balanced",
+    "ohem": "`ohem`: the 128 hardest anchors",
+    "ohem_ratio": "`ohem_ratio`: one positive to three negatives of them",
+    "class_aware": "`focal` with class-aware sampling",
+    "repeat_factors": "`focal` with repeat factors",
+}
 
 #: (n, 2) by (dataset, method): a row per pair, the differences in AP and in the tail's.
 Pairs = dict[tuple[str, str], np.ndarray]
 
 
-def paired(files: Iterable[Path]) -> Pairs:
-    """Differences of the methods from the baselines of equal file and seed."""
+def paired(files: Iterable[Path], first: str = "baseline") -> Pairs:
+    """Differences of the methods from the baselines, called `first`, of equal file and seed."""
     found: defaultdict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for file in files:
         runs = {(r.dataset, r.variant, r.seed): r for r in read_results([file]) if r.scores}
         for (dataset, variant, seed), run in runs.items():
-            baseline = runs.get((dataset, "baseline", seed))
-            if variant != "baseline" and baseline is not None:
+            baseline = runs.get((dataset, first, seed))
+            if variant != first and baseline is not None:
                 found[dataset, variant].append(_scores(run) - _scores(baseline))
     return {key: np.array(rows) for key, rows in found.items()}
 
@@ -105,6 +117,10 @@ class Effect(NamedTuple):
     def __str__(self) -> str:
         shown = signed(self.value)
         return f"**{shown}**" if abs(self.value) > self.half else shown
+
+    def with_interval(self) -> str:
+        """The difference with its interval in brackets."""
+        return f"{self} ({signed_interval((self.value - self.half, self.value + self.half))})"
 
 
 def effect(values: Sequence[np.ndarray], variances: Sequence[Variance]) -> Effect:
@@ -139,8 +155,7 @@ def rows(pairs: Pairs) -> Iterator[str]:
         cells.append(", ".join(str(len(values)) for values in own.values()))
         for i in range(len(METRICS)):
             mean = effect([v[:, i] for v in own.values()], [v[i] for v in variances.values()])
-            interval = mean.value - mean.half, mean.value + mean.half
-            cells.append(f"{mean} ({signed_interval(interval)})")
+            cells.append(mean.with_interval())
         yield f"| `{method}` | {title} | {' | '.join(cells)} |"
     yield ""
     noise = "; ".join(
@@ -151,9 +166,30 @@ def rows(pairs: Pairs) -> Iterator[str]:
     yield f"Standard deviation of the difference of one pair, of AP and of the tail: {noise}."
 
 
+def one_stage_rows(file: Path) -> Iterator[str]:
+    """Lines of the table of the one-stage model."""
+    dataset, (first, *_) = "aquarium_val", ONE_STAGE
+    pairs = paired([file], first)
+    variances = variances_of_a_pair(pairs, dataset)
+    runs = read_results([file])
+    yield "| config of `quick_retinanet` | AP | difference | tail | difference |"
+    yield "|---|---|---|---|---|"
+    for method, title in ONE_STAGE.items():
+        scores = np.array([_scores(run) for run in runs if run.variant == method])
+        means, deviations = scores.mean(axis=0), scores.std(axis=0, ddof=1)
+        cells = []
+        for i, variance in enumerate(variances):
+            cells.append(f"{means[i]:.1f} ± {deviations[i]:.1f}")
+            own = None if method == first else effect([pairs[dataset, method][:, i]], [variance])
+            cells.append(own.with_interval() if own else "")
+        yield f"| {title} | {' | '.join(cells)} |"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     print("\n".join(rows(paired(RESULTS / name for name in FILES))))
+    print()
+    print("\n".join(one_stage_rows(RESULTS / ONE_STAGE_FILE)))
 
 
 if __name__ == "__main__":
