@@ -24,9 +24,10 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.min_score is not None and not 0 <= args.min_score <= 1:
         raise UserError(f"--min-score is {args.min_score:g}, expected a number in [0, 1]")
+    folder = args.out / "images"
     images = find_images(args.images)
     if not args.no_images:
-        _check_folder(args.out / "images", images)
+        _check_folder(folder, images)
     detect = _of_file if args.model is not None else _of_checkpoint
     class_names, found = detect(args, images)
     readable: list[Predictions] = []
@@ -40,26 +41,24 @@ def run(args: argparse.Namespace) -> None:
             continue
         readable.append(each)
         if not args.no_images:
-            drawn.add(save_drawn(each, class_names, args.out / "images"))
+            drawn.add(save_drawn(each, class_names, folder))
     if not readable:
         raise UserError(
             f"none of the {len(images)} images could be read, the first: {unreadable[0]}"
         )
-    if older := sum(p not in drawn for p in (args.out / "images").rglob("*.jpg")):
-        print(
-            printable(
-                f"warning: {args.out / 'images'} also holds {counted(older, 'drawn image')} of an "
-                "earlier prediction, of which predictions.json says nothing"
-            ),
-            file=sys.stderr,
+    if older := sum(p not in drawn for p in folder.rglob("*.jpg")):
+        said = (
+            f"warning: {folder} also holds {counted(older, 'drawn image')} of an earlier "
+            "prediction, of which predictions.json says nothing"
         )
+        print(printable(said), file=sys.stderr)
     coco = as_coco(readable, class_names)
     path = write_json(args.out / "predictions.json", coco)
     if args.json:
         print(json.dumps(coco))
         return
     print(summary(coco))
-    written = str(path) if args.no_images else f"{path} and {args.out / 'images'}"
+    written = str(path) if args.no_images else f"{path} and {folder}"
     counts = f"{counted(len(readable), 'image')}, {counted(len(coco['annotations']), 'detection')}"
     print(printable(f"\n{counts}: {written}"))
 
