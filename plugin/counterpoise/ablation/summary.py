@@ -226,15 +226,16 @@ def _note_of_earlier(
         results: on one dataset, in the order of their lines.
         variants: of :func:`_by_variant`.
     """
-    known: dict[str, dict[str, int]] = {name: {} for name in variants}
-    for line, run in enumerate(results):
-        known[run.variant].setdefault(run.config, line)
-    (first, newest), *_ = ((name, runs[0].config) for name, runs in variants.items())
-    start = known[first][newest]
+    configs: dict[str, set[str]] = {name: set() for name in variants}
+    for run in results:
+        configs[run.variant].add(run.config)
+    first, newest = next((name, runs[0].config) for name, runs in variants.items())
+    start = [(run.variant, run.config) for run in results].index((first, newest))
+    since = {run.variant for run in results[start:]}
     earlier = [
         name
-        for name, runs in variants.items()
-        if len(known[name]) < len(known[first]) and all(results.index(r) < start for r in runs)
+        for name, own in configs.items()
+        if len(own) < len(configs[first]) and name not in since
     ]
     if earlier:
         yield (
