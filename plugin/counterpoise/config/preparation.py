@@ -321,6 +321,5 @@ def _check_score_thresholds(cfg: CfgNode, classes: Sequence[str], eval_only: boo
             "and a training makes another one: train with BALANCE.SCORE_THRESHOLDS '', then choose "
             "thresholds for the new checkpoint with `counterpoise thresholds`"
         )
-    if eval_only and cfg.MODEL.WEIGHTS:
-        thresholds.check_checkpoint(cfg.MODEL.WEIGHTS, source)
-        thresholds.check_calibration(cfg, source)
+    if eval_only:
+        thresholds.check_model(cfg, source)

@@ -122,6 +122,20 @@ class ScoreThresholds:
             calibration=content.get("calibration") and str(content["calibration"]),
         )
 
+    def check_model(self, cfg: CfgNode, source: str) -> None:
+        """Refuse to be applied to another model than the one they were chosen on.
+
+        Args:
+            cfg: of the model; without ``MODEL.WEIGHTS`` nothing is known of it.
+            source: where the thresholds come from, for the message.
+
+        Raises:
+            UserError: its checkpoint or its calibration is another one.
+        """
+        if cfg.MODEL.WEIGHTS:
+            self.check_checkpoint(cfg.MODEL.WEIGHTS, source)
+            self.check_calibration(cfg, source)
+
     def check_checkpoint(self, weights: str, source: str) -> None:
         """Refuse to be applied to another checkpoint than the one they were chosen on.
 
@@ -231,9 +245,7 @@ def inference_thresholds(cfg: CfgNode, num_classes: int) -> Tensor | None:
     if not source:
         return None
     thresholds = ScoreThresholds.read(Path(source))
-    if cfg.MODEL.WEIGHTS:
-        thresholds.check_checkpoint(cfg.MODEL.WEIGHTS, f"BALANCE.SCORE_THRESHOLDS {source}")
-        thresholds.check_calibration(cfg, f"BALANCE.SCORE_THRESHOLDS {source}")
+    thresholds.check_model(cfg, f"BALANCE.SCORE_THRESHOLDS {source}")
     class_names = known_class_names(cfg)
     if class_names is not None:
         scores = thresholds.for_classes(class_names, f"BALANCE.SCORE_THRESHOLDS {source}")
