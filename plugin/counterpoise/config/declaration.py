@@ -68,6 +68,11 @@ class Choices:
             return [name for name, _ in self.names]
         return list(self.names)
 
+    @property
+    def extensible(self) -> bool:
+        """Whether users may register names of their own."""
+        return isinstance(self.names, Registry)
+
 
 @dataclass(frozen=True)
 class Numbers:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
-from fvcore.common.registry import Registry
 
 from counterpoise.config.combinations import check_combinations
 from counterpoise.config.declaration import Choices, Interval, Numbers
@@ -83,7 +82,7 @@ def check_config(cfg: CfgNode) -> None:
 
 def _check_value(key: str, value: object, allowed: Choices | Interval | Numbers | None) -> None:
     if isinstance(allowed, Choices):
-        more = OF_ONES_OWN if isinstance(allowed.names, Registry) else ""
+        more = OF_ONES_OWN if allowed.extensible else ""
         check_name(key, value, [*allowed.known, *WITHOUT_REGISTRY.get(key, ())], more)
     elif isinstance(allowed, Numbers):
         if value not in allowed:
